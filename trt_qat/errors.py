@@ -1,0 +1,71 @@
+"""Every error that trt-qat raises on purpose, and the exit code the CLI gives it.
+
+    TrtQatError
+    ├── InputError              exit 2   what was given cannot be used: mend the input
+    │   ├── RecipeError                  a recipe key, value, pattern or file reference
+    │   ├── DataError                    a data set, calibration set or feed
+    │   ├── ModelError                   a PyTorch model that a stage cannot take
+    │   └── GraphError                   an ONNX file that cannot be read or is not what it claims
+    ├── CheckFailed             exit 1   the input is fine, the result is not good enough
+    │   ├── ExportMismatch               the exported graph breaks a promise of export
+    │   └── SparsityLost                 a layer reported 2:4 does not hold it any more
+    └── BackendUnavailable      exit 3   a library or device that this machine lacks
+
+A message says what was wrong, what was got, what is allowed and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TrtQatError(Exception):
+    """Base of every error of this package; ``exit_code`` is what the CLI returns for it."""
+
+    exit_code = 1
+
+
+class InputError(TrtQatError):
+    """What was given cannot be used."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe key, value, pattern or file reference is wrong."""
+
+
+class DataError(InputError):
+    """A data set, calibration set or feed is missing, empty or of the wrong shape."""
+
+
+class ModelError(InputError):
+    """A PyTorch model cannot be taken by the stage it was given to."""
+
+
+class GraphError(InputError):
+    """An ONNX file cannot be read, or is not what it claims to be."""
+
+
+class CheckFailed(TrtQatError):
+    """The input is fine, the result is not good enough."""
+
+
+class ExportMismatch(CheckFailed):
+    """The exported graph breaks a promise of export."""
+
+
+class SparsityLost(CheckFailed):
+    """A layer reported as 2:4 sparse does not hold the pattern any more."""
+
+
+class BackendUnavailable(TrtQatError):
+    """A library or device that the stage needs is not on this machine."""
+
+    exit_code = 3
+
+
+def nearest(name: str, allowed: Iterable[str], count: int = 1) -> list[str]:
+    """Return up to ``count`` of ``allowed`` that look most like ``name``, best first."""
+    return difflib.get_close_matches(name, sorted(allowed), n=count, cutoff=0.0)

@@ -1,0 +1,1 @@
+"""ONNX graphs, read and checked on the CPU: nothing here imports torch or TensorRT."""
