@@ -1,1 +1,1 @@
-"""Everything that needs torch and ModelOpt: models, sparsify, placement, quantize, finetune, export."""
+"""Everything that needs torch and ModelOpt, one verb a file."""

@@ -1,0 +1,153 @@
+"""What a recipe decides, as frozen typed values: one class per stage, every field with a default.
+
+The recipe's TOML tables have the names of the fields of `EngineSpec`. Defaults are the ones that
+the benchmarks in ``benchmarks/`` measured; a field's description is what the CLI shows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Patterns = tuple[str, ...]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Spec(BaseModel):
+    """Base of every spec: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class ModelSpec(Spec):
+    """Which network: a reference name or an import path, and the arguments of its factory."""
+
+    factory: str = Field(description="reference name, or package.module:factory")
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of it")
+    weights: str | None = Field(
+        default=None, description="float checkpoint (.pt or .safetensors); absent: trained by us"
+    )
+
+
+class DataSpec(Spec):
+    """Which data: a built-in name, a folder of images by class, an .npz, or an import path."""
+
+    source: str = Field(description="digits, fashion-mnist, a folder, an .npz, package.module:fn")
+    path: str | None = Field(default=None, description="where a built-in set's files lie")
+    validation: Fraction = Field(default=0.1, description="part of the training split held back")
+    seed: int = Field(default=0, description="of the split")
+
+
+class CalibrationSpec(Spec):
+    """On which samples the ranges are measured, and by which algorithm."""
+
+    samples: int = Field(default=512, ge=1, description="taken from the training split")
+    batch_size: int = Field(default=64, ge=1)
+    algorithm: Literal["max", "percentile", "entropy", "mse"] = "max"
+    percentile: float = Field(default=99.99, gt=0.0, le=100.0)
+    seed: int = Field(default=0, description="of the choice of samples")
+
+
+class SparsitySpec(Spec):
+    """Which layers are pruned to 2:4."""
+
+    enabled: bool = True
+    include: Patterns = ("*",)
+    exclude: Patterns = ()
+    skip_first: bool = Field(default=True, description="leave the layer that reads the input dense")
+
+
+class QuantizeSpec(Spec):
+    """Where Q/DQ pairs go, beyond what the placement rules decide from the graph."""
+
+    include: Patterns = ("*",)
+    exclude: Patterns = ()
+    heads: Literal["float", "int8"] = Field(
+        default="float", description="layers whose output is a network output"
+    )
+    attention: Literal["float", "int8"] = Field(
+        default="float", description="matrix products next to a softmax"
+    )
+    weights: Literal["per_channel", "per_tensor"] = "per_channel"
+    sparse_epilogue: bool = Field(
+        default=True, description="an INT8 output for every 2:4 layer expected to gain"
+    )
+    learned_scales: bool = Field(default=False, description="LSQ: train the scales (1902.08153)")
+    zero_point: Literal["zero"] = Field(default="zero", description="TensorRT INT8 is symmetric")
+
+
+class TrainSpec(Spec):
+    """One training run: float training and QAT have the same knobs and different defaults."""
+
+    epochs: float = Field(default=10.0, gt=0.0)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=2e-3, gt=0.0, description="peak learning rate")
+    final_lr_ratio: Fraction = Field(default=0.01, description="of the peak, at the cosine's end")
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="of SGD (Nesterov)")
+    warmup: Fraction = Field(default=0.05, description="part of the steps")
+    label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    clip_norm: float | None = Field(default=1.0, gt=0.0, description="of the gradient")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 on a GPU that has it, else fp32"
+    )
+    augment: Literal["none", "shift", "shift_flip"] = Field(
+        default="none", description="of the training images"
+    )
+    seed: int = 0
+
+
+class FinetuneSpec(TrainSpec):
+    """QAT: a tenth of the float schedule from 1 % to 10 % of its rate (2004.09602)."""
+
+    epochs: float = Field(default=2.0, gt=0.0)
+    lr: float = Field(default=5e-4, gt=0.0)
+    warmup: Fraction = 0.1
+
+
+class ExportSpec(Spec):
+    """How the QDQ ONNX is written."""
+
+    opset: int = Field(default=17, ge=13, le=21, description="17: TensorRT 8.6 to 11 read it")
+    weights: Literal["int8", "fp32"] = Field(
+        default="int8", description="INT8 initialisers behind DQ, or FP32 ones behind Q and DQ"
+    )
+    dynamic_batch: bool = True
+
+
+class Tolerances(Spec):
+    """When a run is good enough."""
+
+    argmax_agreement: Fraction = Field(default=0.999, description="torch fake-quant against ONNX")
+    accuracy_gap: Fraction = Field(default=0.001, description="the same two, in accuracy")
+    accuracy_loss: Fraction = Field(default=0.01, description="QAT below FP32 at most")
+
+
+class EngineSpec(Spec):
+    """One deployable engine: everything between a float model and its QDQ ONNX."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: ModelSpec
+    data: DataSpec
+    calibration: CalibrationSpec = CalibrationSpec()
+    sparsity: SparsitySpec = SparsitySpec()
+    quantize: QuantizeSpec = QuantizeSpec()
+    train: TrainSpec = TrainSpec()
+    finetune: FinetuneSpec = FinetuneSpec()
+    export: ExportSpec = ExportSpec()
+    tolerances: Tolerances = Tolerances()
+    target: str | None = Field(default=None, description="GPU that preflight judges for")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_learned_zero_point(cls, values: Any) -> Any:
+        quantize = values.get("quantize") if isinstance(values, dict) else None
+        if isinstance(quantize, dict) and quantize.get("zero_point", "zero") != "zero":
+            message = (
+                f"quantize.zero_point = {quantize['zero_point']!r}: TensorRT INT8 is symmetric, "
+                "so a zero point other than zero cannot be deployed; leave the key out"
+            )
+            raise ValueError(message)
+        return values
