@@ -1,0 +1,180 @@
+"""QDQ ONNX by torch's dynamo exporter, shaped the way TensorRT reads it best."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnxscript import opset18 as op
+from torch import nn
+
+from trt_qat.errors import ExportMismatch, ModelError
+from trt_qat.qat import onnx_passes
+from trt_qat.qat.deploy import PER_TENSOR, deployed
+from trt_qat.qat.quantize import quantized
+from trt_qat.specs import ExportSpec
+
+EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to
+LARGE_MODEL_BYTES = 1_500_000_000  # protobuf ends at 2 GB: beyond this, weights go beside the file
+
+
+def export(
+    model: nn.Module, example_inputs: Any, path: str | Path, *, spec: ExportSpec | None = None
+) -> Path:
+    """Write ``model`` as QDQ ONNX.
+
+    Activations carry QuantizeLinear/DequantizeLinear pairs with zero point 0, weights are INT8
+    initialisers behind a per-channel DequantizeLinear, BatchNorm is folded (its factor goes into
+    the weight scale, so codes stay what they were trained to be), and nodes are named by module
+    paths. The batch dimension is dynamic.
+
+    Args:
+        model: from `quantize`, fine-tuned or not; unchanged afterwards.
+        example_inputs: one batch: a tensor, a tuple, or a dict by argument name.
+        path: of the ONNX file; written to a temporary name and renamed.
+        spec: opset, form of the weights, dynamic batch.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ModelError: the model is not quantized, or torch cannot export it; the message says why.
+        ExportMismatch: the written graph breaks a promise made above.
+    """
+    spec = spec or ExportSpec()
+    quantized(model)
+    target = Path(path)
+    with deployed(model, spec.weights), torch.no_grad():
+        exported = _run_exporter(model, example_inputs, spec)
+    graph = onnx_passes.clean(exported, opset=spec.opset)
+    onnx_passes.check(graph, weights=spec.weights)
+    _save(graph, target)
+    return target
+
+
+def _run_exporter(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> ir.Model:
+    args, kwargs = _as_arguments(example_inputs)
+    if spec.dynamic_batch:  # torch.export takes a batch of 1 for a constant
+        args = tuple(_at_least_two(a) for a in args)
+        kwargs = {k: _at_least_two(v) for k, v in kwargs.items()}
+    batch = torch.export.Dim("batch", min=1)
+    shapes: Any = None
+    if spec.dynamic_batch:
+        shapes = {k: _batch_shape(v, batch) for k, v in kwargs.items()} if kwargs else tuple(
+            _batch_shape(a, batch) for a in args
+        )  # fmt: skip
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                args,
+                kwargs=kwargs or None,
+                dynamo=True,
+                opset_version=max(spec.opset, EXPORTER_OPSET),
+                dynamic_shapes=shapes,
+                custom_translation_table=_TRANSLATIONS,
+                verbose=False,
+            )
+    except Exception as error:
+        detail = _last_cause(error)
+        message = (
+            f"export: torch.onnx cannot export {type(model).__name__}: {detail}; "
+            "export the traceable part, or write the control flow with torch.where or torch.cond"
+        )
+        raise ModelError(message) from error
+    assert program is not None
+    return program.model
+
+
+def _last_cause(error: BaseException) -> str:
+    """Return the first line of the innermost cause, which names the operation at fault."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example_inputs, dict):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def _at_least_two(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == 1:
+        return value.repeat([2] + [1] * (value.dim() - 1))
+    return value
+
+
+def _batch_shape(value: Any, batch: Any) -> Any:
+    return {0: batch} if isinstance(value, torch.Tensor) and value.dim() else None
+
+
+def _zero_point() -> Any:
+    return op.Constant(value=onnx.helper.make_tensor("zero_point", onnx.TensorProto.INT8, [], [0]))
+
+
+def _translate_pair(x: Any, scale: Any, axis: int) -> Any:
+    if axis == PER_TENSOR:
+        zero = _zero_point()
+        return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+    # Without a zero point the output type would be uint8, so per-channel pairs need theirs too.
+    zero = op.CastLike(op.Sub(scale, scale), _zero_point())
+    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
+
+
+def _translate_dequantize(codes: Any, scale: Any, axis: int) -> Any:
+    if axis == PER_TENSOR:
+        return op.DequantizeLinear(codes, scale)
+    return op.DequantizeLinear(codes, scale, axis=axis)
+
+
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.trt_qat.quantize_dequantize.default: _translate_pair,
+    torch.ops.trt_qat.dequantize.default: _translate_dequantize,
+}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and its warnings about absent torchvision away."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), open(os.devnull, "w") as sink:  # noqa: PTH123
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(sink):
+            try:
+                yield
+            finally:
+                logger.setLevel(level)
+
+
+def _save(graph: ir.Model, target: Path) -> None:
+    """Write the graph, and its weights beside it where protobuf's limit asks for that."""
+    size = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if size > LARGE_MODEL_BYTES:
+            data = f"{target.name}.data"
+            ir.save(graph, partial, external_data=data)
+        else:
+            ir.save(graph, partial)
+        onnx.checker.check_model(str(partial))
+        partial.replace(target)
+    except onnx.checker.ValidationError as error:
+        message = f"export: onnx.checker refuses {target.name}: {str(error).splitlines()[0]}"
+        raise ExportMismatch(message) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""INT8 fake quantization with TensorRT's arithmetic, as a backend of ModelOpt's TensorQuantizer.
+
+``q = clamp(round_half_even(x / scale), low, 127)``, ``y = q * scale``, with ``scale = amax / 127``
+and zero point 0 (TensorRT, "Working with Quantized Types"). Activations clamp at -128 as
+QuantizeLinear does; weights at -127, so that their codes stay symmetric when BatchNorm folding
+flips a sign. The gradient is the straight-through estimator inside the range and zero outside.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backend
+from torch import nn
+
+from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.learned_scales import fake_quantize_learned
+
+BACKEND = "trt_qat_int8"
+
+
+def quantizer_config(axis: int | None) -> dict[str, Any]:
+    """Return the ModelOpt attributes of a quantizer: per tensor, or per channel along ``axis``."""
+    return {"num_bits": 8, "axis": axis, "backend": BACKEND, "narrow_range": axis is not None}
+
+
+def make_quantizer(axis: int | None) -> TensorQuantizer:
+    """Return a quantizer; ``axis`` None is an activation's, per tensor."""
+    quantizer = TensorQuantizer()
+    quantizer.set_from_attribute_config(quantizer_config(axis))
+    return quantizer
+
+
+def scale_of(quantizer: nn.Module) -> torch.Tensor:
+    """Return the scale, a scalar or ``(channels,)`` float32, of a calibrated quantizer."""
+    learned = getattr(quantizer, "learned_scale", None)
+    if learned is not None:
+        tiny = torch.finfo(torch.float32).tiny
+        return cast("torch.Tensor", learned.detach().abs().clamp_min(tiny))
+    amax = cast("torch.Tensor", quantizer.amax).float()
+    return amax.reshape(()) / CODE_MAX if amax.numel() == 1 else amax.reshape(-1) / CODE_MAX
+
+
+def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Tensor:
+    """Return ``inputs`` on the grid of ``quantizer``; the ModelOpt backend entry point.
+
+    Without gradients the quotient is a division, bit for bit what QuantizeLinear computes; the
+    fused kernel that training uses multiplies by the reciprocal and may break a tie otherwise.
+    """
+    low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
+    learned = getattr(quantizer, "learned_scale", None)
+    if learned is not None and torch.is_grad_enabled():
+        axis = channel_axis(quantizer, learned)
+        return fake_quantize_learned(inputs, learned, axis, low)
+    scale = scale_of(quantizer).to(inputs.device)
+    axis = channel_axis(quantizer, scale)
+    if not (torch.is_grad_enabled() and inputs.requires_grad):
+        if axis is not None:
+            scale = scale.reshape([-1 if i == axis else 1 for i in range(inputs.dim())])
+        scale = scale.to(inputs.dtype)
+        return torch.round(inputs / scale).clamp_(low, CODE_MAX).mul_(scale)
+    zero_point = torch.zeros(scale.shape, dtype=torch.int32, device=inputs.device)
+    if axis is None:
+        return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, low, CODE_MAX)
+    return torch.fake_quantize_per_channel_affine(inputs, scale, zero_point, axis, low, CODE_MAX)
+
+
+def channel_axis(quantizer: nn.Module, scale: torch.Tensor) -> int | None:
+    """Return the channel axis of a per-channel quantizer, None for a per-tensor one."""
+    axis = quantizer.axis
+    if axis is None or scale.dim() == 0:
+        return None
+    return int(axis[0] if isinstance(axis, tuple) else cast("int", axis))
+
+
+register_quant_backend(BACKEND, fake_quantize)

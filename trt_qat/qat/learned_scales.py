@@ -1,0 +1,74 @@
+"""LSQ: scales as trainable parameters (Esser et al., "Learned Step Size Quantization", 1902.08153).
+
+ModelOpt keeps INT8 ranges fixed in QAT. Here each quantizer gets a parameter ``learned_scale``,
+started from its calibrated range, with the paper's gradient scale ``1 / sqrt(count * 127)``. The
+zero point stays 0: TensorRT's INT8 is symmetric, so a learned one could not be deployed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from modelopt.torch.quantization.nn import TensorQuantizer
+from torch import nn
+
+from trt_qat.qat.int8 import CODE_MAX
+
+
+class _LearnedScale(torch.autograd.Function):
+    """Fake quantization whose scale has the gradient of equation 3 of the paper."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: torch.Tensor, scale: torch.Tensor, low: int, gradient_scale: float
+    ) -> torch.Tensor:
+        quotient = inputs / scale
+        codes = torch.round(quotient).clamp_(low, CODE_MAX)
+        ctx.save_for_backward(quotient, codes)
+        ctx.low, ctx.gradient_scale, ctx.shape = low, gradient_scale, scale.shape
+        return codes * scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        quotient, codes = ctx.saved_tensors
+        inside = (quotient >= ctx.low) & (quotient <= CODE_MAX)
+        # Outside the range d(output)/d(scale) is the clamped code, inside it is the rounding error.
+        per_value = gradient * torch.where(inside, codes - quotient, codes)
+        axes = [i for i in range(per_value.dim()) if i >= len(ctx.shape) or ctx.shape[i] == 1]
+        of_scale = per_value.sum(dim=axes, keepdim=len(ctx.shape) > 0) if axes else per_value
+        return gradient * inside, of_scale.reshape(ctx.shape) * ctx.gradient_scale, None, None
+
+
+def learn_scales(model: nn.Module) -> None:
+    """Give every enabled quantizer of ``model`` a trainable scale, started from its amax."""
+    for module in model.modules():
+        if isinstance(module, TensorQuantizer) and module.is_enabled and module.amax is not None:
+            scale = cast("torch.Tensor", module.amax).float() / CODE_MAX
+            flat = scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1)
+            module.learned_scale = nn.Parameter(flat.clone())
+
+
+def fake_quantize_learned(
+    inputs: torch.Tensor, scale: torch.Tensor, axis: int | None, low: int
+) -> torch.Tensor:
+    """Return ``inputs`` on the grid of a learned scale.
+
+    Args:
+        inputs: activation or weight.
+        scale: the parameter, scalar or ``(channels,)``; its magnitude is used, so a step of the
+            optimizer cannot turn it negative (E2 asks for a scale above 0).
+        axis: channel axis of ``scale``, None for one scale per tensor.
+        low: smallest code.
+    """
+    count = inputs.numel() / max(scale.numel(), 1)
+    if axis is None:
+        count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
+        shaped = scale
+    else:
+        shaped = scale.reshape([-1 if i == axis else 1 for i in range(inputs.dim())])
+    positive = shaped.abs().clamp_min(torch.finfo(torch.float32).tiny)
+    apply: Any = _LearnedScale.apply  # torch leaves it untyped
+    result = apply(inputs, positive, low, 1.0 / math.sqrt(count * CODE_MAX))
+    return cast("torch.Tensor", result)

@@ -1,0 +1,202 @@
+"""What the exported graph still needs before TensorRT reads it: names, weights, opset.
+
+Every pass works on an onnx-ir model in place.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
+
+from trt_qat.errors import ExportMismatch
+from trt_qat.qat.opset import lower_to
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def clean(model: ir.Model, *, opset: int) -> ir.Model:
+    """Apply every pass and return the model."""
+    fold_weight_transposes(model)
+    fold_zero_points(model)
+    RemoveUnusedNodesPass()(model)
+    name_by_module(model)
+    drop_debug_metadata(model)
+    lower_to(model, opset)
+    RemoveUnusedOpsetsPass()(model)
+    model.producer_name, model.doc_string = "trt-qat", None
+    return model
+
+
+def fold_weight_transposes(model: ir.Model) -> None:
+    """Turn DequantizeLinear(codes) -> Transpose into DequantizeLinear(transposed codes).
+
+    torch writes a Linear on a tensor of rank 3 as MatMul with a transposed weight; TensorRT wants
+    the constant right behind the MatMul, with its scale along the columns (E3).
+    """
+    for node in list(model.graph):
+        if node.op_type != "Transpose" or node.inputs[0] is None:
+            continue
+        dequantize = node.inputs[0].producer()
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        source = dequantize.inputs[0]
+        if source is None:
+            continue
+        chain = [dequantize]
+        if (quantize := source.producer()) is not None and quantize.op_type == "QuantizeLinear":
+            chain, source = [quantize, dequantize], quantize.inputs[0]
+        if source is None or source.const_value is None:
+            continue
+        _transpose_constant(model, node, chain, source)
+
+
+def _transpose_constant(
+    model: ir.Model, transpose: ir.Node, chain: list[ir.Node], source: ir.Value
+) -> None:
+    permutation = list(transpose.attributes["perm"].as_ints())
+    assert source.const_value is not None
+    array = np.ascontiguousarray(source.const_value.numpy().transpose(permutation))
+    name = f"{source.name}_transposed"
+    if name not in model.graph.initializers:
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, const_value=tensor, type=source.type)
+        value.shape = ir.Shape(array.shape)
+        model.graph.initializers[name] = value
+    current: ir.Value = model.graph.initializers[name]
+    for node in chain:
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else None
+        copy = ir.node(
+            node.op_type,
+            [current, *node.inputs[1:]],
+            {} if axis is None else {"axis": permutation.index(axis)},
+        )
+        copy.metadata_props.update(node.metadata_props)
+        copy.outputs[0].type = node.outputs[0].type
+        copy.outputs[0].shape = ir.Shape(array.shape)
+        model.graph.insert_before(transpose, copy)
+        current = copy.outputs[0]
+    ir.convenience.replace_all_uses_with(transpose.outputs[0], current)
+    model.graph.remove(transpose, safe=True)
+
+
+def fold_zero_points(model: ir.Model) -> None:
+    """Replace a computed per-channel zero point by an INT8 constant of zeros (E1)."""
+    for node in list(model.graph):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
+            continue
+        zero_point, scale = node.inputs[2], node.inputs[1]
+        maker = zero_point.producer() if zero_point is not None else None
+        if scale is None or maker is None or maker.op_type == "Constant":
+            continue
+        assert scale.const_value is not None
+        name = f"{scale.name}_zero_point"
+        if name not in model.graph.initializers:
+            zeros = np.zeros(scale.const_value.shape.numpy(), np.int8)
+            value = ir.Value(name=name, const_value=ir.tensor(zeros, name=name))
+            value.type, value.shape = ir.TensorType(ir.DataType.INT8), ir.Shape(zeros.shape)
+            model.graph.initializers[name] = value
+        node.replace_input_with(2, model.graph.initializers[name])
+
+
+def name_by_module(model: ir.Model) -> None:
+    """Name nodes and the tensors they make by the module that they come from.
+
+    ``layer1.0.conv1`` is the Conv of that module, ``layer1.0.conv1/DequantizeLinear`` its weight's
+    pair, ``qdq.layer1_0_relu/QuantizeLinear`` half a pair; a second use gets ``.1`` and so on.
+    """
+    outputs = {value.name for value in model.graph.outputs}
+    taken: Counter[str] = Counter()
+    reserved = {v.name for v in (*model.graph.inputs, *model.graph.initializers.values())}
+    for node in model.graph:
+        scope = _scope(node)
+        name = scope if scope and node.op_type in WEIGHTED else "/".join(
+            part for part in (scope, node.op_type) if part
+        )  # fmt: skip
+        count = taken[name]
+        taken[name] += 1
+        node.name = f"{name}.{count}" if count else name
+        for index, value in enumerate(node.outputs):
+            if value.name in outputs:
+                continue
+            fresh = f"{node.name}:{index}" if index else node.name
+            value.name = f"{fresh}_output" if fresh in reserved else fresh
+
+
+def _scope(node: ir.Node) -> str:
+    """Return the path of the innermost module that ``node`` was traced in."""
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    except (SyntaxError, ValueError):
+        return ""
+    path = str(scopes[-2]) if len(scopes) > 1 else ""
+    for inner in (".codes", ".input_pair", ".output_pair"):
+        path = path.removesuffix(inner)
+    return path
+
+
+def drop_debug_metadata(model: ir.Model) -> None:
+    """Drop stack traces and fx dumps: they hold paths of the exporting machine."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
+    """Check the promises of export on the finished graph.
+
+    Raises:
+        ExportMismatch: a pair is broken, a weight is not what was asked for, or a node that only
+            training needs is left.
+    """
+    for node in model.graph:
+        if node.op_type in ("BatchNormalization", "Dropout") and _follows_layer(node):
+            message = f"export: {node.op_type} {node.name!r} is left behind a layer"
+            raise ExportMismatch(message)
+        if node.op_type == "QuantizeLinear":
+            users = {use.node.op_type for use in node.outputs[0].uses()}
+            if users != {"DequantizeLinear"}:
+                message = f"export: QuantizeLinear {node.name!r} feeds {sorted(users)}"
+                raise ExportMismatch(message)
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            _check_scale(node)
+        if node.op_type == "DequantizeLinear" and weights == "int8":
+            _check_codes(node)
+
+
+def _follows_layer(node: ir.Node) -> bool:
+    before = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return before is not None and before.op_type in WEIGHTED and node.op_type == "Dropout"
+
+
+def _check_codes(node: ir.Node) -> None:
+    source = node.inputs[0]
+    constant = source.const_value if source is not None else None
+    if constant is not None and constant.dtype != ir.DataType.INT8:
+        message = f"export: weight {constant.name!r} is {constant.dtype}, not INT8"
+        raise ExportMismatch(message)
+
+
+def _check_scale(node: ir.Node) -> None:
+    scale = node.inputs[1]
+    if scale is None or scale.const_value is None:
+        message = f"export: the scale of {node.name!r} is not a constant"
+        raise ExportMismatch(message)
+    values = scale.const_value.numpy()
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        message = f"export: the scale {scale.name!r} of {node.name!r} is not above 0"
+        raise ExportMismatch(message)

@@ -1,0 +1,27 @@
+"""Q/DQ placement: from any model to quantizers where TensorRT can fuse them.
+
+trace    the model's traceable regions (torch.fx)
+kinds    what each operation is to the placement rules
+flow     the data flow over all regions
+layers   which weighted layers are quantized
+rules    where the quantizers go
+rewrite  putting them there
+"""
+
+from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
+from trt_qat.qat.placement.rewrite import Placed, rewrite
+from trt_qat.qat.placement.rules import Plan, decide
+from trt_qat.qat.placement.trace import Trace, evaluated, trace
+
+__all__ = [
+    "Flow",
+    "Placed",
+    "Plan",
+    "Trace",
+    "build_flow",
+    "decide",
+    "evaluated",
+    "observe_links",
+    "rewrite",
+    "trace",
+]

@@ -1,0 +1,188 @@
+"""The data flow of a model as one graph of vertices over all its regions.
+
+A vertex is an operation and the tensor that it makes. Regions meet where the same tensor object
+leaves one and enters another: `observe_links` runs the model once on a real batch and watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from trt_qat.qat.placement.kinds import Kind, activations, classify
+from trt_qat.qat.placement.trace import Region, Trace, evaluated
+
+
+@dataclass(eq=False)
+class Vertex:
+    """One operation; ``inputs`` are those that carry activations, ``users`` the reverse."""
+
+    kind: Kind
+    region: Region
+    node: fx.Node
+    inputs: list[Vertex] = field(default_factory=list)
+    users: list[Vertex] = field(default_factory=list)
+    module: nn.Module | None = None
+    leaves: list[Vertex] = field(default_factory=list)  # INPUTs of other regions, same tensor
+    source: Vertex | None = None  # of an INPUT: the vertex of another region that made it
+    leaves_network: bool = False  # seen among the tensors that the whole model returned
+    absorbed: list[Vertex] = field(default_factory=list)  # inner operations of x * sigmoid(x)
+    depth: int = 0  # weighted layers on the longest way here from the region's inputs
+
+    @property
+    def path(self) -> str:
+        """Name of the operation as a path from the model's root."""
+        if self.node.op == "call_module":
+            return self.region.module_path(self.node)
+        stack = self.node.meta.get("nn_module_stack") or {}
+        scopes = [str(value[0]) for value in stack.values()]
+        scope = scopes[-1] if scopes else ""
+        return ".".join(part for part in (self.region.path, scope, self.node.name) if part)
+
+
+@dataclass
+class Flow:
+    """Vertices in execution order within a region, regions in the order of the model's tree."""
+
+    vertices: list[Vertex]
+    by_node: dict[fx.Node, Vertex]
+
+    def of(self, kind: Kind) -> Iterator[Vertex]:
+        """Yield the vertices of one kind."""
+        return (v for v in self.vertices if v.kind is kind)
+
+
+def build_flow(trace: Trace) -> Flow:
+    """Build the vertices of every region and connect them within it."""
+    vertices: list[Vertex] = []
+    by_node: dict[fx.Node, Vertex] = {}
+    for region in trace.regions:
+        modules = dict(region.owner.named_modules(remove_duplicate=False))
+        for node in region.graph.nodes:
+            module = modules[str(node.target)] if node.op == "call_module" else None
+            vertex = Vertex(classify(node, modules), region, node, module=module)
+            if vertex.kind not in (Kind.META, Kind.CONSTANT):
+                vertex.inputs = [by_node[n] for n in activations(node)]
+                for producer in vertex.inputs:
+                    producer.users.append(vertex)
+            vertices.append(vertex)
+            by_node[node] = vertex
+    flow = Flow(vertices, by_node)
+    for vertex in vertices:
+        _fold_unary_chain(vertex)
+        _unfold_standalone_norm(vertex)
+        below = max((v.depth for v in vertex.inputs), default=0)
+        vertex.depth = below + (vertex.kind is Kind.WEIGHTED)
+    return flow
+
+
+def _fold_unary_chain(vertex: Vertex) -> None:
+    """Make an Add or Mul whose operands all come from one tensor a unary operation on it.
+
+    ``x * sigmoid(x)`` is SiLU: one pointwise kernel for TensorRT, whatever its spelling.
+    """
+    if vertex.kind not in (Kind.ADD, Kind.MUL):
+        return
+    sources = {pointwise_source(v) for v in vertex.inputs}
+    if len(sources) != 1:
+        return
+    (source,) = sources
+    inner = _between(vertex, source)
+    if any(user is not vertex and user not in inner for v in inner for user in v.users):
+        return
+    vertex.kind, vertex.inputs, vertex.absorbed = Kind.POINTWISE, [source], inner
+    source.users = [u for u in source.users if u not in inner and u is not vertex] + [vertex]
+    for operation in inner:
+        operation.kind = Kind.META
+
+
+def _between(vertex: Vertex, source: Vertex) -> list[Vertex]:
+    """Return the unary operations on the ways from ``source`` to ``vertex``."""
+    found: list[Vertex] = []
+    stack = list(vertex.inputs)
+    while stack:
+        v = stack.pop()
+        if v is not source and v not in found:
+            found.extend((v, *v.absorbed))
+            stack.extend(v.inputs)
+    return found
+
+
+def _unfold_standalone_norm(vertex: Vertex) -> None:
+    """A BatchNorm that does not follow a layer of its own is an affine unary operation."""
+    if vertex.kind is Kind.BATCH_NORM:
+        before = vertex.inputs[0]
+        if before.kind is not Kind.WEIGHTED or len(before.users) != 1:
+            vertex.kind = Kind.POINTWISE
+
+
+def pointwise_source(vertex: Vertex) -> Vertex:
+    """Return the vertex whose tensor a chain of unary operations starts from."""
+    while vertex.kind is Kind.POINTWISE and vertex.inputs:
+        vertex = vertex.inputs[0]
+    return vertex
+
+
+def observe_links(model: nn.Module, batch: Any, flow: Flow) -> None:
+    """Run ``model`` once and link region inputs to whoever made the very same tensor object.
+
+    Args:
+        model: the model, unmodified.
+        batch: a tensor, tuple or dict, as `call_model` takes it.
+        flow: gets ``source`` and ``leaves`` filled in.
+    """
+    regions: dict[nn.Module, list[Vertex]] = {}
+    for vertex in flow.of(Kind.INPUT):
+        regions.setdefault(vertex.region.owner, []).append(vertex)
+    outputs = {v.region.owner: v for v in flow.of(Kind.OUTPUT) if len(v.inputs) == 1}
+    made: dict[int, Vertex] = {}
+    keep: list[torch.Tensor] = []  # so that no id is used twice
+
+    def before(owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for vertex in regions[owner]:
+            value = _argument_of(vertex, regions[owner], args, kwargs)
+            if not isinstance(value, torch.Tensor):
+                continue
+            keep.append(value)
+            maker = made.setdefault(id(value), vertex)
+            if maker is not vertex and vertex.source is None:
+                vertex.source = maker
+                maker.leaves.append(vertex)
+
+    def after(owner: nn.Module, args: Any, result: Any) -> None:
+        if isinstance(result, torch.Tensor) and owner in outputs:
+            keep.append(result)
+            made.setdefault(id(result), outputs[owner].inputs[0])
+
+    handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in regions]
+    handles += [m.register_forward_hook(after) for m in regions]
+    try:
+        result = evaluated(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for tensor in _tensors(result):
+        if id(tensor) in made:
+            made[id(tensor)].leaves_network = True
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _argument_of(
+    vertex: Vertex, inputs: list[Vertex], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    position = inputs.index(vertex)
+    return args[position] if position < len(args) else kwargs.get(str(vertex.node.target))

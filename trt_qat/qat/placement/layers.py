@@ -1,0 +1,149 @@
+"""Which weighted layers are quantized: the recipe's patterns, heads, and alignment rules.
+
+Alignment follows what TensorRT's INT8 convolution and matrix kernels support, as ModelOpt's ONNX
+quantizer writes it down (Model-Optimizer, ``modelopt/onnx/quantization/graph_utils.py``).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from trt_qat.errors import RecipeError, nearest
+from trt_qat.qat.placement.flow import Flow, Vertex
+from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, Kind, argument, weighted_function
+from trt_qat.specs import QuantizeSpec
+
+MIN_CHANNELS = 16
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class WeightShape:
+    """What alignment asks of a weight: channels in and out (of all groups), kernel, groups."""
+
+    inputs: int
+    outputs: int
+    kernel: tuple[int, ...]
+    groups: int
+    transposed: bool = False
+
+
+def weight_of(vertex: Vertex) -> torch.Tensor:
+    """Return the float weight of a WEIGHTED vertex, masks applied."""
+    if isinstance(vertex.module, nn.Module):
+        weight = vertex.module.weight
+    else:
+        node = argument(vertex.node, 1, "weight") or argument(vertex.node, 1, "other")
+        assert isinstance(node, fx.Node)
+        weight = vertex.region.owner.get_parameter(str(node.target))
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+def weight_shape(vertex: Vertex) -> WeightShape:
+    """Read the `WeightShape` of a WEIGHTED vertex, module or functional."""
+    weight = weight_of(vertex)
+    family = weighted_function(vertex.node)
+    if isinstance(vertex.module, nn.Linear) or family == "linear":
+        return WeightShape(weight.shape[1], weight.shape[0], (), 1)
+    if family == "matmul":
+        return WeightShape(weight.shape[-2], weight.shape[-1], (), 1)
+    transposed = isinstance(vertex.module, TRANSPOSED_MODULES) or family == "conv_transpose"
+    if vertex.module is not None:
+        groups = int(vertex.module.groups)  # type: ignore[arg-type]
+    else:
+        groups = int(argument(vertex.node, 7 if transposed else 6, "groups") or 1)
+    first, second = weight.shape[0], weight.shape[1] * groups
+    inputs, outputs = (first, second) if transposed else (second, first)
+    return WeightShape(inputs, outputs, tuple(weight.shape[2:]), groups, transposed)
+
+
+def misaligned(shape: WeightShape, *, reads_network_input: bool) -> str | None:
+    """Return why TensorRT has no INT8 kernel worth using for this shape (P9), None if it has."""
+    if not shape.kernel:  # Linear, MatMul: reduction length and columns
+        small = min(shape.inputs, shape.outputs) < MIN_CHANNELS
+        return f"P9: {shape.inputs}x{shape.outputs} below {MIN_CHANNELS}" if small else None
+    if shape.groups > 1 and not shape.transposed:
+        if shape.outputs % ALIGNMENT:
+            return f"P9: grouped, {shape.outputs} output channels not a multiple of {ALIGNMENT}"
+        if min(shape.kernel) < 3:
+            return f"P9: grouped with a kernel of {'x'.join(map(str, shape.kernel))}, below 3"
+        return None
+    if min(shape.inputs, shape.outputs) >= MIN_CHANNELS:
+        return None
+    aligned = shape.outputs % ALIGNMENT == 0 or shape.inputs % ALIGNMENT == 0
+    wide = reads_network_input or max(shape.inputs, shape.outputs) >= MIN_CHANNELS
+    if aligned and wide and len(set(shape.kernel)) == 1:
+        return None
+    return f"P9: {shape.inputs} -> {shape.outputs} channels, below {MIN_CHANNELS}"
+
+
+def float_layers(flow: Flow, spec: QuantizeSpec) -> dict[Vertex, str]:
+    """Return the WEIGHTED vertices that stay float, each with the reason.
+
+    Raises:
+        RecipeError: a pattern of the recipe matches no layer.
+    """
+    layers = list(flow.of(Kind.WEIGHTED))
+    check_patterns(spec.include, (v.path for v in layers), "quantize.include")
+    check_patterns(spec.exclude, (v.path for v in layers), "quantize.exclude")
+    reasons: dict[Vertex, str] = {}
+    for vertex in layers:
+        if not matches(vertex.path, spec.include):
+            reasons[vertex] = "recipe: not in quantize.include"
+        elif matches(vertex.path, spec.exclude):
+            reasons[vertex] = "recipe: in quantize.exclude"
+        elif spec.heads == "float" and is_head(vertex):
+            reasons[vertex] = "head: its output is a network output"
+        else:
+            source = vertex.inputs[0] if vertex.inputs else vertex
+            why = misaligned(
+                weight_shape(vertex), reads_network_input=source.kind is Kind.INPUT
+            )  # fmt: skip
+            if why:
+                reasons[vertex] = why
+    return reasons
+
+
+def is_head(vertex: Vertex) -> bool:
+    """Tell whether everything that ``vertex`` makes leaves the network without a further layer.
+
+    Where a region ends before the network does, what was seen on a real batch decides.
+    """
+    seen: set[int] = set()
+    stack = list(vertex.users)
+    while stack:
+        user = stack.pop()
+        if id(user) in seen:
+            continue
+        seen.add(id(user))
+        if user.kind in (Kind.WEIGHTED, Kind.MATMUL):
+            return False
+        if user.kind is Kind.OUTPUT:
+            readers = [u for made in user.inputs for leaf in made.leaves for u in leaf.users]
+            stack.extend(readers)
+            if not readers and user.region.path and not any(m.leaves_network for m in user.inputs):
+                return False
+            continue
+        stack.extend(user.users)
+    return True
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a module path matches one of the shell-style patterns."""
+    return any(fnmatch.fnmatchcase(path, p) for p in patterns)
+
+
+def check_patterns(patterns: Iterable[str], paths: Iterable[str], key: str) -> None:
+    """Raise RecipeError for a pattern that matches no layer: a silent miss is an accuracy bug."""
+    known = list(paths)
+    for pattern in patterns:
+        if pattern != "*" and not any(fnmatch.fnmatchcase(p, pattern) for p in known):
+            close = ", ".join(nearest(pattern, known, 5)) or "none"
+            message = f"{key}: {pattern!r} matches no layer; nearest layers: {close}"
+            raise RecipeError(message)

@@ -1,0 +1,175 @@
+"""Putting the planned quantizers into the model, without changing what its user sees of it.
+
+A region's owner keeps its type (as a base class), its attributes, its submodules and its state
+dict keys; its ``forward`` becomes the traced graph with quantizers in it, which live in the
+owner's ``qdq``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+
+from trt_qat.qat.placement.flow import Flow, Vertex
+from trt_qat.qat.placement.kinds import Kind, argument, weighted_function
+from trt_qat.qat.placement.rules import Plan
+from trt_qat.qat.placement.trace import Region, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUANTIZERS = "qdq"  # the attribute of a region's owner that holds its quantizers
+
+
+class Echo(nn.Module):
+    """A Q/DQ pair of a tensor that is on its grid already: nothing in torch, a pair in ONNX.
+
+    It stands behind commuting operations, where TensorRT expects the consumer's own pair.
+    """
+
+    def __init__(self, quantizer: nn.Module) -> None:
+        super().__init__()
+        self.of = [quantizer]  # in a list: not a submodule, or its state would be saved twice
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return ``inputs`` as they are."""
+        return inputs
+
+
+@dataclass
+class Placed:
+    """What the model holds after rewriting.
+
+    ``activations`` maps a quantizer's name to the quantizer, ``closed`` maps a layer that no
+    region covers to the quantizer of its input or output, ``norms`` a layer to its BatchNorm.
+    """
+
+    activations: dict[str, nn.Module] = field(default_factory=dict)
+    functional_weights: dict[str, tuple[nn.Module, nn.Parameter, int]] = field(default_factory=dict)
+    echoes: dict[str, Echo] = field(default_factory=dict)
+    closed: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
+    norms: dict[nn.Module, nn.Module] = field(default_factory=dict)
+    names: dict[Vertex, str] = field(default_factory=dict)
+
+
+def rewrite(
+    trace: Trace, flow: Flow, plan: Plan, make_quantizer: Callable[[int | None], nn.Module]
+) -> Placed:
+    """Insert a quantizer at every site and give each region's owner the new forward.
+
+    Args:
+        trace: the regions.
+        flow: their vertices.
+        plan: where quantizers go.
+        make_quantizer: called with the channel axis of a weight, None for an activation.
+    """
+    placed = Placed()
+    of_group: dict[Vertex, str] = {}
+    for site, readers in plan.sites.items():
+        group = plan.groups.group(site)
+        if group not in of_group:
+            of_group[group] = _unique(_label(site), placed.activations)
+            placed.activations[of_group[group]] = make_quantizer(None)
+        name = of_group[group]
+        placed.names[site] = name
+        quantizer = placed.activations[name]
+        if site.region.leaf:
+            side = "input_quantizer" if site.kind is Kind.INPUT else "output_quantizer"
+            placed.closed.append((site.region.owner, side, quantizer))
+        else:
+            _insert(site, readers, name, quantizer)
+    for made, readers in plan.echoes.items():
+        shared = of_group.get(plan.groups.group(made))
+        if shared is not None:
+            echo = Echo(placed.activations[shared])
+            key = _unique(f"{_label(made)}_again", placed.echoes)
+            placed.echoes[key] = echo
+            _insert(made, readers, key, echo)
+    for vertex in plan.weighted:
+        if vertex.module is None:
+            _quantize_functional_weight(vertex, placed, make_quantizer)
+    placed.norms = _norms(flow)
+    for region in trace.regions:
+        if not region.leaf:
+            _install(region)
+    return placed
+
+
+def _label(vertex: Vertex) -> str:
+    return vertex.path.replace(".", "_") or "input"
+
+
+def _unique(name: str, taken: dict[str, Any]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        candidate, count = f"{name}_{count}", count + 1
+    return candidate
+
+
+def _holder(owner: nn.Module) -> nn.ModuleDict:
+    if QUANTIZERS not in owner._modules:
+        owner.add_module(QUANTIZERS, nn.ModuleDict())
+    holder = owner.get_submodule(QUANTIZERS)
+    assert isinstance(holder, nn.ModuleDict)
+    return holder
+
+
+def _insert(site: Vertex, readers: list[Vertex], name: str, quantizer: nn.Module) -> None:
+    _holder(site.region.owner)[name] = quantizer
+    graph = site.region.graph
+    with graph.inserting_after(site.node):
+        quantized = graph.call_module(f"{QUANTIZERS}.{name}", (site.node,))
+    for reader in readers:
+        for vertex in (reader, *reader.absorbed):
+            vertex.node.replace_input_with(site.node, quantized)
+
+
+def _quantize_functional_weight(
+    vertex: Vertex, placed: Placed, make_quantizer: Callable[[int | None], nn.Module]
+) -> None:
+    """Put a weight quantizer between a parameter and the functional layer that reads it."""
+    position_name = "other" if weighted_function(vertex.node) == "matmul" else "weight"
+    weight = argument(vertex.node, 1, position_name)
+    family = weighted_function(vertex.node)
+    owner, path = vertex.region.owner, str(weight.target)
+    name = f"{path.replace('.', '_')}_quantizer"
+    if name not in placed.functional_weights:
+        parameter = owner.get_parameter(path)
+        axis = {"conv_transpose": 1, "matmul": parameter.dim() - 1}.get(str(family), 0)
+        placed.functional_weights[name] = (make_quantizer(axis), parameter, axis)
+    holder = _holder(owner)
+    holder[name] = placed.functional_weights[name][0]
+    with vertex.region.graph.inserting_before(vertex.node):
+        quantized = vertex.region.graph.call_module(f"{QUANTIZERS}.{name}", (weight,))
+    vertex.node.replace_input_with(weight, quantized)
+
+
+def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:
+    """Return layer -> the BatchNorm that can be folded into it at export."""
+    calls = Counter(vertex.module for vertex in flow.vertices if vertex.module is not None)
+    return {
+        layer: norm.module
+        for norm in flow.of(Kind.BATCH_NORM)
+        if norm.module is not None
+        and (layer := norm.inputs[0].module) is not None
+        and calls[layer] == calls[norm.module] == 1
+    }
+
+
+def _install(region: Region) -> None:
+    owner, graph = region.owner, region.graph
+    compiled: Any = type(fx.GraphModule(owner, graph))
+    original = type(owner)
+    owner.__class__ = type(
+        f"Placed{original.__name__}",
+        (original,),
+        {
+            "forward": compiled.forward,
+            "__module__": original.__module__,
+            "__doc__": f"{original.__name__} whose forward holds Q/DQ pairs.",
+        },
+    )

@@ -1,0 +1,299 @@
+"""Where the quantizers go: TensorRT's placement rules, applied to the data flow.
+
+`decide` asks each quantized layer for an INT8 input and follows that demand up the graph until it
+meets a tensor that can carry the pair. The names E1-E8 and P1-P9 are explained, with their sources
+and pictures, in docs/placement.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from trt_qat.qat.placement.flow import Flow, Vertex, pointwise_source
+from trt_qat.qat.placement.kinds import Kind
+from trt_qat.qat.placement.layers import float_layers, weight_shape
+from trt_qat.qat.placement.scales import ScaleGroups
+from trt_qat.specs import QuantizeSpec
+
+ELEMENTWISE = (Kind.ADD, Kind.MUL)
+SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on
+
+
+@dataclass
+class Plan:
+    """Where quantizers go.
+
+    ``sites`` maps a tensor's vertex to the vertices that read its quantized form; sites in one
+    scale group share a quantizer. ``echoes`` are tensors on that grid already, behind commuting
+    operations, whose pair is only written at export. ``weighted`` are the layers whose weights are
+    quantized.
+    """
+
+    sites: dict[Vertex, list[Vertex]] = field(default_factory=dict)
+    echoes: dict[Vertex, list[Vertex]] = field(default_factory=dict)
+    groups: ScaleGroups = field(default_factory=ScaleGroups)
+    weighted: list[Vertex] = field(default_factory=list)
+    matmuls: list[Vertex] = field(default_factory=list)
+    float_layers: dict[Vertex, str] = field(default_factory=dict)
+    notes: dict[Vertex, str] = field(default_factory=dict)  # INT8 in, float out, and why
+
+
+class _Demand:
+    """Edges whose reader wants INT8, found by following demand up the graph."""
+
+    def __init__(self, plan: Plan, blocked: set[Vertex]) -> None:
+        self.plan = plan
+        self.blocked = blocked  # commuting operations that a float reader shares
+        self.wanted: dict[Vertex, None] = {}  # vertices whose tensor some INT8 reader wants
+        self.edges: set[tuple[Vertex, Vertex]] = set()  # (made by, read by)
+        self.fused: dict[Vertex, Vertex] = {}  # Add -> the operand that stays float (P4)
+
+    def want(self, reader: Vertex, made: Vertex) -> None:
+        """Let ``reader`` read ``made`` as INT8, and ask of ``made`` what that needs."""
+        if (made, reader) in self.edges:
+            return
+        self.edges.add((made, reader))
+        if reader.kind is Kind.AVERAGE:  # P5: INT8 in wants INT8 out
+            self._want_output(reader)
+        self._want_tensor(made)
+
+    def join_add(self, add: Vertex, main: Vertex | None) -> None:
+        """Fuse ``add`` behind ``main`` and ask for its other operands as INT8 (P4)."""
+        if main is not None:
+            self.fused[add] = main
+        for operand in add.inputs:
+            if operand is not main:
+                self.want(add, operand)
+
+    def carries(self, vertex: Vertex) -> bool:
+        """Tell whether ``vertex`` passes its operands' scale on (P6)."""
+        return vertex.kind in (Kind.COMMUTE, Kind.CONCAT) and vertex not in self.blocked
+
+    def reads_int8(self, reader: Vertex, made: Vertex) -> bool:
+        """Tell whether a reader of a quantized tensor gets, or may get, INT8 values."""
+        return (made, reader) in self.edges or self.tolerates(reader)
+
+    def tolerates(self, reader: Vertex) -> bool:
+        """Tell whether a float reader may be given INT8 values: pools and heads (P5)."""
+        if reader.kind is Kind.WEIGHTED:
+            return not self.plan.float_layers.get(reader, "").startswith("recipe")
+        return reader.kind is Kind.AVERAGE
+
+    def _want_tensor(self, made: Vertex) -> None:
+        if made in self.wanted:
+            return
+        self.wanted[made] = None
+        if made.kind is Kind.INPUT:
+            if made.source is not None:
+                self._want_tensor(made.source)
+        elif made.kind in ELEMENTWISE:
+            self._ask_elementwise(made)
+        elif made.kind is Kind.AVERAGE or self.carries(made):
+            for operand in made.inputs:
+                self.want(made, operand)
+        elif made.kind is Kind.POINTWISE:
+            self._ask_chain(made)
+
+    def _ask_chain(self, made: Vertex) -> None:
+        """Ask what a chain of unary operations starts from: it fuses into a layer or an Add."""
+        source = pointwise_source(made)
+        while source.kind is Kind.INPUT and source.source is not None:
+            source = pointwise_source(source.source)
+        if source.kind in ELEMENTWISE:
+            self._ask_elementwise(source)
+        elif source.region is made.region and source.kind in CARRIERS:
+            self.want(_first_reader(made), source)
+
+    def _ask_elementwise(self, vertex: Vertex) -> None:
+        self.join_add(vertex, main_operand(vertex, self.plan))
+
+    def _want_output(self, pool: Vertex) -> None:
+        readers = list(readers_of(pool))
+        if pool not in self.wanted and readers and all(map(self.tolerates, readers)):
+            for user in pool.users:
+                self.want(user, pool)
+
+
+CARRIERS = (Kind.COMMUTE, Kind.CONCAT, Kind.AVERAGE)
+
+
+def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset()) -> Plan:
+    """Return where every quantizer goes.
+
+    Args:
+        flow: the model's data flow.
+        spec: patterns and options of the recipe.
+        sparse: paths of the layers that hold 2:4 masks.
+
+    Raises:
+        RecipeError: a pattern matches no layer.
+    """
+    plan = Plan(float_layers=float_layers(flow, spec))
+    plan.weighted = [v for v in flow.of(Kind.WEIGHTED) if v not in plan.float_layers]
+    plan.matmuls = [
+        v for v in flow.of(Kind.MATMUL) if spec.attention == "int8" or not _beside_softmax(v)
+    ]
+    blocked: set[Vertex] = set()
+    while True:
+        plan.notes.clear()
+        demand = _Demand(plan, blocked)
+        for vertex in (*plan.weighted, *plan.matmuls):
+            for operand in vertex.inputs:
+                demand.want(vertex, operand)
+        _close_epilogues(demand, spec, sparse)
+        shared = {v for v in demand.wanted if demand.carries(v) and _has_float_reader(v, demand)}
+        if not shared:
+            break
+        blocked |= shared
+    _place_sites(demand)
+    return plan
+
+
+def _has_float_reader(vertex: Vertex, demand: _Demand) -> bool:
+    return any(not demand.reads_int8(u, vertex) for u in vertex.users)
+
+
+def main_operand(vertex: Vertex, plan: Plan) -> Vertex | None:
+    """Return the operand whose convolution TensorRT fuses with this Add (P4, P7), if any.
+
+    It is the longer branch of quantized layers, read by the Add alone; the other operand is the
+    shortcut, which must come in as INT8.
+    """
+    if vertex.kind is not Kind.ADD:
+        return None
+    candidates = [v for v in vertex.inputs if len(v.users) == 1 and _ends_in_layer(v, plan)]
+    return max(candidates, key=lambda v: v.depth, default=None)
+
+
+def _ends_in_layer(vertex: Vertex, plan: Plan) -> bool:
+    while vertex.kind is Kind.BATCH_NORM or _is_dropout(vertex):
+        if len(vertex.inputs[0].users) != 1:
+            return False
+        vertex = vertex.inputs[0]
+    return vertex.kind is Kind.WEIGHTED and vertex not in plan.float_layers
+
+
+def _is_dropout(vertex: Vertex) -> bool:
+    name = type(vertex.module).__name__ if vertex.module else str(vertex.node.target)
+    return vertex.kind is Kind.POINTWISE and "dropout" in name.lower()
+
+
+def _beside_softmax(vertex: Vertex) -> bool:
+    """Tell whether a product of two activations is one of the two in an attention."""
+    around = (*_reach(vertex, lambda v: v.users), *_reach(vertex, lambda v: v.inputs))
+    return any("softmax" in (type(v.module).__name__ + str(v.node.target)).lower() for v in around)
+
+
+def _reach(vertex: Vertex, step: Callable[[Vertex], list[Vertex]]) -> Iterator[Vertex]:
+    """Yield what ``step`` reaches through operations that are neither layers nor products."""
+    stack, seen = list(step(vertex)), {vertex}
+    while stack:
+        v = stack.pop()
+        if v not in seen:
+            seen.add(v)
+            yield v
+            if v.kind not in (Kind.WEIGHTED, Kind.MATMUL):
+                stack.extend(step(v))
+
+
+def _first_reader(made: Vertex) -> Vertex:
+    """Return the unary operation at the top of the chain that ends in ``made``."""
+    while made.inputs[0].kind is Kind.POINTWISE:
+        made = made.inputs[0]
+    return made
+
+
+def fused_output(layer: Vertex, fused: dict[Vertex, Vertex]) -> Vertex:
+    """Return the last vertex of what TensorRT fuses behind ``layer``: norm, Add, activation."""
+    vertex = layer
+    while len(vertex.users) == 1:
+        user = vertex.users[0]
+        if user.kind not in (Kind.BATCH_NORM, Kind.POINTWISE) and fused.get(user) is not vertex:
+            break
+        vertex = user
+    return vertex
+
+
+def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]) -> None:
+    """Give INT8 layers an INT8 output where their readers tolerate it (P2's exception, P5)."""
+    plan = demand.plan
+    for layer in (*plan.weighted, *plan.matmuls):
+        end = fused_output(layer, demand.fused)
+        while _joins_closed_add(end, demand):  # the last residual block before a pool
+            demand.join_add(end.users[0], end)
+            end = fused_output(layer, demand.fused)
+        readers = list(readers_of(end))
+        if end in demand.wanted or (readers and all(map(demand.tolerates, readers))):
+            for user in end.users:
+                if all(map(demand.tolerates, _ends_of(user))):
+                    demand.want(user, end)
+        elif spec.sparse_epilogue and layer.path in sparse and _expected_to_gain(layer):
+            for user in layer.users:
+                demand.want(user, layer)
+        if end not in demand.wanted and layer not in demand.wanted:
+            kinds = ", ".join(sorted({r.kind.value for r in readers})) or "nobody"
+            plan.notes[layer] = f"P8: float operations read its output ({kinds})"
+
+
+def _joins_closed_add(end: Vertex, demand: _Demand) -> bool:
+    """Tell whether an Add that nobody wants as INT8 has a shortcut that is INT8 already."""
+    if len(end.users) != 1 or end.users[0].kind is not Kind.ADD:
+        return False
+    add = end.users[0]
+    if add in demand.fused or main_operand(add, demand.plan) is not end:
+        return False
+    others = [v for v in add.inputs if v is not end]
+    readers = list(readers_of(fused_output(add, demand.fused)))
+    return (
+        all(v in demand.wanted or _ends_in_layer(v, demand.plan) for v in others)
+        and bool(readers)
+        and all(map(demand.tolerates, readers))
+    )
+
+
+def readers_of(vertex: Vertex) -> Iterator[Vertex]:
+    """Yield who reads a tensor in the end, looking through commuting operations and regions."""
+    for user in vertex.users:
+        yield from _ends_of(user)
+
+
+def _ends_of(reader: Vertex) -> Iterator[Vertex]:
+    stack, seen = [reader], set[Vertex]()
+    while stack:
+        user = stack.pop()
+        if user in seen:
+            continue
+        seen.add(user)
+        inner = [u for made in user.inputs for leaf in made.leaves for u in leaf.users]
+        if user.kind is Kind.OUTPUT and inner:
+            stack.extend(inner)
+        elif user.kind in (Kind.COMMUTE, Kind.CONCAT) or _is_dropout(user):
+            stack.extend(user.users)
+        else:
+            yield user
+
+
+def _expected_to_gain(layer: Vertex) -> bool:
+    shape = weight_shape(layer)
+    reduction = shape.inputs * math.prod(shape.kernel)
+    return min(shape.outputs, reduction) >= SPARSE_GAIN_CHANNELS
+
+
+def _place_sites(demand: _Demand) -> None:
+    """Turn wanted tensors into sites, as far up as commuting operations carry a scale (P6)."""
+    plan = demand.plan
+    for made in demand.wanted:
+        for twin in (*made.leaves, *([made.source] if made.source else [])):
+            if twin in demand.wanted:
+                plan.groups.join(made, twin)
+        readers = [u for u in made.users if (made, u) in demand.edges]
+        if demand.carries(made):
+            for operand in made.inputs:
+                plan.groups.join(made, operand)
+            computing = [u for u in readers if u.kind not in (Kind.COMMUTE, Kind.CONCAT)]
+            if computing:
+                plan.echoes[made] = computing
+        elif readers:
+            plan.sites[made] = readers

@@ -1,0 +1,209 @@
+"""Explicit INT8: Q/DQ placed for TensorRT, weights by ModelOpt, ranges measured."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import modelopt.torch.quantization as mtq
+import torch
+from modelopt.torch.quantization.nn import TensorQuantizer
+from torch import nn
+
+from trt_qat.errors import DataError, ModelError
+from trt_qat.qat import placement
+from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
+from trt_qat.qat.fake_quant import make_quantizer, quantizer_config
+from trt_qat.qat.placement.flow import Vertex
+from trt_qat.qat.placement.layers import weight_shape
+from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.qat.sparsify import sparse_layers
+from trt_qat.ranges import Ranges
+from trt_qat.specs import CalibrationSpec, QuantizeSpec
+
+
+@dataclass
+class Quantized:
+    """What quantize did to a model, for the stages after it."""
+
+    placed: placement.Placed
+    ranges: Ranges
+    spec: QuantizeSpec
+    example: Any
+    functional_weights: dict[str, tuple[TensorQuantizer, nn.Parameter, int]]
+
+
+_QUANTIZED: weakref.WeakKeyDictionary[nn.Module, Quantized] = weakref.WeakKeyDictionary()
+
+
+def quantize(
+    model: nn.Module,
+    calibration_batches: Iterable[Any],
+    *,
+    spec: QuantizeSpec | None = None,
+    calibration: CalibrationSpec | None = None,
+    ranges: Ranges | None = None,
+) -> nn.Module:
+    """Place Q/DQ pairs where TensorRT can fuse them, and measure their ranges.
+
+    Weights are symmetric per output channel, activations symmetric per tensor. The model stays a
+    plain ``nn.Module`` with its own type, attributes and state dict keys: train it with any loop.
+
+    Args:
+        model: float, dense or with 2:4 masks; changed in place.
+        calibration_batches: an iterable of inputs (tensor, tuple or dict a batch). The first one
+            is also used to see how the model is called.
+        spec: include and exclude patterns, heads, attention, epilogues, learned scales.
+        calibration: the algorithm; samples and batch size are the caller's affair here.
+        ranges: a calibration cache; with it only the first batch is run.
+
+    Returns:
+        The model to use from here on; ``report_of(model)`` says what was placed and why not.
+
+    Raises:
+        RecipeError: a pattern matches no layer.
+        DataError: no batch, non-finite activations, or a cache of another model.
+        ModelError: the model is quantized already, or holds no layer to quantize.
+    """
+    spec, calibration = spec or QuantizeSpec(), calibration or CalibrationSpec()
+    if model in _QUANTIZED or any(isinstance(m, TensorQuantizer) for m in model.modules()):
+        message = "quantize: the model is quantized already; start from the float model"
+        raise ModelError(message)
+    batches = iter(calibration_batches)
+    first = next(batches, None)
+    if first is None:
+        message = "quantize: calibration_batches is empty; give at least one batch"
+        raise DataError(message)
+    placed, plan = _place(model, first, spec)
+    quantizers = cast("dict[str, TensorQuantizer]", placed.activations)
+    if ranges is None:
+        amax = calibrate(model, quantizers, itertools.chain([first], batches), calibration)
+        ranges = Ranges(algorithm=calibration.algorithm, amax=amax)
+    else:
+        for name, value in ranges.of(list(quantizers)).items():
+            set_amax(quantizers[name], value)
+    functional = cast(
+        "dict[str, tuple[TensorQuantizer, nn.Parameter, int]]", placed.functional_weights
+    )
+    _QUANTIZED[model] = Quantized(placed, ranges, spec, first, functional)
+    _follow_device(model)
+    if spec.learned_scales:
+        from trt_qat.qat.learned_scales import learn_scales
+
+        learn_scales(model)
+    _write_report(model, plan)
+    return model
+
+
+def ranges_of(model: nn.Module) -> Ranges:
+    """Return the ranges that `quantize` measured or was given.
+
+    Raises:
+        ModelError: the model did not come from `quantize`.
+    """
+    return quantized(model).ranges
+
+
+def quantized(model: nn.Module) -> Quantized:
+    """Return what `quantize` did to ``model``, or to the model that it is a part of.
+
+    Raises:
+        ModelError: the model did not come from `quantize`.
+    """
+    if model in _QUANTIZED:
+        return _QUANTIZED[model]
+    for whole, state in _QUANTIZED.items():
+        if any(part is model for part in whole.modules()):
+            return state
+    message = f"{type(model).__name__} is not quantized: call quantize first"
+    raise ModelError(message)
+
+
+def weight_quantizers(
+    model: nn.Module,
+) -> Iterator[tuple[str, nn.Module, TensorQuantizer]]:
+    """Yield path, layer and weight quantizer of every quantized layer module."""
+    for name, module in model.named_modules():
+        quantizer = getattr(module, "weight_quantizer", None)
+        if isinstance(quantizer, TensorQuantizer) and quantizer.is_enabled:
+            yield name, module, quantizer
+
+
+def float_weight(layer: nn.Module) -> torch.Tensor:
+    """Return the float weight of a quantized layer with its 2:4 mask applied."""
+    weight = cast("torch.Tensor", layer._parameters["weight"]).detach()
+    mask = getattr(layer, "_weight_mask", None)
+    return weight if mask is None else weight * mask
+
+
+def _place(
+    model: nn.Module, batch: Any, spec: QuantizeSpec
+) -> tuple[placement.Placed, placement.Plan]:
+    sparse = frozenset(sparse_layers(model))
+    trace = placement.trace(model, batch)
+    flow = placement.build_flow(trace)
+    placement.observe_links(model, batch, flow)
+    plan = placement.decide(flow, spec, sparse)
+    if not plan.weighted:
+        reasons = "; ".join(f"{v.path}: {why}" for v, why in list(plan.float_layers.items())[:3])
+        message = f"quantize: no layer of {type(model).__name__} can be INT8 ({reasons or 'none'})"
+        raise ModelError(message)
+    report_of(model).untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
+    _convert_layers(model, plan, spec)
+    placed = placement.rewrite(trace, flow, plan, make_quantizer)
+    for owner, side, quantizer in placed.closed:
+        setattr(owner, side, quantizer)
+    for functional, parameter, axis in placed.functional_weights.values():
+        set_weight_amax(cast("TensorQuantizer", functional), parameter, axis)
+    return placed, plan
+
+
+def _convert_layers(model: nn.Module, plan: placement.Plan, spec: QuantizeSpec) -> None:
+    """Let ModelOpt turn the planned layers into quantized ones; weights only."""
+    axes = {v.path: _weight_axis(v, spec) for v in plan.weighted if v.module is not None}
+    if not axes:
+        return
+    config: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
+    for path, axis in axes.items():
+        name = f"{path}.weight_quantizer" if path else "weight_quantizer"
+        entry = quantizer_config(axis) | {"narrow_range": True}
+        config.append({"quantizer_name": name, "cfg": entry, "enable": True})
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        mtq.quantize(model, {"quant_cfg": config, "algorithm": None})
+    for path, axis in axes.items():
+        layer = model.get_submodule(path)
+        quantizer = cast("TensorQuantizer", layer.weight_quantizer)
+        set_weight_amax(quantizer, float_weight(layer), axis)
+
+
+def _weight_axis(vertex: Vertex, spec: QuantizeSpec) -> int | None:
+    """Return the output-channel axis of a weight, None for one scale per tensor (E3).
+
+    Grouped transposed convolutions hold their output channels in two axes, so they get one scale.
+    """
+    shape = weight_shape(vertex)
+    if spec.weights == "per_tensor" or (shape.transposed and shape.groups > 1):
+        return None
+    return 1 if shape.transposed else 0
+
+
+def _follow_device(model: nn.Module) -> None:
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        for module in model.modules():
+            if isinstance(module, TensorQuantizer):
+                module.to(parameter.device)
+
+
+def _write_report(model: nn.Module, plan: placement.Plan) -> None:
+    report = report_of(model)
+    report.quantized = tuple(LayerNote(v.path) for v in (*plan.weighted, *plan.matmuls))
+    report.float_layers = tuple(LayerNote(v.path, why) for v, why in plan.float_layers.items())
+    report.float_outputs = tuple(LayerNote(v.path, why) for v, why in plan.notes.items())

@@ -1,0 +1,130 @@
+"""2:4 structured sparsity: magnitude masks by ModelOpt, with a word on every layer left dense."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import Any
+
+import modelopt.torch.sparsity as mts
+import torch
+from torch import nn
+
+from trt_qat.errors import ModelError
+from trt_qat.qat.placement.layers import check_patterns, matches
+from trt_qat.qat.placement.trace import evaluated
+from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.specs import SparsitySpec
+
+SPARSE_TYPES = (nn.Linear, nn.Conv2d)
+OUT_MULTIPLE, IN_MULTIPLE = 8, 16  # ASP's rule, which ModelOpt applies
+
+
+def sparsify(
+    model: nn.Module, example_inputs: Any = None, spec: SparsitySpec | None = None
+) -> nn.Module:
+    """Prune the weights of ``model`` to 2:4 along the input channels; masks stay on in training.
+
+    Every group of 4 consecutive input channels keeps its 2 largest magnitudes, per output channel
+    and kernel position (Mishra et al., 2104.08378). ``report_of(model)`` says which layers hold
+    masks and why the others do not.
+
+    Args:
+        model: a float model, changed in place. Sparsify before quantize, never after.
+        example_inputs: one batch (tensor, tuple or dict), to find the layer that reads the input;
+            without it the first layer in definition order counts as that.
+        spec: patterns over layer paths, and whether the first layer stays dense.
+
+    Returns:
+        The model to use from here on.
+
+    Raises:
+        RecipeError: a pattern matches no layer.
+        ModelError: the model is quantized already, or no layer can be pruned.
+    """
+    spec = spec or SparsitySpec()
+    layers = {n: m for n, m in model.named_modules() if hasattr(m, "weight") and _is_layer(m)}
+    if any(hasattr(m, "weight_quantizer") for m in layers.values()):
+        message = "sparsify: the model is quantized already; call sparsify before quantize"
+        raise ModelError(message)
+    if not spec.enabled:
+        return model
+    check_patterns(spec.include, layers, "sparsity.include")
+    check_patterns(spec.exclude, layers, "sparsity.exclude")
+    first = _first_layer(model, layers, example_inputs) if spec.skip_first else None
+    skipped = {name: _why_dense(name, m, spec, first) for name, m in layers.items()}
+    chosen = [name for name, why in skipped.items() if not why]
+    if not chosen:
+        reasons = "; ".join(f"{n}: {w}" for n, w in list(skipped.items())[:3])
+        message = f"sparsify: no layer can hold 2:4 ({reasons}); set sparsity.enabled = false"
+        raise ModelError(message)
+    _prune(model, chosen)
+    report = report_of(model)
+    report.sparse = tuple(LayerNote(n) for n in chosen)
+    report.skipped = tuple(LayerNote(n, w) for n, w in skipped.items() if w)
+    return model
+
+
+def sparse_layers(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the layers of ``model`` that hold a 2:4 mask."""
+    return tuple(
+        n for n, m in model.named_modules() if getattr(m, "_weight_mask", None) is not None
+    )
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(
+        module,
+        (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d),
+    )
+
+
+def _why_dense(name: str, module: nn.Module, spec: SparsitySpec, first: str | None) -> str:
+    """Return why a layer stays dense, empty when it is pruned."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    if not matches(name, spec.include):
+        return "recipe: not in sparsity.include"
+    if matches(name, spec.exclude):
+        return "recipe: in sparsity.exclude"
+    if name == first:
+        return "first layer: it reads the network's input"
+    if not isinstance(module, SPARSE_TYPES):
+        return f"{type(module).__name__} is not supported, only Conv2d and Linear are"
+    if weight.shape[0] % OUT_MULTIPLE or weight.shape[1] % IN_MULTIPLE:
+        groups = getattr(module, "groups", 1)
+        of = " per group" if groups > 1 else ""
+        return (
+            f"channels {weight.shape[1]}{of} -> {weight.shape[0]}: input channels must be a "
+            f"multiple of {IN_MULTIPLE}, output channels of {OUT_MULTIPLE}"
+        )
+    return ""
+
+
+def _first_layer(model: nn.Module, layers: dict[str, nn.Module], example_inputs: Any) -> str | None:
+    """Return the path of the layer that runs first."""
+    if example_inputs is None:
+        return next(iter(layers), None)
+    order: list[str] = []
+    handles = [
+        m.register_forward_pre_hook(lambda _m, _a, name=name: order.append(name))
+        for name, m in layers.items()
+    ]
+    try:
+        evaluated(model, example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return order[0] if order else None
+
+
+def _prune(model: nn.Module, chosen: list[str]) -> None:
+    rules: dict[str, Any] = {"*": None, **{name: {} for name in chosen}}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        mts.sparsify(
+            model,
+            mode=[("sparse_magnitude", {"nn.Conv2d": rules, "nn.Linear": rules})],
+            config={"verbose": False},
+        )
