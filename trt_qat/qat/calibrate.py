@@ -12,7 +12,7 @@ from torch import nn
 
 from trt_qat.errors import DataError
 from trt_qat.qat.fake_quant import quantizer_config
-from trt_qat.qat.placement.trace import evaluated
+from trt_qat.qat.placement.calls import evaluated
 from trt_qat.specs import CalibrationSpec
 
 # A histogram has 2,048 bins; trying every fourth as the end of the range moves amax by less than

@@ -138,8 +138,10 @@ class DeployedLayer(nn.Module):
             x = F.pad(x, options._reversed_padding_repeated_twice, mode=options.padding_mode)
             padding = 0
         conv: Any = _CONVOLUTIONS[weight.dim()]
-        output = conv(x, weight, bias, options.stride, padding, options.dilation, options.groups)
-        return output
+        out: torch.Tensor = conv(
+            x, weight, bias, options.stride, padding, options.dilation, options.groups
+        )
+        return out
 
 
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}

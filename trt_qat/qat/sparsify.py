@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from trt_qat.errors import ModelError
+from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
-from trt_qat.qat.placement.trace import evaluated
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.specs import SparsitySpec
 

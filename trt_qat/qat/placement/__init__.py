@@ -8,10 +8,11 @@ rules    where the quantizers go
 rewrite  putting them there
 """
 
+from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
 from trt_qat.qat.placement.rewrite import Placed, rewrite
 from trt_qat.qat.placement.rules import Plan, decide
-from trt_qat.qat.placement.trace import Trace, evaluated, trace
+from trt_qat.qat.placement.trace import Trace, trace
 
 __all__ = [
     "Flow",

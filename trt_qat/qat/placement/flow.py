@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from trt_qat.qat.placement.kinds import Kind, activations, classify
-from trt_qat.qat.placement.trace import Region, Trace, evaluated
+from trt_qat.qat.placement.calls import Call, evaluated, example_of, tensors_of
+from trt_qat.qat.placement.kinds import Kind, activations, classify, classify_leaf
+from trt_qat.qat.placement.trace import Region, Trace
 
 
 @dataclass(eq=False)
@@ -133,20 +134,21 @@ def observe_links(model: nn.Module, batch: Any, flow: Flow) -> None:
     Args:
         model: the model, unmodified.
         batch: a tensor, tuple or dict, as `call_model` takes it.
-        flow: gets ``source`` and ``leaves`` filled in.
+        flow: gets ``source``, ``leaves`` and ``leaves_network`` filled in.
     """
-    regions: dict[nn.Module, list[Vertex]] = {}
-    for vertex in flow.of(Kind.INPUT):
-        regions.setdefault(vertex.region.owner, []).append(vertex)
-    outputs = {v.region.owner: v for v in flow.of(Kind.OUTPUT) if len(v.inputs) == 1}
+    inputs: dict[nn.Module, list[Vertex]] = {}
+    outputs: dict[nn.Module, Vertex] = {}
+    for vertex in flow.vertices:
+        if vertex.kind is Kind.INPUT:
+            inputs.setdefault(vertex.region.owner, []).append(vertex)
+        elif vertex.kind is Kind.OUTPUT:
+            outputs[vertex.region.owner] = vertex
     made: dict[int, Vertex] = {}
     keep: list[torch.Tensor] = []  # so that no id is used twice
 
     def before(owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for vertex in regions[owner]:
-            value = _argument_of(vertex, regions[owner], args, kwargs)
-            if not isinstance(value, torch.Tensor):
-                continue
+        call = Call.of(inputs[owner][0].region.call.signature, args, kwargs)
+        for vertex, value in zip(inputs[owner], tensors_of(call.leaves), strict=False):
             keep.append(value)
             maker = made.setdefault(id(value), vertex)
             if maker is not vertex and vertex.source is None:
@@ -154,35 +156,20 @@ def observe_links(model: nn.Module, batch: Any, flow: Flow) -> None:
                 maker.leaves.append(vertex)
 
     def after(owner: nn.Module, args: Any, result: Any) -> None:
-        if isinstance(result, torch.Tensor) and owner in outputs:
-            keep.append(result)
-            made.setdefault(id(result), outputs[owner].inputs[0])
+        nodes = [n for n in outputs[owner].node.all_input_nodes if classify_leaf(n) is None]
+        tensors = tensors_of(result)
+        if len(nodes) == len(tensors):
+            keep.extend(tensors)
+            for node, tensor in zip(nodes, tensors, strict=True):
+                made.setdefault(id(tensor), flow.by_node[node])
 
-    handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in regions]
-    handles += [m.register_forward_hook(after) for m in regions]
+    handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in inputs]
+    handles += [m.register_forward_hook(after) for m in outputs]
     try:
-        result = evaluated(model, batch)
+        result = evaluated(model, example_of(batch))
     finally:
         for handle in handles:
             handle.remove()
-    for tensor in _tensors(result):
+    for tensor in tensors_of(result):
         if id(tensor) in made:
             made[id(tensor)].leaves_network = True
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _argument_of(
-    vertex: Vertex, inputs: list[Vertex], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    position = inputs.index(vertex)
-    return args[position] if position < len(args) else kwargs.get(str(vertex.node.target))

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import Kind, argument, weighted_function
 from trt_qat.qat.placement.rules import Plan
-from trt_qat.qat.placement.trace import Region, Trace
+from trt_qat.qat.placement.trace import Region, Trace, compiled_forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,14 +161,13 @@ def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:
 
 
 def _install(region: Region) -> None:
-    owner, graph = region.owner, region.graph
-    compiled: Any = type(fx.GraphModule(owner, graph))
+    owner = region.owner
     original = type(owner)
     owner.__class__ = type(
         f"Placed{original.__name__}",
         (original,),
         {
-            "forward": compiled.forward,
+            "forward": compiled_forward(region),
             "__module__": original.__module__,
             "__doc__": f"{original.__name__} whose forward holds Q/DQ pairs.",
         },

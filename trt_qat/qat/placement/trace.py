@@ -8,16 +8,16 @@ covers is a `Region` of its own, with a graph of one call.
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 
-from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+from trt_qat.qat.placement.calls import Call, guarded, mode, observe_calls, tensors_of
+from trt_qat.qat.placement.kinds import WEIGHTED_MODULES, classify_leaf
+from trt_qat.qat.placement.values import ValueTracer
 
 
 @dataclass
@@ -27,6 +27,8 @@ class Region:
     path: str
     owner: nn.Module
     graph: fx.Graph
+    call: Call
+    output_structure: Any = None
     leaf: bool = False
 
     def module_path(self, node: fx.Node) -> str:
@@ -42,23 +44,6 @@ class Trace:
     untraced: dict[str, str] = field(default_factory=dict)
 
 
-class _Tracer(fx.Tracer):
-    """Leaves are the layers that placement knows as modules; everything else is looked into."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-            return False
-        return isinstance(m, WEIGHTED_MODULES) or any(
-            base.__module__.startswith(("torch.nn.modules.", "modelopt."))
-            and base not in (nn.Module,)
-            for base in type(m).__mro__
-        )
-
-    def keys(self, obj: fx.Proxy) -> Any:
-        """Let ``f(**kwargs)`` pass nothing on: parts called with extra keywords are not traced."""
-        return ()
-
-
 class _ModesDiffer(Exception):
     """The forward takes different paths in training and in evaluation."""
 
@@ -68,39 +53,34 @@ def trace(model: nn.Module, batch: Any) -> Trace:
 
     Args:
         model: any module.
-        batch: one real batch (tensor, tuple or dict), run once to see how each part is called:
-            an optional argument that was not given stays None in the traced part.
+        batch: one real batch (tensor, tuple or dict), run once to see how each part is called.
     """
     result = Trace()
-    _trace_into(model, "", result, _observe_calls(model, batch))
+    _trace_into(model, "", result, observe_calls(model, batch))
     return result
 
 
-def _trace_into(
-    module: nn.Module, path: str, result: Trace, calls: dict[nn.Module, dict[str, Any]]
-) -> None:
-    if module not in calls and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+def _trace_into(module: nn.Module, path: str, result: Trace, calls: dict[nn.Module, Call]) -> None:
+    container = isinstance(module, (nn.ModuleList, nn.ModuleDict))
+    if module not in calls and not container:
         if any(isinstance(m, WEIGHTED_MODULES) for m in module.modules()):
             result.untraced[path] = "not called with the given batch"
         return
     if isinstance(module, WEIGHTED_MODULES):
-        result.regions.append(Region(path, module, _single_call(), leaf=True))
+        result.regions.append(Region(path, module, _single_call(), calls[module], leaf=True))
         return
     if not any(True for _ in module.parameters()):
         return
-    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-        reason = ""
-    else:
+    if not container:
+        if ValueTracer(calls[module]).is_leaf_module(module, path):
+            result.untraced[path] = f"{type(module).__name__} is a closed layer of torch"
+            return
         try:
-            result.regions.append(Region(path, module, _trace_both_modes(module, calls[module])))
+            result.regions.append(_trace_region(module, path, calls[module]))
             return
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if _Tracer().is_leaf_module(module, path):
-        result.untraced[path] = f"{type(module).__name__} is a closed layer of torch"
-        return
-    if reason:
-        result.untraced[path] = reason
+            first = next(iter(str(error).splitlines()), "")
+            result.untraced[path] = f"{type(error).__name__}: {first}"
     for name, child in module.named_children():
         _trace_into(child, f"{path}.{name}" if path else name, result, calls)
 
@@ -112,46 +92,101 @@ def _single_call() -> fx.Graph:
     return graph
 
 
-def _trace_both_modes(module: nn.Module, fixed: dict[str, Any]) -> fx.Graph:
-    """Trace in training and evaluation mode and return one graph that serves both.
+def _trace_region(module: nn.Module, path: str, call: Call) -> Region:
+    """Trace in training and evaluation mode, and check the result against the module itself.
 
-    Functional dropout bakes ``self.training`` into its arguments; such an argument becomes a read
-    of ``self.training`` again. Any other difference makes the module untraceable.
+    Functional dropout bakes ``self.training`` into its arguments; such an argument becomes a choice
+    by ``self.training`` again. Any other difference makes the module untraceable.
     """
-    with _mode(module, training=True):
-        graph = _Tracer().trace(module, fixed)
-    with _mode(module, training=False):
-        evaluation = _Tracer().trace(module, fixed)
+    with mode(module, training=True):
+        tracer = ValueTracer(call)
+        graph = tracer.trace(module)
+    with mode(module, training=False):
+        evaluation = ValueTracer(call).trace(module)
+    _drop_unused_shapes(graph)
+    _drop_unused_shapes(evaluation)
     pairs = list(zip(graph.nodes, evaluation.nodes, strict=False))
     if len(graph.nodes) != len(evaluation.nodes) or any(
         (a.op, str(a.target)) != (b.op, str(b.target)) for a, b in pairs
     ):
         message = "forward takes different paths in training and in evaluation"
         raise _ModesDiffer(message)
-    for trained, evaluated in pairs:
-        _unbake_training(graph, trained, evaluated)
-    for node in graph.find_nodes(op="placeholder"):
-        for name in fixed:  # fx numbers the arguments that it specialises
-            if str(node.target).rpartition("_")[0] == name:
-                node.target = name
+    for trained, evaluated_node in pairs:
+        _unbake_training(graph, trained, evaluated_node)
     _read_mutated_values(graph, module)
-    return graph
+    region = Region(path, module, graph, call, tracer.output_structure)
+    _check_fidelity(region)
+    return region
+
+
+def _drop_unused_shapes(graph: fx.Graph) -> None:
+    """Drop shape arithmetic that only answered a question of control flow."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and classify_leaf(node) is not None:
+            graph.erase_node(node)
+
+
+def _check_fidelity(region: Region) -> None:
+    """Run the traced graph beside the module, on the seen batch and on a part of it.
+
+    A batch size or any other number that tracing has burnt in shows here.
+    """
+    forward = compiled_forward(region)
+    for leaves in (region.call.leaves, _fewer_samples(region.call.leaves)):
+        bound = region.call.bind([_copy(leaf) for leaf in leaves])
+        with mode(region.owner, training=False):
+            try:
+                expected = tensors_of(region.owner.forward(*bound.args, **bound.kwargs))
+            except Exception:
+                continue  # the module itself cannot take a part of the batch
+            bound = region.call.bind([_copy(leaf) for leaf in leaves])
+            got = tensors_of(forward(region.owner, *bound.args, **bound.kwargs))
+        for a, b in zip(expected, got, strict=True):
+            if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True):
+                message = "the traced graph computes something else, or holds for one batch size"
+                raise TraceError(message)
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _fewer_samples(leaves: list[Any]) -> list[Any]:
+    sizes = {leaf.shape[0] for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim()}
+    batch = max(sizes, default=0)
+    return [
+        leaf[: max(1, batch // 2)]
+        if isinstance(leaf, torch.Tensor) and leaf.dim() and leaf.shape[0] == batch
+        else leaf
+        for leaf in leaves
+    ]
+
+
+def compiled_forward(region: Region) -> Any:
+    """Return the region's graph as a forward function with the original's signature."""
+    compiled: Any = type(fx.GraphModule(region.owner, region.graph))
+    region.graph.owning_module = None  # only its code is wanted: the owner keeps the modules
+    return guarded(compiled.forward, region.call, region.output_structure)
+
+
+def by_mode(training: bool, in_training: Any, in_evaluation: Any) -> Any:
+    """Choose an argument, such as a dropout probability, by the mode of the module."""
+    return in_training if training else in_evaluation
 
 
 def _unbake_training(graph: fx.Graph, trained: fx.Node, evaluated: fx.Node) -> None:
+    """Make an argument that depends on ``self.training`` depend on it again."""
+
     def merge(a: Any, b: Any) -> Any:
-        if a is True and b is False:
-            with graph.inserting_before(trained):
-                return graph.create_node("get_attr", "training")
-        if isinstance(a, (int, float, str, bool)) and a != b:
-            message = f"{trained.name}: argument {a!r} in training, {b!r} in evaluation"
-            raise _ModesDiffer(message)
-        return a
+        if not isinstance(a, (int, float, str, bool)) or a == b:
+            return a
+        with graph.inserting_before(trained):
+            training = graph.create_node("get_attr", "training")
+            return graph.call_function(by_mode, (training, a, b))
 
     if trained.op in ("call_function", "call_method"):
-        args = tuple(merge(a, b) for a, b in zip(trained.args, evaluated.args, strict=True))
-        kwargs = {k: merge(a, evaluated.kwargs.get(k)) for k, a in trained.kwargs.items()}
-        trained.args, trained.kwargs = args, kwargs
+        trained.args = tuple(merge(a, b) for a, b in zip(trained.args, evaluated.args, strict=True))
+        trained.kwargs = {k: merge(a, evaluated.kwargs.get(k)) for k, a in trained.kwargs.items()}
 
 
 def _read_mutated_values(graph: fx.Graph, owner: nn.Module) -> None:
@@ -184,56 +219,3 @@ def _in_place(node: fx.Node, owner: nn.Module) -> bool:
         or (name.startswith("i") and in_operator and name not in ("invert", "index", "is_", "inv"))
         or (name.endswith("_") and not name.endswith("__") and not in_operator)
     )
-
-
-def _observe_calls(model: nn.Module, batch: Any) -> dict[nn.Module, dict[str, Any]]:
-    """Run ``model`` once; return for each module called its arguments that are not tensors."""
-    calls: dict[nn.Module, dict[str, Any]] = {}
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        signature = inspect.signature(module.forward)
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        fixed = {
-            name: value
-            for name, value in bound.arguments.items()
-            if (value is None or isinstance(value, (bool, int, float, str)))
-            and signature.parameters[name].kind
-            not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        }
-        calls.setdefault(module, fixed)
-
-    handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in model.modules()]
-    try:
-        evaluated(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def evaluated(model: nn.Module, batch: Any) -> Any:
-    """Return the model's output on ``batch`` in evaluation mode, without gradients."""
-    with _mode(model, training=False):
-        return call_model(model, batch)
-
-
-def call_model(model: nn.Module, batch: Any) -> Any:
-    """Call ``model`` with a batch: a dict by keyword, a tuple or list by position, else alone."""
-    if isinstance(batch, dict):
-        return model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return model(*batch)
-    return model(batch)
-
-
-@contextlib.contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    before = {m: m.training for m in module.modules()}
-    module.train(training)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m, was in before.items():
-            m.training = was

@@ -1,0 +1,172 @@
+"""How each part of a model is called: seen once on a real batch, and asked of later calls.
+
+A traced part is true for calls of the same structure: the same arguments given, the same flags.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+# torch has no public flattening of nested containers; transformers registers its ModelOutput here.
+from torch.utils import _pytree as pytree
+
+from trt_qat.errors import ModelError
+
+EXAMPLE_SAMPLES = 4
+
+
+@dataclass
+class Call:
+    """One call of a module: its arguments flattened into leaves, tensors among them."""
+
+    signature: inspect.Signature
+    structure: Any
+    leaves: list[Any]
+
+    @classmethod
+    def of(cls, signature: inspect.Signature, args: Any, kwargs: Any) -> Call:
+        """Bind what was given to a signature and flatten it."""
+        bound = signature.bind(*args, **kwargs)
+        leaves, structure = pytree.tree_flatten(dict(bound.arguments))
+        return cls(signature, structure, leaves)
+
+    def names(self) -> list[str]:
+        """Return a name for every leaf: the parameter's, numbered where it holds several."""
+        arguments = pytree.tree_unflatten([str(i) for i in range(len(self.leaves))], self.structure)
+        names = [""] * len(self.leaves)
+        for parameter, value in arguments.items():
+            inner = pytree.tree_leaves(value)
+            for position, index in enumerate(inner):
+                suffix = f"_{position}" if isinstance(value, (tuple, list, dict)) else ""
+                names[int(index)] = f"{parameter}{suffix}"
+        return names
+
+    def bind(self, leaves: list[Any]) -> inspect.BoundArguments:
+        """Return the arguments of a call with other leaves in the same structure."""
+        arguments = pytree.tree_unflatten(leaves, self.structure)
+        return inspect.BoundArguments(self.signature, arguments)
+
+    def is_plain(self) -> bool:
+        """Tell whether the parameters are tensors, all of them, so that no call can differ."""
+        return (
+            len(self.leaves) == len(self.signature.parameters)
+            and all(isinstance(leaf, torch.Tensor) for leaf in self.leaves)
+            and all(
+                p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+                for p in self.signature.parameters.values()
+            )
+        )
+
+
+def observe_calls(model: nn.Module, batch: Any) -> dict[nn.Module, Call]:
+    """Run ``model`` once; return the first call of every module."""
+    calls: dict[nn.Module, Call] = {}
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module not in calls:
+            calls[module] = Call.of(inspect.signature(module.forward), args, kwargs)
+
+    handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in model.modules()]
+    try:
+        evaluated(model, example_of(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def guarded(forward: Callable[..., Any], call: Call, output: Any) -> Callable[..., Any]:
+    """Wrap a traced forward, which takes and returns tensors alone, in the original's signature.
+
+    Args:
+        forward: takes the module and the tensors of ``call.leaves``, returns a tensor or a tuple.
+        call: the observed call.
+        output: structure of what the original returned, None for a single tensor.
+    """
+    if call.is_plain() and output is None:
+        return forward
+    names = call.names()
+
+    @functools.wraps(forward)
+    def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        given = Call.of(call.signature, args, kwargs)
+        if given.structure != call.structure:
+            message = f"{type(self).__name__} was placed for a call with other arguments"
+            raise ModelError(message)
+        tensors = []
+        for name, now, then in zip(names, given.leaves, call.leaves, strict=True):
+            if isinstance(then, torch.Tensor) and isinstance(now, torch.Tensor):
+                tensors.append(now)
+            elif isinstance(then, torch.Tensor) or now != then:
+                message = (
+                    f"{type(self).__name__}: argument {name!r} is {_brief(now)}, but its Q/DQ "
+                    f"pairs were placed for {_brief(then)}; quantize with a batch like this one"
+                )
+                raise ModelError(message)
+        result = forward(self, *tensors)
+        return result if output is None else pytree.tree_unflatten(list(result), output)
+
+    return wrapper
+
+
+def _brief(value: Any) -> str:
+    return "a tensor" if isinstance(value, torch.Tensor) else repr(value)
+
+
+def flatten_output(result: Any) -> tuple[Any, Any]:
+    """Return ``(tensor, None)`` for a single tensor, else ``(leaves, structure)``."""
+    if isinstance(result, torch.Tensor):
+        return result, None
+    leaves, structure = pytree.tree_flatten(result)
+    return tuple(leaves), structure
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Return the tensors in a nest of containers, in order."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def example_of(batch: Any) -> Any:
+    """Return a few samples of a batch: observing needs the shape of the call, not its bulk."""
+    sizes = {t.shape[0] for t in tensors_of(batch) if t.dim()}
+    if len(sizes) != 1 or max(sizes) <= EXAMPLE_SAMPLES:
+        return batch
+    return pytree.tree_map(
+        lambda v: v[:EXAMPLE_SAMPLES] if isinstance(v, torch.Tensor) and v.dim() else v, batch
+    )
+
+
+def evaluated(model: nn.Module, batch: Any) -> Any:
+    """Return the model's output on ``batch`` in evaluation mode, without gradients."""
+    with mode(model, training=False):
+        return call_model(model, batch)
+
+
+def call_model(model: nn.Module, batch: Any) -> Any:
+    """Call ``model`` with a batch: a dict by keyword, a tuple or list by position, else alone."""
+    if isinstance(batch, dict):
+        return model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return model(*batch)
+    return model(batch)
+
+
+@contextlib.contextmanager
+def mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Set training or evaluation mode, without gradients, and put every part back afterwards."""
+    before = {m: m.training for m in module.modules()}
+    module.train(training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, was in before.items():
+            m.training = was

@@ -1,0 +1,216 @@
+"""torch.fx tracing with real values beside the proxies.
+
+Plain fx gives up where Python asks a proxy for a number: ``list(x.chunk(2))``, ``int(x.shape[2])``,
+``if channels != 3``. Here every proxy carries the value that it has on one real batch, so that what
+depends on shapes and flags is answered, and what depends on the data in a tensor is still refused.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.proxy import TraceError
+
+from trt_qat.qat.placement.calls import Call, flatten_output
+from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+
+_SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous", "element_size"}
+_CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_sparse", "is_quantized", "requires_grad", "layout"}
+
+
+class ValueProxy(fx.Proxy):
+    """A proxy that knows its value; ``from_data`` marks numbers read out of a tensor."""
+
+    value: Any = None
+    from_data: bool = False
+
+    @property
+    def __class__(self) -> type:
+        """Pass isinstance checks for the value's type, as user code expects."""
+        return torch.Tensor if isinstance(self.value, torch.Tensor) else ValueProxy
+
+    @__class__.setter
+    def __class__(self, _: type) -> None:  # pragma: no cover - demanded by the property's type
+        raise AttributeError
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.value, name)
+        if name in _CONSTANT_ATTRIBUTES:
+            return attribute
+        if callable(attribute):
+            return _Method(self, name)
+        return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+
+    def __index__(self) -> int:
+        return int(self._number())
+
+    def __int__(self) -> int:
+        return int(self._number())
+
+    def __float__(self) -> float:
+        return float(self._number())
+
+    def __len__(self) -> int:
+        if isinstance(self.value, torch.Tensor):
+            message = "the length of a tensor is its batch size; use x.shape[0]"
+            raise TraceError(message)
+        return len(self.value)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def _number(self) -> Any:
+        if self.from_data or isinstance(self.value, torch.Tensor):
+            message = "control flow that depends on the data in a tensor"
+            raise TraceError(message)
+        return self.value
+
+
+class _Method:
+    """A bound method of a proxy; calling it records the call."""
+
+    def __init__(self, proxy: ValueProxy, name: str) -> None:
+        self.proxy, self.name = proxy, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.proxy.tracer.create_proxy("call_method", self.name, (self.proxy, *args), kwargs)
+
+
+class ValueTracer(fx.Tracer):
+    """Traces a module as it was called in `Call`; leaves are the layers that placement knows."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self.call = call
+        self.output_structure: Any = None
+        self._computing = False  # values, not proxies: modules run as they are
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Keep torch's own layers whole, and the layers that ModelOpt converted."""
+        if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+            return False
+        return isinstance(m, WEIGHTED_MODULES) or any(
+            base.__module__.startswith(("torch.nn.modules.", "modelopt.")) and base is not nn.Module
+            for base in type(m).__mro__
+        )
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Make a placeholder of every tensor argument; everything else keeps its value."""
+        leaves = []
+        for name, leaf in zip(self.call.names(), self.call.leaves, strict=True):
+            if isinstance(leaf, torch.Tensor):
+                proxy: Any = super().create_proxy("placeholder", name, (), {})
+                proxy.value = leaf.clone()
+                leaves.append(proxy)
+            else:
+                leaves.append(leaf)
+        bound = self.call.bind(leaves)
+
+        def call(root: nn.Module) -> Any:
+            result, self.output_structure = flatten_output(
+                root.forward(*bound.args, **bound.kwargs)
+            )
+            return result
+
+        return call, [self.root]
+
+    def create_arg(self, a: Any) -> Any:
+        """Turn a proxy into its node before fx asks what type it pretends to be."""
+        return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return a proxy whose value is set by `create_proxy`."""
+        return ValueProxy(node, self)
+
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any
+    ) -> Any:
+        """Record an operation and compute its value."""
+        proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **options)
+        if kind == "placeholder":
+            return proxy
+        given = (_values(args), _values(kwargs))
+        self._computing = True
+        try:
+            proxy.value = self._compute(kind, target, *given)
+        finally:
+            self._computing = False
+        proxies = list(_proxies((args, kwargs)))
+        reads_shape = target is getattr or target in _SHAPE_METHODS or kind == "call_module"
+        proxy.from_data = not isinstance(proxy.value, (torch.Tensor, tuple, list)) and any(
+            p.from_data or (isinstance(p.value, torch.Tensor) and not reads_shape) for p in proxies
+        )
+        return proxy
+
+    def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        if kind == "get_attr":
+            value = operator.attrgetter(target)(self.root)
+            return value.detach().clone()
+        if kind == "call_function":
+            return target(*args, **kwargs)
+        if kind == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        module = self.root.get_submodule(target)
+        was_training = module.training
+        module.eval()  # or BatchNorm would count this batch
+        try:
+            return module(*args, **kwargs)
+        finally:
+            module.train(was_training)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Record the call of a leaf; inside one, run it."""
+        if self._computing:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        """Let parameters be proxies; inside a leaf, let them be themselves."""
+        if self._computing:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def to_bool(self, obj: Any) -> bool:
+        """Answer what depends on shapes and flags, refuse what depends on data."""
+        return bool(obj._number())
+
+    def iter(self, obj: Any) -> Iterator[Any]:
+        """Iterate over a tuple of known length, as of chunk or shape."""
+        value = obj.value
+        if isinstance(value, torch.Tensor):
+            message = "iteration over the batch dimension of a tensor"
+            raise TraceError(message)
+        return iter([obj[i] for i in range(len(value))])
+
+
+def _values(args: Any) -> Any:
+    if issubclass(type(args), ValueProxy):
+        return args.value
+    if isinstance(args, (tuple, list)):
+        values = [_values(a) for a in args]
+        return type(args)(values) if not hasattr(args, "_fields") else type(args)(*values)
+    if isinstance(args, dict):
+        return {k: _values(v) for k, v in args.items()}
+    if isinstance(args, slice):
+        return slice(_values(args.start), _values(args.stop), _values(args.step))
+    return args
+
+
+def _proxies(args: Any) -> Iterator[ValueProxy]:
+    if issubclass(type(args), ValueProxy):
+        yield args
+    elif isinstance(args, (tuple, list)):
+        for a in args:
+            yield from _proxies(a)
+    elif isinstance(args, dict):
+        yield from _proxies(list(args.values()))
+    elif isinstance(args, slice):
+        yield from _proxies((args.start, args.stop, args.step))
