@@ -122,7 +122,7 @@ def is_head(vertex: Vertex) -> bool:
         if id(user) in seen:
             continue
         seen.add(id(user))
-        if user.kind in (Kind.WEIGHTED, Kind.MATMUL):
+        if user.kind is Kind.MATMUL or (user.kind is Kind.WEIGHTED and not _is_frozen(user)):
             return False
         if user.kind is Kind.OUTPUT:
             readers = [u for made in user.inputs for leaf in made.leaves for u in leaf.users]
@@ -132,6 +132,11 @@ def is_head(vertex: Vertex) -> bool:
             continue
         stack.extend(user.users)
     return True
+
+
+def _is_frozen(layer: Vertex) -> bool:
+    """Tell whether a layer is fixed arithmetic, as YOLO's DFL convolution behind its heads."""
+    return layer.module is not None and not weight_of(layer).requires_grad
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:

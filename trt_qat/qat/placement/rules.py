@@ -116,6 +116,13 @@ class _Demand:
                 self.want(user, pool)
 
 
+_READS = {
+    Kind.ADD: "a residual stream",
+    Kind.FLOAT: "normalisation, softmax or attention",
+    Kind.MATMUL: "attention",
+    Kind.OUTPUT: "a network output or untraced code",
+    Kind.WEIGHTED: "a layer that the recipe keeps float",
+}
 CARRIERS = (Kind.COMMUTE, Kind.CONCAT, Kind.AVERAGE)
 
 
@@ -233,8 +240,8 @@ def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]
             for user in layer.users:
                 demand.want(user, layer)
         if end not in demand.wanted and layer not in demand.wanted:
-            kinds = ", ".join(sorted({r.kind.value for r in readers})) or "nobody"
-            plan.notes[layer] = f"P8: float operations read its output ({kinds})"
+            kinds = sorted({_READS.get(r.kind, r.kind.value) for r in readers}) or ["nobody"]
+            plan.notes[layer] = f"P8: read as float by {', '.join(kinds)}"
 
 
 def _joins_closed_add(end: Vertex, demand: _Demand) -> bool:

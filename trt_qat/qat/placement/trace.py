@@ -103,8 +103,9 @@ def _trace_region(module: nn.Module, path: str, call: Call) -> Region:
         graph = tracer.trace(module)
     with mode(module, training=False):
         evaluation = ValueTracer(call).trace(module)
-    _drop_unused_shapes(graph)
-    _drop_unused_shapes(evaluation)
+    for traced in (graph, evaluation):
+        _drop_unused_shapes(traced)
+        _drop_identities(traced, module)
     pairs = list(zip(graph.nodes, evaluation.nodes, strict=False))
     if len(graph.nodes) != len(evaluation.nodes) or any(
         (a.op, str(a.target)) != (b.op, str(b.target)) for a, b in pairs
@@ -123,6 +124,14 @@ def _drop_unused_shapes(graph: fx.Graph) -> None:
     """Drop shape arithmetic that only answered a question of control flow."""
     for node in reversed(list(graph.nodes)):
         if not node.users and classify_leaf(node) is not None:
+            graph.erase_node(node)
+
+
+def _drop_identities(graph: fx.Graph, owner: nn.Module) -> None:
+    """Drop calls of nn.Identity: one between a convolution and its Add must not hide the pair."""
+    for node in list(graph.nodes):
+        if node.op == "call_module" and type(owner.get_submodule(str(node.target))) is nn.Identity:
+            node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 
 

@@ -19,7 +19,16 @@ from trt_qat.qat.placement.calls import Call, flatten_output
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 
 _SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous", "element_size"}
-_CONSTANT_ATTRIBUTES = {"dtype", "ndim", "is_sparse", "is_quantized", "requires_grad", "layout"}
+_CONSTANT_ATTRIBUTES = {
+    "dtype",
+    "device",
+    "is_cuda",
+    "ndim",
+    "is_sparse",
+    "is_quantized",
+    "requires_grad",
+    "layout",
+}
 
 
 class ValueProxy(fx.Proxy):
@@ -27,15 +36,6 @@ class ValueProxy(fx.Proxy):
 
     value: Any = None
     from_data: bool = False
-
-    @property
-    def __class__(self) -> type:
-        """Pass isinstance checks for the value's type, as user code expects."""
-        return torch.Tensor if isinstance(self.value, torch.Tensor) else ValueProxy
-
-    @__class__.setter
-    def __class__(self, _: type) -> None:  # pragma: no cover - demanded by the property's type
-        raise AttributeError
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.value, name)
