@@ -1,3 +1,105 @@
-"""trt-qat: PyTorch models to 2:4-sparse INT8 TensorRT engines."""
+"""trt-qat: PyTorch models to 2:4-sparse INT8 TensorRT engines.
+
+Public names are resolved when they are first used, so that importing the package is quick and
+needs neither torch nor TensorRT.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trt_qat.comparison import Comparison, compare
+    from trt_qat.data import ArraySplit, Dataset
+    from trt_qat.data import load as load_data
+    from trt_qat.graph.preflight import PreflightReport, preflight
+    from trt_qat.pipeline import RunResult, run
+    from trt_qat.qat.export import export
+    from trt_qat.qat.finetune import finetune
+    from trt_qat.qat.quantize import quantize, ranges_of
+    from trt_qat.qat.reports import report_of
+    from trt_qat.qat.sparsify import sparsify
+    from trt_qat.ranges import Ranges
+    from trt_qat.recipe import Recipe, load_recipe
+    from trt_qat.runners import OrtRunner, Runner, runner
 
 __version__ = "0.1.0"
+
+_HOME = {
+    # train
+    "sparsify": "trt_qat.qat.sparsify",
+    "quantize": "trt_qat.qat.quantize",
+    "ranges_of": "trt_qat.qat.quantize",
+    "Ranges": "trt_qat.ranges",
+    "finetune": "trt_qat.qat.finetune",
+    "export": "trt_qat.qat.export",
+    "report_of": "trt_qat.qat.reports",
+    # judge
+    "preflight": "trt_qat.graph.preflight",
+    "PreflightReport": "trt_qat.graph.preflight",
+    # compare
+    "compare": "trt_qat.comparison",
+    "Comparison": "trt_qat.comparison",
+    "runner": "trt_qat.runners",
+    "Runner": "trt_qat.runners",
+    "OrtRunner": "trt_qat.runners",
+    # the whole flow
+    "load_recipe": "trt_qat.recipe",
+    "Recipe": "trt_qat.recipe",
+    "load_data": "trt_qat.data",
+    "Dataset": "trt_qat.data",
+    "ArraySplit": "trt_qat.data",
+    "run": "trt_qat.pipeline",
+    "RunResult": "trt_qat.pipeline",
+}
+
+__all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
+    # train
+    "sparsify",
+    "quantize",
+    "ranges_of",
+    "Ranges",
+    "finetune",
+    "export",
+    "report_of",
+    # judge
+    "preflight",
+    "PreflightReport",
+    # compare
+    "compare",
+    "Comparison",
+    "runner",
+    "Runner",
+    "OrtRunner",
+    # the whole flow
+    "load_recipe",
+    "Recipe",
+    "load_data",
+    "Dataset",
+    "ArraySplit",
+    "run",
+    "RunResult",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        message = f"module 'trt_qat' has no attribute {name!r}"
+        raise AttributeError(message)
+    from trt_qat.errors import BackendUnavailable
+
+    try:
+        home = importlib.import_module(_HOME[name])
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("trt_qat"):
+            raise
+        message = f"trt_qat.{name} needs {error.name}: pip install 'trt-qat[train]'"
+        raise BackendUnavailable(message) from error
+    value = getattr(home, {"load_data": "load"}.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Patterns = tuple[str, ...]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -35,6 +35,16 @@ class DataSpec(Spec):
 
     source: str = Field(description="digits, fashion-mnist, a folder, an .npz, package.module:fn")
     path: str | None = Field(default=None, description="where a built-in set's files lie")
+    size: int | None = Field(
+        default=None, ge=1, description="pixels; images of a folder are resized to size x size"
+    )
+    channels: Literal[1, 3] | None = Field(
+        default=None, description="images of a folder are converted; absent: as in the files"
+    )
+    mean: tuple[float, ...] = Field(
+        default=(), description="subtracted from pixels in [0, 1], one or one a channel"
+    )
+    std: tuple[float, ...] = Field(default=(), description="divided by, after the mean")
     validation: Fraction = Field(default=0.1, description="part of the training split held back")
     seed: int = Field(default=0, description="of the split")
 
@@ -47,6 +57,9 @@ class CalibrationSpec(Spec):
     algorithm: Literal["max", "percentile", "entropy", "mse"] = "max"
     percentile: float = Field(default=99.99, gt=0.0, le=100.0)
     seed: int = Field(default=0, description="of the choice of samples")
+    ranges: str | None = Field(
+        default=None, description="a ranges.json to reuse instead of measuring"
+    )
 
 
 class SparsitySpec(Spec):
@@ -76,6 +89,17 @@ class QuantizeSpec(Spec):
     learned_scales: bool = Field(default=False, description="LSQ: train the scales (1902.08153)")
     zero_point: Literal["zero"] = Field(default="zero", description="TensorRT INT8 is symmetric")
 
+    @field_validator("zero_point", mode="before")
+    @classmethod
+    def _no_learned_zero_point(cls, value: Any) -> Any:
+        if value != "zero":
+            message = (
+                "TensorRT INT8 is symmetric, so a zero point other than zero cannot be deployed; "
+                "leave the key out"
+            )
+            raise ValueError(message)
+        return value
+
 
 class TrainSpec(Spec):
     """One training run: float training and QAT have the same knobs and different defaults."""
@@ -95,6 +119,9 @@ class TrainSpec(Spec):
     )
     augment: Literal["none", "shift", "shift_flip"] = Field(
         default="none", description="of the training images"
+    )
+    freeze_batchnorm: Fraction = Field(
+        default=1.0, description="part of the steps after which BatchNorm statistics stand still"
     )
     seed: int = 0
 
@@ -139,15 +166,3 @@ class EngineSpec(Spec):
     export: ExportSpec = ExportSpec()
     tolerances: Tolerances = Tolerances()
     target: str | None = Field(default=None, description="GPU that preflight judges for")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_learned_zero_point(cls, values: Any) -> Any:
-        quantize = values.get("quantize") if isinstance(values, dict) else None
-        if isinstance(quantize, dict) and quantize.get("zero_point", "zero") != "zero":
-            message = (
-                f"quantize.zero_point = {quantize['zero_point']!r}: TensorRT INT8 is symmetric, "
-                "so a zero point other than zero cannot be deployed; leave the key out"
-            )
-            raise ValueError(message)
-        return values

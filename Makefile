@@ -1,0 +1,52 @@
+# make demo: the main job on the embedded data. make test: the whole CPU suite. Both need only
+# Python 3.10 or newer; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make demo   train, sparsify, quantize, export and verify the digits engine"
+	@echo "make test   run the whole CPU test suite"
+	@echo "make lint   ruff and mypy"
+
+demo: $(VENV)/.train
+	$(BIN)/trt-qat run engines/digits-int8-24.toml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "trt-qat needs Python 3.10 or newer as '$(PYTHON)'; apt install python3, or name" \
+	       "another with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments; apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and by its exact version: asked for by a range, pip may take a build for CUDA.
+$(VENV)/.torch: constraints.txt | $(VENV)/.python
+	$(PIP) torch==2.13.0
+	@touch $@
+
+$(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.torch
+	$(PIP) -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.torch
+	$(PIP) -e '.[train,dev]'
+	@touch $@

@@ -1,0 +1,26 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.runs import write_engine
+from trt_qat.pipeline import RunResult, run
+
+# As the command line does, before anything imports torch: see `trt_qat.cli.main`.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A whole run of the small recipe; tests read its folder and change nothing in it."""
+    folder = tmp_path_factory.mktemp("finished")
+    return run(write_engine(folder), out=folder / "run")
+
+
+@pytest.fixture(scope="session")
+def run_folder(finished: RunResult) -> Path:
+    return finished.folder

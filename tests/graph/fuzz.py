@@ -1,0 +1,56 @@
+"""Everything that reads a model, run on damaged ones: a report comes of it, or one InputError."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from tests.graph.mutations import mutated
+from tests.graph.violations import CASES
+from trt_qat.errors import InputError
+from trt_qat.graph.fix import mended
+from trt_qat.graph.load import load_graph
+from trt_qat.graph.preflight import preflight
+from trt_qat.graph.reports import to_junit, to_sarif
+from trt_qat.graph.rule import RULES
+from trt_qat.graph.text import dump
+
+_TARGETS = (None, "t4", "a100", "orin-agx-dla", "rtx-5090")
+_VERSIONS = (None, "8.6", "10.3", "11.4")
+
+
+def judge(file: Path, draw: Random) -> str:
+    """Run everything that reads a model; return ``report`` or the class of the error."""
+    try:
+        report = preflight(file, draw.choice(_TARGETS), tensorrt=draw.choice(_VERSIONS))
+        json.dumps(report.to_dict())
+        json.dumps(to_sarif(report))
+        to_junit(report)
+        model = load_graph(file)
+        dump(model)
+        mended(model, set(RULES))
+    except InputError as error:
+        return type(error).__name__
+    return "report"
+
+
+def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
+    """Judge ``count`` damaged models; the same seed gives the same ones."""
+    draw = Random(seed)
+    sources = [case.bad().SerializeToString() for case in CASES]
+    sources += [case.good().SerializeToString() for case in CASES]
+    outcomes: Counter[str] = Counter()
+    file = folder / "damaged.onnx"
+    for index in range(count):
+        file.write_bytes(mutated(draw.choice(sources), draw))
+        try:
+            outcomes[judge(file, draw)] += 1
+        except BaseException:
+            kept = folder / f"crash-{seed}-{index}.onnx"
+            file.replace(kept)
+            sys.stderr.write(f"seed {seed}, model {index}: kept as {kept}\n")
+            raise
+    return outcomes

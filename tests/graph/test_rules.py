@@ -1,0 +1,47 @@
+"""Every rule fires on the model that breaks it, alone, and is silent on the twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.graph.violations import CASES, Case
+from trt_qat.graph.preflight import preflight
+from trt_qat.graph.rule import RULES
+
+# Besides what is tested: these are true of the bad model too, and only informative.
+_INFOS = {"QDQ110", "QDQ111", "QDQ201"}
+# TensorRT 8.6 documents opset 17, so a model of opset 18 breaks this rule as well.
+_ALSO = {"QDQ308": {"QDQ307"}}
+
+
+def test_every_rule_has_a_violating_model_and_a_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    assert {case.rule for case in CASES} == set(RULES)
+    assert [id_ for id_ in RULES if f"## {id_}" not in page] == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_violation_is_found_and_nothing_else(case: Case) -> None:
+    report = preflight(case.bad(), case.target, tensorrt=case.tensorrt)
+    found = {finding.rule for finding in report.findings if finding.severity != "info"}
+    if RULES[case.rule].severity == "info":
+        found |= {finding.rule for finding in report.findings if finding.rule == case.rule}
+    assert found - _ALSO.get(case.rule, set()) == {case.rule}
+    for finding in report.findings:
+        assert finding.message.endswith(".")
+        assert finding.mend.endswith(".")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_twin_is_clean(case: Case) -> None:
+    target = case.good_target or case.target
+    report = preflight(case.good(), target, tensorrt=case.good_tensorrt or case.tensorrt)
+    assert {f.rule for f in report.findings if f.severity != "info" or f.rule == case.rule} == set()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_ignoring_the_rule_silences_it(case: Case) -> None:
+    report = preflight(case.bad(), case.target, tensorrt=case.tensorrt, ignore=[case.rule])
+    assert case.rule not in {finding.rule for finding in report.findings}

@@ -1,0 +1,350 @@
+"""For each rule a model that breaks it and nothing else, and the twin that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper
+
+from tests.graph.build import Builder, int8_chain, residual
+from trt_qat.targets import TARGETS, Target
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two models and the conditions under which they are judged.
+
+    Attributes:
+        rule: What ``bad`` violates.
+        bad: Builds the violating model.
+        good: Builds its twin.
+        target: Device, if the rule is about one.
+        tensorrt: Version, if the rule is about one.
+    """
+
+    rule: str
+    bad: Callable[[], ModelProto]
+    good: Callable[[], ModelProto]
+    target: str | Target | None = None
+    tensorrt: str | None = None
+    good_target: str | Target | None = None
+    good_tensorrt: str | None = None
+
+
+def _input(b: Builder) -> str:
+    return b.input("x", ["N", 16, 8, 8])
+
+
+def _one_conv(
+    zero: object = None,
+    scale: float = 0.1,
+    opset: int = 17,
+    w: Callable[[Builder], str] | None = None,
+) -> ModelProto:
+    b = Builder(opset)
+    x = b.qdq(_input(b), scale, zero, name="in")
+    y = b.conv(x, (16, 16), w=w(b) if w else None)
+    return b.model(b.qdq(y, name="out"))
+
+
+def _clean() -> ModelProto:
+    return _one_conv()
+
+
+def _computed_scale() -> ModelProto:
+    b = Builder()
+    x = _input(b)
+    peak = b.node("ReduceMax", x, keepdims=0, name="peak")
+    codes = b.node("QuantizeLinear", x, peak, b.store("zero", np.int8(0)), name="q")
+    x = b.node(
+        "DequantizeLinear", codes, b.store("scale", 0.1), b.store("zero", np.int8(0)), name="dq"
+    )
+    return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
+
+
+def _per_channel_activation() -> ModelProto:
+    b = Builder()
+    scales = np.linspace(0.1, 0.2, 16, dtype=np.float32)
+    codes = b.quantize(_input(b), scales, name="q", axis=1)
+    x = b.dequantize(codes, scales, name="dq", axis=1)
+    return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
+
+
+def _transposed_conv(axis: int) -> ModelProto:
+    b = Builder()
+    x = b.qdq(_input(b), name="in")
+    y = b.node("ConvTranspose", x, b.weight("w", (16, 16, 2, 2), axis), name="up", strides=[2, 2])
+    return b.model(b.qdq(y, name="out"))
+
+
+def _integer_matmul() -> ModelProto:
+    b = Builder()
+    x = b.input("x", [4, 16], TensorProto.INT8)
+    return b.model(
+        b.node("MatMulInteger", x, b.store("w", np.ones((16, 16), np.int8)), name="mm"),
+        kind=TensorProto.INT32,
+    )
+
+
+def _half_scale(*, match: bool) -> ModelProto:
+    b = Builder(19)
+    kind = TensorProto.FLOAT16 if match else TensorProto.FLOAT
+    x = b.input("x", ["N", 16, 8, 8], kind)
+    scale = np.float16(0.1)
+    codes = b.quantize(x, scale, name="q")
+    y = b.dequantize(codes, scale, name="dq")
+    return b.model(b.node("MaxPool", y, name="pool", kernel_shape=[2, 2]), kind=TensorProto.FLOAT16)
+
+
+def _quantized_bias(*, quantized: bool) -> ModelProto:
+    b = int8_chain()
+    x = b.qdq(b.input("y", ["N", 16, 8, 8]), name="other")
+    bias = b.store("b", np.zeros(16, np.float32))
+    if quantized:
+        codes = b.store("b_codes", np.zeros(16, np.int32))
+        scales = np.full(16, 0.001, np.float32)
+        bias = b.dequantize(codes, scales, np.zeros(16, np.int32), name="b_dq", axis=0)
+    y = b.node("Conv", x, b.weight("w", (16, 16, 3, 3)), bias, name="conv", pads=[1] * 4)
+    return b.model("out_dq_out", b.qdq(y, name="end"))
+
+
+def _with(op: str, domain: str = "") -> ModelProto:
+    b = int8_chain()
+    if domain:
+        b.domains[domain] = 1
+    return b.model(b.node(op, "out_dq_out", name="odd", domain=domain))
+
+
+def _scale_count(count: int) -> ModelProto:
+    def weight(b: Builder) -> str:
+        codes = b.store("codes", np.ones((16, 16, 3, 3), np.int8))
+        return b.dequantize(codes, np.full(count, 0.01, np.float32), name="w_dq", axis=0)
+
+    return _one_conv(w=weight)
+
+
+def _codes_into_pool() -> ModelProto:
+    b = Builder()
+    codes = b.quantize(_input(b), name="q")
+    pooled = b.node("MaxPool", codes, name="pool", kernel_shape=[2, 2])
+    x = b.dequantize(pooled, name="dq")
+    return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
+
+
+def _block(*, quantized: bool) -> ModelProto:
+    b = Builder()
+    x = _input(b)
+    first = b.conv(b.qdq(x, name="in"), (16, 16), "stem", relu=True)
+    y = b.qdq(first, name="block_in")
+    out = residual(b, y, "block", shortcut=y if quantized else first)
+    return b.model(b.qdq(out, name="out"))
+
+
+def _concat(second: float) -> ModelProto:
+    b = Builder()
+    x = b.qdq(_input(b), name="in")
+    one = b.qdq(b.conv(x, (16, 16), "left", relu=True), 0.1, name="one")
+    two = b.qdq(b.conv(x, (16, 16), "right", relu=True), second, name="two")
+    joined = b.node("Concat", one, two, name="join", axis=1)
+    joined = b.qdq(joined, max(0.1, second), name="joined")
+    return b.model(b.qdq(b.conv(joined, (32, 16), "last"), name="out"))
+
+
+def _split_add(*, split: bool) -> ModelProto:
+    b = Builder()
+    x = b.qdq(_input(b), name="in")
+    y = b.conv(x, (16, 16), "main")
+    y = b.qdq(y, 0.2, name="edge") if split else y
+    return b.model(b.qdq(b.node("Add", y, x, name="add"), 0.3, name="out"))
+
+
+def _island(*, quantized: bool) -> ModelProto:
+    b = Builder()
+    x = b.conv(b.qdq(_input(b), name="in"), (16, 16), "one", relu=True)
+    x = b.qdq(x, name="a") if quantized else x
+    x = b.conv(x, (16, 16), "two", quantized=quantized, relu=True)
+    return b.model(b.qdq(b.conv(b.qdq(x, name="b"), (16, 16), "three"), name="out"))
+
+
+def _pool(*, quantized: bool) -> ModelProto:
+    b = Builder()
+    x = b.conv(b.qdq(_input(b), name="in"), (16, 16), "one", relu=True)
+    x = b.qdq(x, name="before") if quantized else x
+    x = b.node("AveragePool", x, name="pool", kernel_shape=[2, 2], strides=[2, 2])
+    return b.model(b.qdq(b.conv(b.qdq(x, name="after"), (16, 16), "two"), name="out"))
+
+
+def _two_readers(second: float) -> ModelProto:
+    b = Builder()
+    x = _input(b)
+    one = b.conv(b.qdq(x, 0.1, name="a"), (16, 16), "one")
+    two = b.conv(b.qdq(x, second, name="b") if second else "a_dq_out", (16, 16), "two")
+    return b.model(b.qdq(one, name="out_a"), b.qdq(two, name="out_b"))
+
+
+def _dangling() -> ModelProto:
+    b = int8_chain()
+    b.quantize("mid_dq_out", name="lost")
+    b.nodes[-1].input[0] = "first_relu_out"
+    b.nodes[-1].input[1] = "mid_q_scale"
+    return b.model("out_dq_out")
+
+
+def _double(second: float | None) -> ModelProto:
+    b = Builder()
+    x = b.qdq(_input(b), 0.1, name="a")
+    x = b.qdq(x, second, name="b") if second else x
+    return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
+
+
+def _transformer(*, quantized: bool) -> ModelProto:
+    b = Builder()
+    x = b.input("x", ["N", 8, 32])
+    stream = b.node("Add", x, b.linear(b.qdq(x, name="in"), (32, 32), "embed"), name="add_0")
+    for i in (1, 2):
+        normed = b.norm(stream, 32, f"norm_{i}")
+        branch = b.linear(b.qdq(normed, name=f"n_{i}"), (32, 32), f"mlp_{i}")
+        skip = b.qdq(stream, 0.5, name=f"skip_{i}") if quantized and i == 1 else stream
+        stream = b.node("Add", skip, branch, name=f"add_{i}")
+    return b.model(b.norm(stream, 32, "final"))
+
+
+def _channels(count: int) -> ModelProto:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 16, 8, 8]), name="in")
+    return b.model(b.qdq(b.conv(x, (16, count)), name="out"))
+
+
+def _gemm(rows: int) -> ModelProto:
+    b = Builder()
+    x = b.qdq(b.input("x", [rows, 32]), name="in")
+    y = b.node("Gemm", x, b.weight("w", (16, 32)), name="fc", transB=1)
+    return b.model(b.qdq(y, name="out"))
+
+
+def _half_quantized(*, activation: bool) -> ModelProto:
+    b = Builder()
+    x = _input(b)
+    y = b.conv(b.qdq(x, name="in") if activation else x, (16, 16))
+    return b.model(b.qdq(y, name="out") if activation else y)
+
+
+def _float_softmax(*, softmax: bool) -> ModelProto:
+    b = int8_chain()
+    return b.model(
+        b.node("Softmax", "out_dq_out", name="soft", axis=1) if softmax else "out_dq_out"
+    )
+
+
+def _sparse(*, sparse: bool) -> ModelProto:
+    def weight(b: Builder) -> str:
+        codes = np.ones((16, 16, 3, 3), np.int8)
+        if sparse:
+            codes[:, 0::4] = codes[:, 1::4] = 0
+        return b.dequantize(
+            b.store("codes", codes), np.full(16, 0.01, np.float32), name="w", axis=0
+        )
+
+    return _one_conv(w=weight)
+
+
+def _pruned(axis: int) -> ModelProto:
+    """2:4 along one axis; TensorRT reads axis 1."""
+
+    def weight(b: Builder) -> str:
+        codes = np.ones((16, 16, 3, 3), np.int8)
+        moved = np.moveaxis(codes, axis, 0)
+        moved[0::4] = moved[1::4] = 0
+        return b.dequantize(
+            b.store("codes", codes), np.full(16, 0.01, np.float32), name="w", axis=0
+        )
+
+    return _one_conv(w=weight)
+
+
+def _float_net(*shape: int | str, op: str = "Relu") -> ModelProto:
+    b = Builder()
+    return b.model(b.node(op, b.input("x", shape), name="act"))
+
+
+def _reduce(*, by_input: bool) -> ModelProto:
+    b = Builder(18 if by_input else 17)
+    x = _input(b)
+    if by_input:
+        return b.model(b.node("ReduceMean", x, b.store("axes", np.array([2, 3])), name="mean"))
+    return b.model(b.node("ReduceMean", x, name="mean", axes=[2, 3]))
+
+
+def _indices(kind: int) -> ModelProto:
+    b = Builder()
+    table = b.store("table", np.ones((10, 16), np.float32))
+    return b.model(b.node("Gather", table, b.input("ids", ["N", 4], kind), name="embed"))
+
+
+def _fp8() -> ModelProto:
+    b = Builder(19)
+    zero = helper.make_tensor("z8", TensorProto.FLOAT8E4M3FN, [], [0.0])
+    b.initializers.append(zero)
+    scale = b.store("s", 0.1)
+    codes = b.node("QuantizeLinear", _input(b), scale, "z8", name="q")
+    x = b.node("DequantizeLinear", codes, scale, "z8", name="dq")
+    return b.model(b.node("MaxPool", x, name="pool", kernel_shape=[2, 2]))
+
+
+_NO_INT8 = replace(TARGETS["t4"], name="no-int8", title="A GPU without INT8", int8=None)
+
+CASES = (
+    Case("QDQ001", lambda: _one_conv(zero=np.int8(3)), _clean),
+    Case("QDQ002", lambda: _one_conv(zero=np.uint8(0)), _clean),
+    Case("QDQ003", lambda: _one_conv(scale=0.0), _clean),
+    Case("QDQ004", _computed_scale, _clean),
+    Case("QDQ005", _per_channel_activation, _clean),
+    Case("QDQ006", lambda: _transposed_conv(0), lambda: _transposed_conv(1)),
+    Case("QDQ007", _integer_matmul, _clean),
+    Case("QDQ008", lambda: _one_conv(opset=12), lambda: _one_conv(opset=13)),
+    Case("QDQ009", lambda: _half_scale(match=False), lambda: _half_scale(match=True)),
+    Case("QDQ010", lambda: _quantized_bias(quantized=True),
+         lambda: _quantized_bias(quantized=False)),
+    Case("QDQ011", lambda: _with("Det"), lambda: _with("Relu")),
+    Case("QDQ011", lambda: _with("Fancy", "my.domain"), lambda: _with("Relu")),
+    Case("QDQ012", lambda: _scale_count(8), lambda: _scale_count(16)),
+    Case("QDQ013", _codes_into_pool, _clean),
+    Case("QDQ101", lambda: _block(quantized=False), lambda: _block(quantized=True)),
+    Case("QDQ102", lambda: _concat(0.25), lambda: _concat(0.1)),
+    Case("QDQ103", lambda: _split_add(split=True), lambda: _split_add(split=False)),
+    Case("QDQ104", lambda: _island(quantized=False), lambda: _island(quantized=True)),
+    Case("QDQ105", lambda: _pool(quantized=False), lambda: _pool(quantized=True)),
+    Case("QDQ106", lambda: _two_readers(0.2), lambda: _two_readers(0.0)),
+    Case("QDQ107", _dangling, lambda: int8_chain().model("out_dq_out")),
+    Case("QDQ108", lambda: _double(0.2), lambda: _double(None)),
+    Case("QDQ109", lambda: _transformer(quantized=True), lambda: _transformer(quantized=False)),
+    Case("QDQ110", lambda: _channels(24), lambda: _channels(32)),
+    Case("QDQ111", lambda: _gemm(1), lambda: _gemm(16)),
+    Case("QDQ112", lambda: _half_quantized(activation=False),
+         lambda: _half_quantized(activation=True)),
+    Case("QDQ201", lambda: _float_softmax(softmax=True), lambda: _float_softmax(softmax=False),
+         tensorrt="11.4"),
+    Case("QDQ301", _clean, _clean, target=_NO_INT8, good_target="t4"),
+    Case("QDQ302", lambda: _sparse(sparse=True), lambda: _sparse(sparse=False), target="t4"),
+    Case("QDQ303", lambda: _static(_clean()),
+         lambda: _float_net(1, 16, 8, 8), target="orin-agx-dla"),
+    Case("QDQ304", lambda: _float_net(1, 16, op="Erf"), lambda: _float_net(1, 16),
+         target="orin-agx-dla"),
+    Case("QDQ305", lambda: _float_net("N", 16), lambda: _float_net(1, 16), target="orin-agx-dla"),
+    Case("QDQ306", _clean, _clean, target="b200", tensorrt="10.3", good_tensorrt="10.13"),
+    Case("QDQ307", lambda: _one_conv(opset=19), lambda: _one_conv(opset=17), tensorrt="8.6"),
+    Case("QDQ308", lambda: _reduce(by_input=True), lambda: _reduce(by_input=False), tensorrt="8.6"),
+    Case("QDQ309", lambda: _indices(TensorProto.INT64), lambda: _indices(TensorProto.INT32),
+         tensorrt="8.6"),
+    Case("QDQ310", _fp8, _fp8, target="a100", good_target="h100"),
+    Case("QDQ401", lambda: _pruned(0), lambda: _pruned(1)),
+)  # fmt: skip
+
+
+def _static(model: ModelProto) -> ModelProto:
+    """The model with a batch of one."""
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    return model

@@ -1,0 +1,177 @@
+"""quantize: ranges, sharing, and a model that stays its user's own."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from trt_qat.errors import DataError, ModelError, RecipeError
+from trt_qat.qat.fake_quant import scale_of
+from trt_qat.qat.models import REFERENCE_MODELS
+from trt_qat.qat.quantize import quantize, quantized, ranges_of, weight_quantizers
+from trt_qat.qat.reports import report_of
+from trt_qat.qat.sparsify import sparsify
+from trt_qat.ranges import Ranges
+from trt_qat.specs import CalibrationSpec, QuantizeSpec
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return REFERENCE_MODELS["residual_cnn"](in_channels=1, num_classes=10, widths=(16, 32)).eval()
+
+
+def batches(count: int = 3, scale: float = 1.0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [scale * torch.randn(8, 1, 8, 8, generator=generator) for _ in range(count)]
+
+
+def test_max_calibration_is_the_largest_magnitude_over_all_batches() -> None:
+    data = batches()
+    quantizer = quantize(model(), data).qdq["x"]  # type: ignore[index, union-attr]
+    largest = max(float(b.abs().max()) for b in data)
+    assert float(quantizer.amax) == pytest.approx(largest, rel=1e-6)
+    assert float(scale_of(quantizer)) == pytest.approx(largest / 127, rel=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["percentile", "entropy", "mse"])
+def test_other_algorithms_clip_an_outlier(algorithm: str) -> None:
+    data = batches(20)
+    data[0][0, 0, 0, 0] = 12.0
+    spec = CalibrationSpec(algorithm=algorithm, percentile=99.0)
+    amax = ranges_of(quantize(model(), data, calibration=spec)).amax["x"]
+    assert 2.0 < amax < 11.0
+
+
+def test_percentile_of_the_recipe_changes_the_range() -> None:
+    def amax(percentile: float) -> float:
+        spec = CalibrationSpec(algorithm="percentile", percentile=percentile)
+        return ranges_of(quantize(model(), batches(), calibration=spec)).amax["x"]
+
+    assert amax(90.0) < amax(99.9)
+
+
+def test_ranges_are_measured_on_the_float_network() -> None:
+    """A range must not depend on the rounding of the layers before it."""
+    float_model, seen = model(), []
+    hook = float_model.get_submodule("head").register_forward_pre_hook(
+        lambda _m, args: seen.append(float(args[0].abs().max()))
+    )
+    for batch in batches():
+        float_model(batch)
+    hook.remove()
+    amax = ranges_of(quantize(model(), batches())).amax
+    assert any(value == pytest.approx(max(seen), rel=1e-5) for value in amax.values())
+
+
+def test_cached_ranges_give_the_same_model_without_calibration() -> None:
+    first = quantize(model(), batches())
+    again = quantize(model(), batches(1), ranges=ranges_of(first))
+    assert torch.equal(first(batches()[2]), again(batches()[2]))
+
+
+def test_a_cache_of_another_model_is_refused() -> None:
+    with pytest.raises(DataError, match="measured on another model or placement"):
+        quantize(model(), batches(), ranges=Ranges(algorithm="max", amax={"other": 1.0}))
+
+
+def test_shortcuts_are_quantized_and_readers_of_one_tensor_share_a_quantizer() -> None:
+    placed = quantize(model(), batches())
+    state = quantized(placed)
+    calls: dict[int, int] = {}
+    for quantizer in state.placed.activations.values():
+        quantizer.register_forward_hook(
+            lambda m, _a, _o: calls.__setitem__(id(m), calls.get(id(m), 0) + 1)
+        )
+    placed(batches()[0])
+    assert set(calls.values()) == {1}, "every tensor is quantized once, however many read it"
+    assert any("shortcut" in name for name in state.placed.activations)
+    for _, layer, _ in weight_quantizers(placed):
+        assert not layer.input_quantizer.is_enabled, "pairs belong to tensors, not to layers"
+
+
+def test_weights_are_symmetric_per_output_channel() -> None:
+    placed = quantize(model(), batches())
+    for name, layer, quantizer in weight_quantizers(placed):
+        weight = layer._parameters["weight"]
+        assert weight is not None
+        assert scale_of(quantizer).shape == (weight.shape[0],), name
+        codes = layer.weight_quantizer(weight) / scale_of(quantizer).reshape(-1, 1, 1, 1)
+        assert float(codes.detach().abs().max()) == pytest.approx(127, rel=1e-4)
+
+
+def test_the_model_keeps_its_type_its_parts_and_its_state_dict() -> None:
+    original = model()
+    kind, keys = type(original), set(original.state_dict())
+    placed = quantize(original, batches())
+    assert placed is original
+    assert isinstance(placed, kind)
+    assert keys <= set(placed.state_dict())
+    assert isinstance(placed.get_submodule("stem"), type(model().get_submodule("stem")))
+
+
+def test_a_copy_is_independent() -> None:
+    placed = quantize(model(), batches())
+    twin = copy.deepcopy(placed)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert float(placed(batches()[0]).abs().max()) > 0
+    assert float(twin(batches()[0]).abs().max()) == 0
+
+
+def test_gradients_reach_every_parameter() -> None:
+    placed = quantize(sparsify(model(), batches()[0]), batches()).train()
+    placed(batches()[0]).square().mean().backward()
+    without = [n for n, p in placed.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_calibration_keeps_the_mode() -> None:
+    assert quantize(model().train(), batches()).training
+    assert not quantize(model().eval(), batches()).training
+
+
+def test_a_pattern_without_a_match_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"quantize\.exclude: 'fc\*' matches no layer; nearest"):
+        quantize(model(), batches(), spec=QuantizeSpec(exclude=("fc*",)))
+
+
+def test_an_excluded_layer_stays_float_and_is_reported() -> None:
+    placed = quantize(model(), batches(), spec=QuantizeSpec(exclude=("stem*",)))
+    why = {n.name: n.why for n in report_of(placed).float_layers}
+    assert any(name.startswith("stem") and "exclude" in reason for name, reason in why.items())
+
+
+def test_no_batch_is_refused() -> None:
+    with pytest.raises(DataError, match="calibration_batches is empty"):
+        quantize(model(), [])
+
+
+def test_nan_in_the_data_is_refused() -> None:
+    data = [*batches(), torch.full((2, 1, 8, 8), float("nan"))]
+    with pytest.raises(DataError, match="calibration batch 4: an activation is NaN"):
+        quantize(model(), data)
+
+
+def test_quantizing_twice_is_refused() -> None:
+    with pytest.raises(ModelError, match="quantized already"):
+        quantize(quantize(model(), batches()), batches())
+
+
+def test_a_model_without_layers_is_refused() -> None:
+    with pytest.raises(ModelError, match="no layer of ReLU can be INT8"):
+        quantize(nn.ReLU(), batches())
+
+
+def test_a_dead_tensor_gets_a_positive_scale() -> None:
+    """TensorRT refuses a scale of 0 (E2)."""
+    dead = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten())
+    nn.init.constant_(dead[0].weight, -1.0)
+    nn.init.zeros_(dead[0].bias)
+    dead.append(nn.Linear(256, 16))
+    placed = quantize(dead, [torch.rand(2, 1, 8, 8)])
+    assert all(value > 0 for value in ranges_of(placed).amax.values())
+    assert torch.isfinite(placed(torch.rand(2, 1, 8, 8))).all()

@@ -1,0 +1,57 @@
+"""A small recipe on real digits, which trains for seconds, for the tests of whole runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ENGINE = """
+name = "small"
+
+[model]
+factory = "residual_cnn"
+args = { widths = [16, 16], num_classes = 10 }
+
+[data]
+source = "digits"
+
+[calibration]
+samples = 32
+
+[train]
+epochs = 4
+batch_size = 64
+lr = 1e-2
+
+[finetune]
+epochs = 1
+batch_size = 64
+
+[tolerances]
+accuracy_loss = 1.0
+"""
+
+
+def write_engine(folder: Path, text: str = ENGINE) -> Path:
+    path = folder / "small.toml"
+    path.write_text(text)
+    return path
+
+
+def command_line(
+    *arguments: str | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``trt-qat`` as a user does, in a process of its own."""
+    # A wide terminal, so that help and tables are not cut where a test looks for words.
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "trt_qat", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+        timeout=120,
+    )

@@ -1,0 +1,79 @@
+"""The table of devices holds together, and a name is found or corrected."""
+
+from __future__ import annotations
+
+import pytest
+
+from trt_qat.errors import InputError
+from trt_qat.targets import TARGETS, Target, max_opset, parse_version, target
+
+_ASKED = (
+    "orin-agx orin-nx orin-nano thor t4 a100 a10 a30 l4 l40s rtx-3090 rtx-4090 rtx-5090 h100 h200 "
+    "b200"
+)
+
+
+def test_every_promised_device_is_there() -> None:
+    assert set(TARGETS) == set(_ASKED.split())
+
+
+@pytest.mark.parametrize("entry", TARGETS.values(), ids=lambda entry: entry.name)
+def test_peaks_are_consistent(entry: Target) -> None:
+    """Sparse is twice dense (sheets round to three digits), and INT8 at least twice FP16."""
+    for peak in filter(None, (entry.int8, entry.fp16, entry.fp8, entry.fp4)):
+        assert (peak.sparse is None) == (not entry.sparse_2_4)
+        if peak.sparse is not None:
+            assert peak.sparse == pytest.approx(2 * peak.dense, rel=0.04)
+    assert entry.int8 is not None
+    assert entry.int8.dense >= 1.9 * entry.fp16.dense
+    assert (entry.fp8 is not None) == (entry.sm >= (8, 9))
+    assert (entry.fp4 is not None) == (entry.sm >= (10, 0))
+    assert (entry.dla_cores > 0) == (entry.dla_int8 is not None)
+    assert len(entry.source) > 20
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("a100", "a100"),
+        ("NVIDIA A100", "a100"),
+        ("Jetson AGX Orin", "orin-agx"),
+        ("orin_nano", "orin-nano"),
+        ("RTX 4090", "rtx-4090"),
+        ("4090", "rtx-4090"),
+        ("GeForce RTX 5090", "rtx-5090"),
+        ("Tesla T4", "t4"),
+        ("agx-thor", "thor"),
+    ],
+)
+def test_spellings(spelling: str, name: str) -> None:
+    assert target(spelling).name == name
+
+
+def test_dla_is_a_target_of_its_own() -> None:
+    module = target("orin-agx-dla")
+    assert module.on_dla
+    assert module.name == "orin-agx-dla"
+    assert not target("orin-agx").on_dla
+
+
+@pytest.mark.parametrize("name", ["a1000", "orin", "rtx", "", "thor-dla", "v100"])
+def test_unknown_target_names_the_nearest(name: str) -> None:
+    with pytest.raises(InputError, match=f"unknown target {name!r}; nearest: .+; all: orin-agx, "):
+        target(name)
+
+
+def test_versions() -> None:
+    assert parse_version("10.16.1") == (10, 16)
+    assert parse_version("11") == (11, 0)
+    assert [max_opset(v) for v in ((8, 6), (10, 3), (10, 16), (11, 4))] == [17, 20, 24, 25]
+    with pytest.raises(InputError, match="is older than"):
+        parse_version("7.2")
+    with pytest.raises(InputError, match="is no TensorRT version"):
+        parse_version("latest")
+
+
+def test_jetson_ends_before_tensorrt_11() -> None:
+    assert target("orin-nx").supports((10, 3))
+    assert not target("orin-nx").supports((11, 3))
+    assert not target("b200").supports((10, 3))

@@ -1,0 +1,6 @@
+"""``python -m trt_qat`` is the command ``trt-qat``."""
+
+from trt_qat.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Files that are whole or absent, and that say where they come from.
+
+Every artefact is written under a temporary name in its own folder, flushed to the disk and then
+renamed over the old one, so a kill at any moment leaves the old file or the new one. Beside it is
+``<file>.json``, its sidecar: digests of it and of its parents, the spec, versions and metrics. A
+sidecar is written after its file, so a file newer than its sidecar is noticed by its digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+CHUNK_BYTES = 1 << 20
+
+DISTRIBUTIONS = (
+    "trt-qat",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "nvidia-modelopt",
+    "onnxscript",
+    "accelerate",
+    "scikit-learn",
+    "tensorrt",
+)
+"""What a result can depend on; an absent one is recorded as absent."""
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON that is equal for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(**parts: Any) -> str:
+    """Return the SHA-256 of everything that decides a result."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _fsync_folder(folder: Path) -> None:
+    # Without it a power cut may lose the rename although the file itself is on the disk.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove temporary files of this artefact that a killed process left behind."""
+    for orphan in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        pid = orphan.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            orphan.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; what is written there becomes ``path`` when the block ends well.
+
+    The suffix is kept, because writers such as ``onnx.save`` look at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_orphans(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file atomically, as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a JSON document atomically, indented for people, keys in the order given."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of every distribution that a result can depend on."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def platform_facts() -> dict[str, str | int | None]:
+    """Return what a reader of a result wants to know of the machine; no host or user name."""
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "implementation": sys.implementation.name,
+        "cpus": os.cpu_count(),
+    }
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What lies beside an artefact: what it is, and what it came from."""
+
+    sha256: str
+    fingerprint: str
+    parents: dict[str, str] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    written: str = ""
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where the sidecar of an artefact lies."""
+    return path.with_name(path.name + ".json")
+
+
+def write_sidecar(
+    path: Path,
+    *,
+    fingerprint: str,
+    parents: Mapping[str, str],
+    spec: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    seconds: float,
+) -> Sidecar:
+    """Write the sidecar of an artefact that is already in its place."""
+    sidecar = Sidecar(
+        sha256=sha256_file(path),
+        fingerprint=fingerprint,
+        parents=dict(parents),
+        spec=dict(spec),
+        versions=versions(),
+        metrics=dict(metrics),
+        seconds=round(seconds, 3),
+        written=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    write_json(sidecar_path(path), asdict(sidecar))
+    return sidecar
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """Return the sidecar of an artefact; None if it is absent or not one of ours."""
+    try:
+        return Sidecar(**json.loads(sidecar_path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def fresh(path: Path, fingerprint: str) -> Sidecar | None:
+    """Return the sidecar if the artefact is the one that this fingerprint would make again."""
+    sidecar = read_sidecar(path)
+    if sidecar is None or sidecar.fingerprint != fingerprint or not path.is_file():
+        return None
+    return sidecar if sha256_file(path) == sidecar.sha256 else None
+
+
+def source_digest(files: Iterable[Path]) -> str:
+    """Return one digest of several source files, by name and content."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + sha256_file(path).encode())
+    return digest.hexdigest()

@@ -1,0 +1,214 @@
+"""The command line: parse, call, print. Results to stdout, everything else to stderr.
+
+Exit codes: 0 ok, 1 a check failed, 2 bad input or usage, 3 backend not available, 130 interrupted.
+Heavy imports stay inside the commands, so that ``--help`` is quick on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from trt_qat import __version__
+from trt_qat.errors import TrtQatError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="PyTorch models to 2:4-sparse INT8 TensorRT engines, with proof at every step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, its stable form.")]
+
+
+def _stdout() -> Console:
+    # No markup: "pip install 'trt-qat[train]'" would lose its brackets.
+    return Console(highlight=False, markup=False)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"trt-qat {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say which stages run on this machine, and what is missing for the rest."""
+    from trt_qat.cli_tables import doctor_table
+    from trt_qat.doctor import examine
+
+    document = examine()
+    if as_json:
+        _print_json(document)
+        return
+    _stdout().print(doctor_table(document))
+    for note in document["notes"]:
+        _say(f"note: {note}")
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Made if absent.")]) -> None:
+    """Lay out a project with a working recipe."""
+    from trt_qat.project import init as lay_out
+
+    for path in lay_out(directory):
+        sys.stdout.write(f"{path}\n")
+    _say(f"next: trt-qat run {directory / 'engines' / 'digits-int8-24.toml'}")
+
+
+@app.command()
+def run(
+    engine: Annotated[Path, typer.Argument(help="The engine's TOML.", metavar="ENGINE.toml")],
+    until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the recipe; repeatable.", metavar="a.b=v"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder.", show_default="runs/<name>")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole flow of a recipe. Stages whose inputs did not change are not run again."""
+    from trt_qat import pipeline
+    from trt_qat.cli_tables import run_table
+
+    try:
+        result = pipeline.run(
+            engine,
+            out=out,
+            until=until,
+            overrides=settings or (),
+            resume=resume,
+            progress=sys.stderr.isatty(),
+            say=_say,
+        )
+    except KeyboardInterrupt:
+        _say("interrupted: finished stages are kept; the same command with --resume goes on")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        _stdout().print(run_table(result))
+        _say(f"run folder: {result.folder}")
+    pipeline.check(result)
+
+
+@app.command()
+def preflight(
+    model: Annotated[Path, typer.Argument(help="Any QDQ ONNX.", metavar="MODEL.onnx")],
+    target: Annotated[str | None, typer.Option(help="A device, such as a100 or orin.")] = None,
+    tensorrt: Annotated[str | None, typer.Option(help="A version, such as 10.16.")] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(help="Apply only this rule, or prefix; repeatable.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Leave this rule, or prefix, out; repeatable.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    sarif: Annotated[Path | None, typer.Option(help="Also write SARIF there.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML there.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what TensorRT will do with a QDQ ONNX. No GPU needed."""
+    from trt_qat.artifact import write_json, write_text
+    from trt_qat.errors import CheckFailed
+    from trt_qat.graph.preflight import preflight as judge
+    from trt_qat.graph.reports import render_text, to_junit, to_sarif
+
+    found = judge(model, target, tensorrt=tensorrt, select=select or (), ignore=ignore or ())
+    if sarif is not None:
+        write_json(sarif, to_sarif(found))
+    if junit is not None:
+        write_text(junit, to_junit(found, strict=strict))
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        render_text(found, _stdout())
+    if not found.passed(strict=strict):
+        counts = f"{found.count('error')} errors, {found.count('warning')} warnings"
+        message = f"{model}: {counts}"
+        raise CheckFailed(message)
+
+
+@app.command()
+def compare(
+    ref: Annotated[str, typer.Option(help="The reference, such as ort:model.onnx.")],
+    cand: Annotated[str, typer.Option(help="The candidate, such as ort-int8:model.onnx.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with one array per input, and labels; absent: random inputs."),
+    ] = None,
+    agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
+    ] = 0.999,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what two runners return for the same inputs."""
+    from trt_qat.cli_tables import compare_table
+    from trt_qat.comparison import compare as compare_runners
+    from trt_qat.errors import CheckFailed
+    from trt_qat.feeds import feeds_for
+
+    feeds, labels = feeds_for((ref, cand), data)
+    found = compare_runners(ref, cand, feeds, labels=labels, min_agreement=agreement)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _stdout().print(compare_table(found))
+    if not found.passed:
+        message = f"{cand} differs from {ref} by more than is allowed"
+        raise CheckFailed(message)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+) -> None:
+    """Write a run's report.html again, and print its path."""
+    from trt_qat.report import write
+
+    sys.stdout.write(f"{write(run_folder)}\n")
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one sentence and an exit code."""
+    # OpenMP's threads spin while they wait for each other. Where another process wants the cores
+    # that made training of the digits engine seven times slower on 2 cores. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except TrtQatError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)

@@ -1,0 +1,62 @@
+"""Results as tables for people; the stable form is ``--json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from trt_qat.comparison import Comparison
+from trt_qat.metrics import SCORE_TITLES
+from trt_qat.pipeline import RunResult
+
+
+def doctor_table(document: dict[str, Any]) -> Group:
+    """Return the stages of this machine, and the versions they would use."""
+    stages = Table("stage", "runs here", "missing", box=None, pad_edge=False)
+    for entry in document["stages"]:
+        stages.add_row(entry["stage"], "yes" if entry["runs"] else "no", entry["why"] or "")
+    found = (f"{name} {version or 'absent'}" for name, version in document["versions"].items())
+    return Group(stages, Text(), Text(", ".join(found)))
+
+
+def run_table(result: RunResult) -> Group:
+    """Return what became of the stages, and the accuracies side by side."""
+    stages = Table("stage", "status", "seconds", box=None, pad_edge=False)
+    for record in result.stages:
+        seconds = f"{record.seconds:.1f}" if record.seconds else ""
+        stages.add_row(record.name, record.status, seconds)
+    scores = Table("model", "accuracy", "95 % interval", "samples", box=None, pad_edge=False)
+    for key, title in SCORE_TITLES.items():
+        if entry := result.metrics.get(key):
+            low, high = entry["interval95"]
+            scores.add_row(
+                title, f"{entry['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", str(entry["samples"])
+            )
+    return Group(stages, Text(), scores) if result.metrics else Group(stages)
+
+
+def compare_table(found: Comparison) -> Group:
+    """Return one row for each output."""
+    table = Table(
+        "output", "max abs", "mean abs", "cosine", "SQNR dB", "argmax", box=None, pad_edge=False
+    )
+    for output in found.outputs:
+        agreement = output.argmax_agreement
+        table.add_row(
+            output.name,
+            f"{output.max_abs:.3g}",
+            f"{output.mean_abs:.3g}",
+            f"{output.cosine:.6f}",
+            "equal" if output.sqnr_db is None else f"{output.sqnr_db:.1f}",
+            "" if agreement is None else f"{agreement:.4%}",
+        )
+    lines = [f"{found.cand} against {found.ref}, {found.samples} samples"]
+    if found.accuracy:
+        lines.append(
+            f"accuracy: {found.accuracy['ref']:.2%} reference, {found.accuracy['cand']:.2%} here"
+        )
+    lines.append("passed" if found.passed else "FAILED")
+    return Group(table, Text("\n".join(lines)))

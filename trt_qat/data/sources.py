@@ -1,0 +1,212 @@
+"""Data of the user: a folder of images by class, an .npz, or a function that yields batches."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.data.arrays import ArraySplit, Images, Source, labelled
+from trt_qat.errors import BackendUnavailable, DataError
+from trt_qat.specs import DataSpec
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+NPZ_KEYS = (("x_train", "y_train"), ("images", "labels"))
+NPZ_HELP = (
+    "an .npz holds x_train and y_train, with or without x_test and y_test, or images and labels; "
+    "images are (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or float"
+)
+
+
+def folder(path: Path, spec: DataSpec) -> Source:
+    """Read images that lie in one folder per class, below ``train/`` and ``test/`` or directly.
+
+    Classes are numbered in the order of their folders' names. Pixels become ``float32`` in [0, 1].
+
+    Raises:
+        DataError: no class, an empty class, a file that is no image, or images that differ in size.
+    """
+    if not (path / "train").is_dir():
+        return Source(path.name, _class_folders(path, _classes(path), spec, "train", 0))
+    classes = _classes(path / "train")
+    train = _class_folders(path / "train", classes, spec, "train", 0)
+    if not (path / "test").is_dir():
+        return Source(path.name, train)
+    if extra := sorted(set(_classes(path / "test")) - set(classes)):
+        message = f"{path / 'test'}: class {extra[0]!r} has no folder in {path / 'train'}"
+        raise DataError(message)
+    test = _class_folders(path / "test", classes, spec, "test", len(train))
+    return Source(path.name, train, test)
+
+
+def _classes(path: Path) -> list[str]:
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    if len(names) < 2:
+        message = f"{path}: {len(names)} class folders; a data set needs one folder per class"
+        raise DataError(message)
+    return names
+
+
+def _class_folders(
+    path: Path, classes: list[str], spec: DataSpec, name: str, first_id: int
+) -> ArraySplit:
+    images: list[NDArray[np.float32]] = []
+    labels: list[int] = []
+    for label, class_name in enumerate(classes):
+        files = sorted(_image_files(path / class_name))
+        if not files:
+            message = (
+                f"{path / class_name}: no images; allowed: {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+            raise DataError(message)
+        for file in files:
+            image = _read_image(file, spec)
+            if images and image.shape != images[0].shape:
+                message = (
+                    f"{file}: {image.shape}, but the images before it are {images[0].shape} "
+                    "(C, H, W); set data.size and data.channels to make them equal"
+                )
+                raise DataError(message)
+            images.append(image)
+            labels.append(label)
+    return labelled(np.stack(images), np.asarray(labels), name, first_id)
+
+
+def _image_files(path: Path) -> Iterable[Path]:
+    if not path.is_dir():
+        return []
+    return (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read_image(path: Path, spec: DataSpec) -> NDArray[np.float32]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        message = "a folder of images needs pillow: pip install 'trt-qat[train]'"
+        raise BackendUnavailable(message) from error
+    try:
+        with Image.open(path) as opened:
+            gray = spec.channels == 1 or (spec.channels is None and opened.mode in ("1", "L"))
+            image = opened.convert("L" if gray else "RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        message = f"{path}: cannot be read as an image ({error})"
+        raise DataError(message) from error
+    if spec.size is not None:
+        image = image.resize((spec.size, spec.size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def npz(path: Path) -> Source:
+    """Read an ``.npz`` of images and labels.
+
+    Keys are ``x_train`` and ``y_train`` with or without ``x_test`` and ``y_test``, or ``images``
+    and ``labels``. ``uint8`` pixels are divided by 255, floating ones are taken as they are.
+
+    Raises:
+        DataError: the file is damaged, a key is missing, or shapes or types do not fit.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        message = f"{path}: cannot be read as an .npz ({error}); {NPZ_HELP}"
+        raise DataError(message) from error
+    for images, labels in NPZ_KEYS:
+        if images in arrays:
+            train = _npz_split(path, arrays, images, labels, "train", 0)
+            break
+    else:
+        message = f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; {NPZ_HELP}"
+        raise DataError(message)
+    if "x_test" not in arrays:
+        return Source(path.stem, train)
+    return Source(
+        path.stem, train, _npz_split(path, arrays, "x_test", "y_test", "test", len(train))
+    )
+
+
+def _npz_split(
+    path: Path, arrays: dict[str, NDArray[Any]], images: str, labels: str, name: str, first_id: int
+) -> ArraySplit:
+    if labels not in arrays:
+        message = f"{path}: {images} without {labels}; {NPZ_HELP}"
+        raise DataError(message)
+    where = f"{path}, {images}"
+    return labelled(
+        as_images(arrays[images], where), as_labels(arrays[labels], where), name, first_id
+    )
+
+
+def from_function(function: Callable[[str], Iterable[Any]], name: str) -> Source:
+    """Collect the batches that ``function("train")`` and ``function("test")`` yield.
+
+    A batch is ``(images, labels)``, arrays or tensors of the shapes and types an ``.npz`` may hold.
+
+    Raises:
+        DataError: nothing is yielded, or a batch is not such a pair.
+    """
+    train = _collect(function, name, "train", 0)
+    return Source(name, train, _collect(function, name, "test", len(train)))
+
+
+def _collect(
+    function: Callable[[str], Iterable[Any]], name: str, part: str, first_id: int
+) -> ArraySplit:
+    images: list[Images] = []
+    labels: list[NDArray[Any]] = []
+    where = f"{name}({part!r})"
+    for batch in function(part):
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            message = f"{where} yielded {type(batch).__name__}; a batch is (images, labels)"
+            raise DataError(message)
+        images.append(as_images(np.asarray(batch[0]), where))
+        labels.append(as_labels(np.asarray(batch[1]), where))
+        if images[-1].shape[1:] != images[0].shape[1:]:
+            message = f"{where}: images of {images[-1].shape[1:]} after {images[0].shape[1:]}"
+            raise DataError(message)
+    if not images:
+        message = f"{where} yielded nothing; it must yield (images, labels) batches"
+        raise DataError(message)
+    return labelled(np.concatenate(images), np.concatenate(labels), part, first_id)
+
+
+def as_images(array: NDArray[Any], where: str) -> Images:
+    """Return images as ``(N, C, H, W) float32``; ``uint8`` becomes [0, 1].
+
+    Raises:
+        DataError: another number of dimensions, or neither ``uint8`` nor floating.
+    """
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim != 4:
+        message = f"{where}: images have shape {array.shape}; {NPZ_HELP}"
+        raise DataError(message)
+    if array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array.astype(np.float32) / np.float32(255))
+    if not np.issubdtype(array.dtype, np.floating):
+        message = f"{where}: images are {array.dtype}; allowed: uint8 (0 to 255) or floating"
+        raise DataError(message)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def as_labels(array: NDArray[Any], where: str) -> NDArray[np.int64]:
+    """Return labels as ``(N,) int64``.
+
+    Raises:
+        DataError: not integers, or not one for each image.
+    """
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        message = (
+            f"{where}: labels are {array.dtype} of shape {array.shape}; allowed: integers (N,)"
+        )
+        raise DataError(message)
+    return array.astype(np.int64)

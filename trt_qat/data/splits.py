@@ -1,0 +1,147 @@
+"""Dividing a source into train, validation, calibration and test, disjoint by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.artifact import fingerprint
+from trt_qat.data.arrays import ArraySplit, Source
+from trt_qat.errors import DataError
+from trt_qat.specs import CalibrationSpec, DataSpec
+
+TEST_PART = 0.2
+"""Of a source without an official test split."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The four parts of a data set; no image is in two of them.
+
+    Attributes:
+        name: of the source.
+        train: what the weights are trained on.
+        validation: from the training split; the best checkpoint is chosen by it.
+        calibration: from the training split; the ranges are measured on it.
+        test: the source's own test split, or one split off first; only ever measured on.
+        dropped: training images that were also in the test split, and were left out.
+    """
+
+    name: str
+    train: ArraySplit
+    validation: ArraySplit
+    calibration: ArraySplit
+    test: ArraySplit
+    dropped: int
+
+    def parts(self) -> Iterator[ArraySplit]:
+        """Yield the four parts in the order of their use."""
+        yield from (self.train, self.validation, self.calibration, self.test)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: the largest label and one."""
+        return 1 + max(int(part.labels.max()) for part in self.parts())
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Sizes and digests, as they stand in the manifest."""
+        parts = {part.name: {"samples": len(part), "sha256": part.digest} for part in self.parts()}
+        return {"source": self.name, "train_images_also_in_test_dropped": self.dropped, **parts}
+
+    @cached_property
+    def digest(self) -> str:
+        """One digest of all four parts."""
+        return fingerprint(**{part.name: part.digest for part in self.parts()})
+
+
+def stratified(
+    labels: NDArray[Any], count: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose ``count`` positions with the classes in proportion.
+
+    Args:
+        labels: ``(N,)`` of any integer type.
+        count: how many to choose, at most N.
+        seed: of the choice; the same seed gives the same positions on every machine.
+
+    Returns:
+        The positions that are left and the chosen ones, both ascending ``int64``.
+    """
+    random = np.random.default_rng(seed)
+    # A random order within each class, then a rank in [0, 1) for each member: the lowest ranks of
+    # all classes together are a stratified choice of any size.
+    rank = np.empty(len(labels), dtype=np.float64)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        rank[members] = (np.arange(len(members)) + random.random()) / len(members)
+    order = np.argsort(rank, kind="stable")
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Dataset:
+    """Divide a source into its four parts.
+
+    Images of the training split that are pixel by pixel also in the test split are dropped from
+    the training side, so that the parts are disjoint by content as well as by position.
+
+    Raises:
+        DataError: too few images for what the recipe asks.
+    """
+    train, test = source.train, source.test
+    if test is None:
+        count = max(1, round(TEST_PART * len(train)))
+        rest, held = stratified(train.labels, count, spec.seed)
+        train, test = train.take(_some(rest, "training"), "train"), train.take(held, "test")
+    train, dropped = _without(train, test)
+    count = round(spec.validation * len(train))
+    if not 0 < count < len(train):
+        message = (
+            f"data.validation = {spec.validation} of {len(train)} training images gives {count}; "
+            "both sides need at least one"
+        )
+        raise DataError(message)
+    rest, held = stratified(train.labels, count, spec.seed)
+    train, validation = train.take(rest, "train"), train.take(held, "validation")
+    if calibration.samples >= len(train):
+        message = (
+            f"calibration.samples = {calibration.samples}, but only {len(train)} images are left "
+            f"for training and calibration; allowed: at most {len(train) - 1}"
+        )
+        raise DataError(message)
+    rest, held = stratified(train.labels, calibration.samples, calibration.seed)
+    return Dataset(
+        name=source.name,
+        train=train.take(rest, "train"),
+        validation=validation,
+        calibration=train.take(held, "calibration"),
+        test=test,
+        dropped=dropped,
+    )
+
+
+def _without(train: ArraySplit, test: ArraySplit) -> tuple[ArraySplit, int]:
+    if train.shape != test.shape:
+        message = f"training images are {train.shape}, test images {test.shape}; they must agree"
+        raise DataError(message)
+    held = set(test.image_digests)
+    keep = np.flatnonzero([digest not in held for digest in train.image_digests])
+    dropped = len(train) - len(keep)
+    if dropped == 0:
+        return train, 0
+    if len(keep) == 0:
+        message = "every training image is also in the test split; the two must be different data"
+        raise DataError(message)
+    return train.take(keep, "train"), dropped
+
+
+def _some(positions: NDArray[np.int64], what: str) -> NDArray[np.int64]:
+    if len(positions) == 0:
+        message = f"too few images: none is left for {what} after the test split"
+        raise DataError(message)
+    return positions

@@ -1,0 +1,102 @@
+"""Inputs for a comparison: from an .npz, or random ones where none is given."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.errors import DataError
+from trt_qat.runners import Feed, TensorSpec, runner
+
+LABELS = "labels"
+BATCH = 256
+RANDOM_SAMPLES = 16
+
+
+def feeds_for(
+    specs: Sequence[str], path: Path | None
+) -> tuple[list[Feed], NDArray[np.int64] | None]:
+    """Return batches that the runners of these SPECs take, and labels if the file has them.
+
+    Args:
+        specs: of the runners; the first whose inputs are known decides names and shapes.
+        path: an ``.npz`` with one array per input, and optionally ``labels``; None: random inputs
+            from a normal distribution with a fixed seed.
+
+    Raises:
+        DataError: the file is damaged or does not fit, or no runner's inputs are known.
+    """
+    inputs = _known_inputs(specs)
+    if path is None:
+        if not inputs:
+            message = f"the inputs of {specs[0]} are not known; give --data FILE.npz"
+            raise DataError(message)
+        return [_random_feed(inputs)], None
+    arrays = _load(path)
+    labels = arrays.pop(LABELS, None)
+    lengths = {len(array) for array in arrays.values() if array.ndim}
+    if len(lengths) != 1:
+        message = f"{path}: arrays of {sorted(lengths)} samples; all must have the same number"
+        raise DataError(message)
+    size = _fixed_batch(inputs) or BATCH
+    count = lengths.pop()
+    if _fixed_batch(inputs) and count % size:
+        message = f"{path}: {count} samples; the model takes exactly {size} at a time"
+        raise DataError(message)
+    batches = [
+        {name: array[start : start + size] for name, array in arrays.items()}
+        for start in range(0, count, size)
+    ]
+    return list(batches), None if labels is None else labels.astype(np.int64)
+
+
+def _known_inputs(specs: Sequence[str]) -> dict[str, TensorSpec]:
+    for spec in specs:
+        # torch: has no declared inputs, and making the model only to ask would be waste.
+        if not spec.startswith("torch:"):
+            with runner(spec) as opened:
+                return opened.inputs
+    return {}
+
+
+def _fixed_batch(inputs: dict[str, TensorSpec]) -> int | None:
+    for spec in inputs.values():
+        if spec.shape and isinstance(spec.shape[0], int):
+            return spec.shape[0]
+    return None
+
+
+def _random_feed(inputs: dict[str, TensorSpec]) -> Feed:
+    random = np.random.default_rng(0)
+    feed = {}
+    for name, spec in inputs.items():
+        if np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool":
+            message = (
+                f"input {name!r} is {spec.dtype}, which random numbers suit badly; give --data"
+            )
+            raise DataError(message)
+        if any(isinstance(size, str) for size in spec.shape[1:]):
+            message = f"input {name!r} has shape {spec.shape}; give --data for dynamic sizes"
+            raise DataError(message)
+        first = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else RANDOM_SAMPLES
+        shape = (first, *(int(size) for size in spec.shape[1:]))
+        feed[name] = random.standard_normal(shape).astype(spec.dtype)
+    return feed
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        message = f"{path}: cannot be read as an .npz ({error})"
+        raise DataError(message) from error
+    if not arrays:
+        message = f"{path}: holds no array; give one per input"
+        raise DataError(message)
+    return arrays

@@ -1,0 +1,87 @@
+"""Finding a function that a recipe names by its import path, ``package.module:function``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trt_qat.errors import RecipeError, nearest
+
+
+@contextmanager
+def importable(*folders: Path) -> Iterator[None]:
+    """Put folders in front of the import path for the time of the block."""
+    entries = [str(folder.resolve()) for folder in folders]
+    sys.path[:0] = entries
+    try:
+        yield
+    finally:
+        for entry in entries:
+            sys.path.remove(entry)
+
+
+def import_object(path: str, base: Path, key: str) -> Callable[..., Any]:
+    """Import what ``package.module:function`` names.
+
+    Args:
+        path: the import path.
+        base: the recipe's folder; it and the working folder can be imported from.
+        key: the recipe's key that holds the path, for the message.
+
+    Raises:
+        RecipeError: no such module or attribute, or it cannot be called.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        message = f"{key} = {path!r}; an import path is package.module:function"
+        raise RecipeError(message)
+    with importable(base, Path.cwd()):
+        module = _import_module(module_name, path, key)
+    if not hasattr(module, attribute):
+        names = [name for name in vars(module) if not name.startswith("_")]
+        hint = f"; nearest: {nearest(attribute, names)[0]!r}" if names else ""
+        message = f"{key} = {path!r}: module {module_name!r} has no {attribute!r}{hint}"
+        raise RecipeError(message)
+    found = getattr(module, attribute)
+    if not callable(found):
+        message = f"{key} = {path!r} is {type(found).__name__}; it must be a function or a class"
+        raise RecipeError(message)
+    result: Callable[..., Any] = found
+    return result
+
+
+def _import_module(name: str, path: str, key: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            message = f"{key} = {path!r}: importing {name!r} failed: {error}"
+            raise RecipeError(message) from error
+        message = (
+            f"{key} = {path!r}: no module {error.name!r} in the recipe's folder, the working "
+            "folder or the installed packages"
+        )
+        raise RecipeError(message) from error
+    except Exception as error:
+        # A user's module may fail in any way; the cause is kept for --debug and Python callers.
+        message = f"{key} = {path!r}: importing {name!r} failed: {type(error).__name__}: {error}"
+        raise RecipeError(message) from error
+
+
+def source_file(path: str, base: Path) -> Path | None:
+    """Return the file that an import path's module comes from, if it is a file."""
+    module_name = path.partition(":")[0]
+    with importable(base, Path.cwd()):
+        try:
+            found = importlib.util.find_spec(module_name)
+        except (ImportError, ValueError):
+            return None
+    if found is None or found.origin is None:
+        return None
+    file = Path(found.origin)
+    return file if file.is_file() else None

@@ -1,0 +1,112 @@
+"""The plan of a run: every stage in order, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trt_qat.backends import why_no_tensorrt, why_no_torch
+from trt_qat.specs import EngineSpec
+from trt_qat.stages import Metrics, Run, Stage, torch_stage
+
+QAT_CODE = ("specs.py", "ranges.py", "data/*.py", "qat/*.py", "qat/placement/*.py")
+GRAPH_CODE = ("verify.py", "metrics.py", "comparison.py", "runners.py", "graph/**/*.py")
+
+
+def _verify(name: str) -> Any:
+    def work(run: Run) -> Metrics:
+        from trt_qat import verify
+
+        return getattr(verify, name)(run)  # type: ignore[no-any-return]
+
+    return work
+
+
+def _write_report(run: Run) -> Metrics:
+    from trt_qat import report
+
+    report.write(run.folder)
+    return {}
+
+
+def _this_version_stops() -> str | None:
+    return why_no_tensorrt() or (
+        "TensorRT and a GPU are here, but this version stops at the verified ONNX"
+    )
+
+
+PLAN = (
+    Stage(
+        "train",
+        outputs=("fp32.pt", "train.history.json"),
+        tables=("model", "train"),
+        packages=QAT_CODE,
+        work=torch_stage("train"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "sparsify",
+        outputs=("sparsity.json",),
+        parents=("fp32.pt",),
+        tables=("model", "sparsity"),
+        packages=QAT_CODE,
+        work=torch_stage("sparsify"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "quantize",
+        outputs=("ranges.json", "placement.json"),
+        parents=("fp32.pt", "sparsity.json"),
+        tables=("model", "sparsity", "quantize", "calibration"),
+        packages=QAT_CODE,
+        work=torch_stage("quantize"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "finetune",
+        outputs=("qat.pt", "qat_logits.npz", "finetune.history.json"),
+        parents=("fp32.pt", "sparsity.json", "ranges.json", "placement.json"),
+        tables=("model", "sparsity", "quantize", "finetune"),
+        packages=QAT_CODE,
+        work=torch_stage("finetune"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "export",
+        outputs=("model.onnx",),
+        parents=("fp32.pt", "ranges.json", "qat.pt"),
+        tables=("model", "sparsity", "quantize", "export"),
+        packages=QAT_CODE,
+        work=torch_stage("export"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "preflight",
+        outputs=("preflight.json",),
+        parents=("model.onnx",),
+        tables=("target",),
+        packages=(*GRAPH_CODE, "targets.py"),
+        work=_verify("preflight"),
+        data=False,
+    ),
+    Stage("build", why_not=_this_version_stops),
+    Stage(
+        "compare",
+        outputs=("compare.json",),
+        parents=("model.onnx", "fp32.pt", "qat.pt", "qat_logits.npz", "sparsity.json"),
+        tables=("tolerances",),
+        packages=GRAPH_CODE,
+        work=_verify("compare"),
+    ),
+    Stage("bench", why_not=_this_version_stops),
+    Stage(
+        "report",
+        outputs=("report.html",),
+        parents=("metrics.json", "compare.json", "preflight.json", "sparsity.json", "ranges.json"),
+        tables=tuple(EngineSpec.model_fields),
+        packages=("report/*.py",),
+        work=_write_report,
+        data=False,
+    ),
+)
+
+STAGES = tuple(stage.name for stage in PLAN)

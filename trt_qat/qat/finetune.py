@@ -1,0 +1,109 @@
+"""Training and quantization-aware training: one loop, on Hugging Face accelerate.
+
+QAT is ordinary training of a model whose fake quantizers pass gradients straight through and whose
+2:4 masks multiply the weight at every use, so nothing here knows of either; what differs is the
+schedule (about a tenth of the float one at a fraction of its rate, 2004.09602).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
+from torch import nn
+
+from trt_qat.errors import InputError, ModelError, RecipeError
+from trt_qat.qat.batches import training_feed
+from trt_qat.qat.evaluate import LossFunction
+from trt_qat.qat.randomness import preserved_random_state
+from trt_qat.qat.reports import report_of
+from trt_qat.qat.trainer import Trainer
+from trt_qat.specs import FinetuneSpec, TrainSpec
+
+
+def finetune(
+    model: nn.Module,
+    train_batches: Any,
+    loss_fn: LossFunction | None = None,
+    *,
+    spec: TrainSpec | None = None,
+    validation_batches: Any = None,
+    checkpoint_dir: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> nn.Module:
+    """Train ``model`` in place: QAT of a quantized model, float training of any other.
+
+    The result depends on the arguments and the number of threads and processes only. A run that
+    was killed and is resumed gives, on a CPU, the same bits as one that was not. Under
+    ``accelerate launch`` or ``torchrun`` the processes share each batch of arrays between them.
+
+    Args:
+        model: takes the inputs of a batch: a tensor, the members of a tuple, a dict's keywords.
+        train_batches: a DataLoader, a re-iterable of ``(inputs, targets)`` of tensors or numpy
+            arrays, or an object with arrays ``.images (N, C, H, W) float32`` and
+            ``.labels (N,) int64``, which is shuffled here.
+        loss_fn: from ``(outputs, targets)`` to a scalar; cross entropy if left out.
+        spec: the knobs; ``FinetuneSpec()`` if left out, a ``TrainSpec`` for float training.
+        validation_batches: like ``train_batches``; read after each epoch, and the weights of the
+            best accuracy (lowest loss where targets are no classes) are kept. Of equal ones the
+            later. Without it the last weights are kept.
+        checkpoint_dir: where a checkpoint is kept up to date; none is written if left out.
+        resume: go on from the checkpoint in ``checkpoint_dir`` if there is one.
+        progress: draw a bar on stderr.
+
+    Returns:
+        ``model``, in eval mode, on the device that it came from. ``report_of(model).history``
+        has the curves of this call: rows of step, epoch, loss and accuracy (means since the row
+        before), lr and seconds (of training so far), and at the end of an epoch also
+        validation_loss and validation_accuracy.
+
+    Raises:
+        InputError: ``resume`` without ``checkpoint_dir``.
+        RecipeError: the checkpoint was written under another spec, or ``precision`` conflicts
+            with an Accelerator that is in use.
+        DataError: batches of a wrong kind, or the checkpoint's data was other data.
+        ModelError: no parameter to train, no logits, or the checkpoint is of another model.
+        CheckFailed: the loss became NaN or infinite.
+    """
+    chosen = spec if spec is not None else FinetuneSpec()
+    if resume and checkpoint_dir is None:
+        message = "resume = True needs checkpoint_dir, the folder of the checkpoint to go on from"
+        raise InputError(message)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        message = f"{type(model).__name__} has no parameter with requires_grad; nothing to train"
+        raise ModelError(message)
+    device = next(model.parameters()).device
+    with _accelerator(chosen) as accelerator, preserved_random_state():
+        feed = training_feed(train_batches, chosen.batch_size, chosen.seed)
+        trainer = Trainer(accelerator, model, feed, loss_fn, chosen, checkpoint_dir)
+        trainer.run(validation_batches, resume=resume, progress=progress)
+    report_of(model).history = trainer.history
+    return model.to(device).eval()
+
+
+@contextmanager
+def _accelerator(spec: TrainSpec) -> Iterator[Accelerator]:
+    """An Accelerator of the precision asked for, which leaves no trace in accelerate's globals."""
+    wanted = {"fp32": "no", "auto": "no"}.get(spec.precision, spec.precision)
+    if spec.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        wanted = "bf16"
+    ours = not is_initialized()
+    try:
+        accelerator = Accelerator(mixed_precision=wanted, step_scheduler_with_optimizer=False)
+    except ValueError as error:
+        message = (
+            f"precision = {spec.precision!r} cannot be used here: {error}; set precision to what "
+            "the Accelerator of this process uses, or to fp32"
+        )
+        raise RecipeError(message) from error
+    try:
+        yield accelerator
+    finally:
+        if ours:
+            AcceleratorState._reset_state()

@@ -1,0 +1,194 @@
+"""One protocol for whatever can run a model: onnxruntime here, torch and TensorRT in theirs.
+
+A runner is named by a SPEC: ``ort:FILE.onnx``, ``ort-int8:FILE.onnx``, ``torch:module:function``.
+``ort`` runs Q and DQ as plain float operators, which is what the graph says and the reference for
+parity. ``ort-int8`` lets onnxruntime fuse them into its own integer kernels; on x86 without VNNI
+those may saturate at 16 bits and so differ although the graph is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.errors import BackendUnavailable, DataError, GraphError, InputError, nearest
+
+Feed = Mapping[str, NDArray[Any]]
+Outputs = dict[str, NDArray[Any]]
+
+SPEC_HELP = "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, torch:module:function or trt:FILE.engine"
+
+PARITY_SESSION = {"session.disable_quant_qdq": "1"}
+"""Session entries of the parity reference; recorded beside every comparison."""
+
+ORT_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input of a model; a dimension is a number, or the name of a dynamic one."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    def check(self, array: NDArray[Any]) -> None:
+        """Check that an array may be fed to this input.
+
+        Raises:
+            DataError: the type or a fixed dimension differs.
+        """
+        fits = len(array.shape) == len(self.shape) and all(
+            isinstance(want, str) or want == got
+            for want, got in zip(self.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != np.dtype(self.dtype):
+            shape = ", ".join(str(size) for size in self.shape)
+            message = (
+                f"input {self.name!r}: got {array.dtype} {array.shape}; "
+                f"allowed: {self.dtype} ({shape})"
+            )
+            raise DataError(message)
+
+
+class Runner(Protocol):
+    """Something that runs a model, batch by batch."""
+
+    @property
+    def name(self) -> str:
+        """The same for the same backend and options, so that reports can be compared."""
+
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """Inputs by name, in the model's order; empty where the backend cannot know them."""
+
+    def infer(self, feed: Feed) -> Outputs:
+        """Run one batch; outputs by name, in the model's order."""
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class OrtRunner:
+    """onnxruntime on the CPU.
+
+    Args:
+        path: the ONNX file.
+        fused: let onnxruntime fuse Q/DQ into integer kernels; otherwise they run as plain floats.
+
+    Raises:
+        BackendUnavailable: onnxruntime is not installed.
+        GraphError: the file is missing or onnxruntime does not take it.
+    """
+
+    def __init__(self, path: str | Path, *, fused: bool = False) -> None:
+        self.path = Path(path)
+        self.name = "ort-int8" if fused else "ort"
+        self.session_entries = {} if fused else dict(PARITY_SESSION)
+        if not self.path.is_file():
+            message = f"{self.path}: no such file"
+            raise GraphError(message)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            message = "onnxruntime is not installed: pip install onnxruntime"
+            raise BackendUnavailable(message) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        for key, value in self.session_entries.items():
+            options.add_session_config_entry(key, value)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # onnxruntime's own exceptions share no public base class.
+            message = f"{self.path}: onnxruntime cannot load it: {error}"
+            raise GraphError(message) from error
+        self.inputs = {item.name: _tensor_spec(item) for item in self._session.get_inputs()}
+        self.outputs = [item.name for item in self._session.get_outputs()]
+
+    def infer(self, feed: Feed) -> Outputs:
+        """Run one batch.
+
+        Raises:
+            DataError: an input is missing, unknown, or of the wrong shape or type.
+        """
+        if set(feed) != set(self.inputs):
+            message = f"{self.path}: fed {sorted(feed)}; its inputs are {sorted(self.inputs)}"
+            raise DataError(message)
+        for name, spec in self.inputs.items():
+            spec.check(feed[name])
+        results = self._session.run(self.outputs, dict(feed))
+        return dict(zip(self.outputs, results, strict=True))
+
+    def __enter__(self) -> OrtRunner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del self._session
+
+
+def _tensor_spec(item: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else str(size) for size in item.shape)
+    if item.type not in ORT_DTYPES:
+        message = f"input {item.name!r} is {item.type}; allowed: {', '.join(ORT_DTYPES)}"
+        raise GraphError(message)
+    return TensorSpec(item.name, shape, ORT_DTYPES[item.type])
+
+
+def runner(spec: str) -> Runner:
+    """Return the runner that a SPEC names.
+
+    Raises:
+        InputError: no such kind of SPEC.
+        BackendUnavailable: its backend is not on this machine.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind in ("ort", "ort-int8") and rest:
+        return OrtRunner(rest, fused=kind == "ort-int8")
+    if kind == "torch" and rest:
+        return _torch_runner(rest)
+    if kind == "trt" and rest:
+        message = f"{spec}: engines are not run by this version; compare the ONNX: ort:FILE.onnx"
+        raise BackendUnavailable(message)
+    close = nearest(kind, ("ort", "ort-int8", "torch", "trt"))[0]
+    message = f"{spec!r} is no SPEC (nearest kind: {close!r}); {SPEC_HELP}"
+    raise InputError(message)
+
+
+def _torch_runner(path: str) -> Runner:
+    try:
+        from trt_qat.qat.runner import TorchRunner
+    except ModuleNotFoundError as error:
+        message = (
+            f"torch:{path} needs torch ({error.name} is missing): pip install 'trt-qat[train]'"
+        )
+        raise BackendUnavailable(message) from error
+    return TorchRunner.from_import_path(path)
