@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -66,57 +67,56 @@ def large(folder: Path) -> Path:
     return _save(folder / "large.onnx", nodes, stored, ["N", _SIDE], tensor)
 
 
+class Network:
+    """Grows a QDQ graph whose activations share one scale."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.stored = [
+            numpy_helper.from_array(np.float32(0.1), "s"),
+            numpy_helper.from_array(np.int8(0), "z"),
+        ]
+        self.draw = np.random.default_rng(0)
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node that is called as its output, and return that name."""
+        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
+        return output
+
+    def pair(self, x: str, name: str) -> str:
+        """Quantize and dequantize a tensor."""
+        codes = self.add("QuantizeLinear", [x, "s", "z"], f"{name}_q")
+        return self.add("DequantizeLinear", [codes, "s", "z"], f"{name}_d")
+
+    def conv(self, x: str, name: str, shape: tuple[int, int, int, int], stride: int = 1) -> str:
+        """Add a Conv with INT8 weights of one scale an output channel."""
+        codes = self.draw.integers(-127, 128, shape).astype(np.int8)
+        self.stored.append(numpy_helper.from_array(codes, f"{name}_w"))
+        self.stored.append(numpy_helper.from_array(np.full(shape[0], 0.01, "f4"), f"{name}_s"))
+        w = self.add("DequantizeLinear", [f"{name}_w", f"{name}_s"], f"{name}_wd", axis=0)
+        return self.add("Conv", [x, w], name, strides=[stride] * 2, pads=[shape[2] // 2] * 4)
+
+    def relu(self, x: str) -> str:
+        """Add a Relu and a pair behind it."""
+        return self.pair(self.add("Relu", [x], f"{x}_relu"), x)
+
+
 def resnet50(folder: Path) -> Path:
     """Write the 53 convolutions and the classifier of ResNet-50, INT8 weights and Q/DQ."""
-    nodes: list[onnx.NodeProto] = []
-    stored = [
-        numpy_helper.from_array(np.float32(0.1), "s"),
-        numpy_helper.from_array(np.int8(0), "z"),
-    ]
-    draw = np.random.default_rng(0)
-
-    def pair(x: str, name: str) -> str:
-        nodes.append(helper.make_node("QuantizeLinear", [x, "s", "z"], [f"{name}_q"], f"{name}_q"))
-        nodes.append(
-            helper.make_node(
-                "DequantizeLinear", [f"{name}_q", "s", "z"], [f"{name}_d"], f"{name}_d"
-            )
-        )
-        return f"{name}_d"
-
-    def conv(x: str, name: str, shape: tuple[int, int, int, int], stride: int) -> str:
-        codes = draw.integers(-127, 128, shape).astype(np.int8)
-        scales = np.full(shape[0], 0.01, np.float32)
-        stored.append(numpy_helper.from_array(codes, f"{name}_w"))
-        stored.append(numpy_helper.from_array(scales, f"{name}_s"))
-        weight = [f"{name}_w", f"{name}_s"]
-        nodes.append(helper.make_node("DequantizeLinear", weight, [f"{name}_wd"], axis=0))
-        pads = [shape[2] // 2] * 4
-        nodes.append(
-            helper.make_node(
-                "Conv", [x, f"{name}_wd"], [name], name, strides=[stride] * 2, pads=pads
-            )
-        )
-        return name
-
-    def relu(x: str) -> str:
-        nodes.append(helper.make_node("Relu", [x], [f"{x}_relu"], f"{x}_relu"))
-        return pair(f"{x}_relu", x)
-
-    x = relu(conv(pair("x", "in"), "stem", (64, 3, 7, 7), 2))
-    nodes.append(helper.make_node("MaxPool", [x], ["pool"], kernel_shape=[2, 2], strides=[2, 2]))
-    x, width = "pool", 64
+    net = Network()
+    x = net.relu(net.conv(net.pair("x", "in"), "stem", (64, 3, 7, 7), 2))
+    x, width = net.add("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[2, 2]), 64
     for name, planes, stride in _blocks():
-        y = relu(conv(x, f"{name}_1", (planes, width, 1, 1), 1))
-        y = relu(conv(y, f"{name}_2", (planes, planes, 3, 3), stride))
-        y = conv(y, f"{name}_3", (planes * 4, planes, 1, 1), 1)
+        y = net.relu(net.conv(x, f"{name}_1", (planes, width, 1, 1)))
+        y = net.relu(net.conv(y, f"{name}_2", (planes, planes, 3, 3), stride))
+        y = net.conv(y, f"{name}_3", (planes * 4, planes, 1, 1))
         if width != planes * 4:
-            x = pair(conv(x, f"{name}_s", (planes * 4, width, 1, 1), stride), f"{name}_s")
-        nodes.append(helper.make_node("Add", [y, x], [f"{name}_add"], f"{name}_add"))
-        x, width = relu(f"{name}_add"), planes * 4
-    nodes.append(helper.make_node("GlobalAveragePool", [x], ["gap"]))
-    x = conv(pair("gap", "gap"), "fc", (1000, 2048, 1, 1), 1)
-    return _save(folder / "resnet50.onnx", nodes, stored, ["N", 3, 224, 224], x)
+            side = net.conv(x, f"{name}_s", (planes * 4, width, 1, 1), stride)
+            x = net.pair(side, f"{name}_s")
+        x, width = net.relu(net.add("Add", [y, x], f"{name}_add")), planes * 4
+    x = net.add("GlobalAveragePool", [x], "gap")
+    x = net.conv(net.pair(x, "gap"), "fc", (1000, 2048, 1, 1))
+    return _save(folder / "resnet50.onnx", net.nodes, net.stored, ["N", 3, 224, 224], x)
 
 
 def _blocks() -> Iterator[tuple[str, int, int]]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from tests.graph.build import int8_chain
 from trt_qat.errors import InputError
+from trt_qat.graph.preflight import preflight
+from trt_qat.graph.reports import render_text
 from trt_qat.targets import TARGETS, Target, max_opset, parse_version, target
 
 _ASKED = (
@@ -77,3 +83,16 @@ def test_jetson_ends_before_tensorrt_11() -> None:
     assert target("orin-nx").supports((10, 3))
     assert not target("orin-nx").supports((11, 3))
     assert not target("b200").supports((10, 3))
+
+
+def test_a_roofline_says_when_its_peaks_are_not_confirmed() -> None:
+    model = int8_chain().model("out_dq_out")
+    texts = {}
+    for name in ("a100", "b200"):
+        out = io.StringIO()
+        report = preflight(model, name)
+        render_text(report, Console(file=out, width=400))
+        texts[name] = out.getvalue()
+        assert report.to_dict()["roofline"]["peaks_confirmed"] == TARGETS[name].confirmed
+    assert "not confirmed" not in texts["a100"]
+    assert "the peaks of this device are not confirmed" in texts["b200"]

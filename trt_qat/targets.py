@@ -45,7 +45,9 @@ class Target:
         dla_cores: Deep-learning accelerators beside the GPU.
         dla_int8: Peak of all DLA cores together.
         tensorrt: First and last ``(major, minor)`` that supports it; the last None: still does.
-        source: Where the numbers were read.
+        source: The document that states the numbers.
+        confirmed: The INT8 and FP16 peaks were compared with a quotation of that document; where
+            False they were entered from memory of it and a roofline says so.
         on_dla: The engine is meant for the DLA and not for the GPU.
     """
 
@@ -59,6 +61,7 @@ class Target:
     bandwidth_gb_s: float
     tensorrt: tuple[Version, Version | None]
     source: str
+    confirmed: bool = True
     dla_cores: int = 0
     dla_int8: Peak | None = None
     on_dla: bool = False
@@ -90,6 +93,7 @@ _TABLE = (
         None, None, 102.4, _JETSON,
         "Jetson Orin NX Series data sheet: 100 sparse INT8 TOPS = GPU 60 + DLA 40",
         dla_cores=2, dla_int8=Peak(20, 40),
+        confirmed=False,
     ),
     Target(
         "orin-nano", "Jetson Orin Nano 8 GB (MAXN SUPER)", (8, 7), Peak(33, 67), Peak(17, 33),
@@ -101,6 +105,7 @@ _TABLE = (
         Peak(517, 1035), Peak(1035, 2070), 273.0, ((10, 13), (10, 99)),
         "Jetson Thor Series Modules data sheet: 2070 sparse FP4 TFLOPS; FP8 and INT8 half of it, "
         "FP16 a quarter",
+        confirmed=False,
     ),
     Target(
         "t4", "Tesla T4", (7, 5), Peak(130, None), Peak(65, None), None, None, 320.0, _EVER,
@@ -113,14 +118,17 @@ _TABLE = (
     Target(
         "a10", "A10", (8, 6), Peak(250, 500), Peak(125, 250), None, None, 600.0, _EVER,
         "NVIDIA A10 data sheet: INT8 250 | 500*, FP16 125 | 250*",
+        confirmed=False,
     ),
     Target(
         "a30", "A30", (8, 0), Peak(330, 661), Peak(165, 330), None, None, 933.0, _EVER,
         "NVIDIA A30 data sheet: INT8 330 | 661*, FP16 165 | 330*",
+        confirmed=False,
     ),
     Target(
         "l4", "L4", (8, 9), Peak(242.5, 485), Peak(121, 242), Peak(242.5, 485), None, 300.0,
         _EVER, "NVIDIA L4 data sheet (all with sparsity): INT8 485*, FP8 485*, FP16 242*",
+        confirmed=False,
     ),
     Target(
         "l40s", "L40S", (8, 9), Peak(733, 1466), Peak(362.05, 733), Peak(733, 1466), None,
@@ -143,6 +151,7 @@ _TABLE = (
         Peak(419, 838), Peak(1676, 3352), 1792.0, ((10, 8), None),
         "NVIDIA RTX Blackwell whitepaper, appendix A: INT8 838 | 1676*, with FP32 accumulate FP16 "
         "209.5 | 419* and FP8 419 | 838*, FP4 1676 | 3352*",
+        confirmed=False,
     ),
     Target(
         "h100", "H100 80 GB SXM", (9, 0), Peak(1979, 3958), Peak(989.5, 1979),
@@ -158,6 +167,7 @@ _TABLE = (
         "b200", "B200 180 GB SXM", (10, 0), Peak(4500, 9000), Peak(2250, 4500),
         Peak(4500, 9000), Peak(9000, 18000), 8000.0, ((10, 8), None),
         "NVIDIA HGX B200 data sheet, eight GPUs: FP4 144* | 72 PFLOPS, FP8 and INT8 72*, FP16 36*",
+        confirmed=False,
     ),
 )  # fmt: skip
 

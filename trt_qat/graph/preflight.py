@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,11 +117,19 @@ def preflight(
     in_memory = isinstance(path_or_model, ModelProto)
     model = path_or_model if isinstance(path_or_model, ModelProto) else load_graph(path_or_model)
     contexts = list(_contexts(Graph(model), device, version, shapes))
+    name = "" if in_memory else os.fspath(path_or_model)
+    return _report(name, contexts, rules, tensorrt)
+
+
+def _report(
+    model: str, contexts: Sequence[Context], rules: Sequence[Rule], tensorrt: str | None
+) -> PreflightReport:
+    device = contexts[0].target
     layers = [layer for context in contexts for layer in context.layers]
     findings = [found for context in contexts for rule in rules for found in _apply(rule, context)]
     findings.sort(key=lambda found: SEVERITIES.index(found.severity))  # stable: rule order within
     return PreflightReport(
-        model="" if in_memory else os.fspath(path_or_model),
+        model=model,
         target=None if device is None else device.name,
         tensorrt=tensorrt,
         layers=tuple(layer.fate for layer in layers),

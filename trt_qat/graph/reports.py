@@ -71,11 +71,12 @@ def _roofline_text(report: PreflightReport) -> Text:
     roof = report.roofline
     assert roof is not None
     bound = sum(row.bound == "memory" for row in roof.rows)
+    doubt = "" if roof.confirmed else "; the peaks of this device are not confirmed"
     unknown = f", {roof.unknown} layers of unknown shape not counted" if roof.unknown else ""
     return Text(
         f"floor on {roof.target}: {roof.floor_us:.1f} us for the weighted layers ({bound} of "
         f"{len(roof.rows)} bound by memory{unknown}); an estimate of the limit, not a prediction "
-        "of latency"
+        f"of latency{doubt}"
     )
 
 

@@ -91,12 +91,14 @@ class Roofline:
         rows: One for each layer.
         floor_us: Sum over the layers whose shapes are known, in microseconds.
         unknown: Layers whose shapes are not known.
+        confirmed: Whether the peaks of the target are, see `trt_qat.targets.Target`.
     """
 
     target: str
     rows: tuple[Row, ...]
     floor_us: float
     unknown: int
+    confirmed: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document's ``roofline``."""
@@ -105,6 +107,7 @@ class Roofline:
             "estimate": "a limit that no engine can beat, not a prediction of latency",
             "floor_us": round(self.floor_us, 3),
             "unknown_layers": self.unknown,
+            "peaks_confirmed": self.confirmed,
             "layers": [row.to_dict() for row in self.rows],
         }
 
@@ -171,7 +174,8 @@ def roofline(target: Target, named: Sequence[tuple[str, Cost | None]]) -> Roofli
     """
     rows = tuple(_row(target, name, work) for name, work in named)
     floors = [row.floor_us for row in rows if row.floor_us is not None]
-    return Roofline(target.name, rows, sum(floors), len(rows) - len(floors))
+    unknown = len(rows) - len(floors)
+    return Roofline(target.name, rows, sum(floors), unknown, target.confirmed)
 
 
 def _row(target: Target, name: str, work: Cost | None) -> Row:
