@@ -66,6 +66,11 @@ class BackendUnavailable(TrtQatError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; its type where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def nearest(name: str, allowed: Iterable[str], count: int = 1) -> list[str]:
     """Return up to ``count`` of ``allowed`` that look most like ``name``, best first."""
     return difflib.get_close_matches(name, sorted(allowed), n=count, cutoff=0.0)

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto
 
-from trt_qat.errors import GraphError, InputError
+from trt_qat.errors import GraphError, InputError, first_line
 from trt_qat.graph import load, mends
 from trt_qat.graph.mends import Change
 from trt_qat.graph.preflight import chosen_rules
@@ -201,5 +201,5 @@ def _run(model: ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
         )
         return [np.asarray(value) for value in session.run(None, dict(feeds))]
     except Exception as error:  # onnxruntime's classes share no base but Exception
-        msg = f"onnxruntime cannot run it: {str(error).splitlines()[0]}"
+        msg = f"onnxruntime cannot run it: {first_line(error)}"
         raise GraphError(msg) from error

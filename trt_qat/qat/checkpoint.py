@@ -6,25 +6,20 @@ deterministic, so its state dict has the same keys; masks, ranges and weights co
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from trt_qat.errors import ModelError, nearest
+from trt_qat.artifact import atomic_path
+from trt_qat.errors import ModelError, first_line, nearest
 
 
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write the state dict of ``model`` atomically and return the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path) as partial:
         torch.save(model.state_dict(), partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -42,7 +37,7 @@ def load_into(model: nn.Module, path: str | Path) -> nn.Module:
         message = f"checkpoint {path}: no such file"
         raise ModelError(message) from error
     except Exception as error:
-        message = f"checkpoint {path}: cannot be read ({str(error).splitlines()[0]})"
+        message = f"checkpoint {path}: cannot be read ({first_line(error)})"
         raise ModelError(message) from error
     if not isinstance(state, dict):
         message = f"checkpoint {path}: holds a {type(state).__name__}, not a state dict"

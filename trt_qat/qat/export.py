@@ -16,7 +16,7 @@ import torch
 from onnxscript import opset18 as op
 from torch import nn
 
-from trt_qat.errors import ExportMismatch, ModelError
+from trt_qat.errors import ExportMismatch, ModelError, first_line
 from trt_qat.qat import onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.quantize import quantized
@@ -174,7 +174,7 @@ def _save(graph: ir.Model, target: Path) -> None:
         onnx.checker.check_model(str(partial))
         partial.replace(target)
     except onnx.checker.ValidationError as error:
-        message = f"export: onnx.checker refuses {target.name}: {str(error).splitlines()[0]}"
+        message = f"export: onnx.checker refuses {target.name}: {first_line(error)}"
         raise ExportMismatch(message) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -42,8 +42,7 @@ def train(run: Run) -> Metrics:
         _train(run, model, spec.train)
     else:
         load_weights(model, run.recipe.folder / spec.model.weights)
-    with artifact.atomic_path(run.path("fp32.pt")) as path:
-        torch.save(model.state_dict(), path)
+    checkpoint.save(model, run.path("fp32.pt"))
     artifact.write_json(run.path("train.history.json"), report_of(model).history)
     return {"fp32": _score(run, model)[0]}
 
@@ -90,8 +89,7 @@ def finetune(run: Run) -> Metrics:
     """Train the quantized model; keep its weights and what it answers on the test set."""
     model = _ranged_model(run)
     _train(run, model, run.recipe.spec.finetune)
-    with artifact.atomic_path(run.path("qat.pt")) as path:
-        checkpoint.save(model, path)
+    checkpoint.save(model, run.path("qat.pt"))
     entry, logits = _score(run, model)
     with artifact.atomic_path(run.path("qat_logits.npz")) as path:
         np.savez(path, logits=logits)
