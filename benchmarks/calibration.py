@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.metrics import sqnr_db
 from trt_qat.pipeline import run
 from trt_qat.qat.evaluate import evaluate
@@ -65,15 +66,19 @@ def main() -> None:
     parser.add_argument("engines", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cpu/calibration.json"))
     given = parser.parse_args()
-    document = {}
+    document: dict[str, Any] = {
+        "command": "python benchmarks/calibration.py " + " ".join(map(str, given.engines)),
+        "machine": platform_facts(),
+        "versions": versions(),
+        "engines": {},
+    }
     for engine in given.engines:
         result = run(engine, until="train")
         state = Run(load_recipe(engine), result.folder)
         fp32 = evaluate(float_model(state), state.data.validation).accuracy
         rows = [measure(state, options) for options in ALGORITHMS]
-        document[engine.stem] = {"fp32_validation_accuracy": fp32, "algorithms": rows}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        document["engines"][engine.stem] = {"fp32_validation_accuracy": fp32, "algorithms": rows}
+    write_json(given.out, document)
     print(json.dumps(document, indent=2))
 
 

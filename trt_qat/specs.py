@@ -54,7 +54,7 @@ class CalibrationSpec(Spec):
 
     samples: int = Field(default=512, ge=1, description="taken from the training split")
     batch_size: int = Field(default=64, ge=1)
-    algorithm: Literal["max", "percentile", "entropy", "mse"] = "max"
+    algorithm: Literal["max", "percentile", "entropy", "mse"] = "mse"
     percentile: float = Field(default=99.99, gt=0.0, le=100.0)
     seed: int = Field(default=0, description="of the choice of samples")
     ranges: str | None = Field(

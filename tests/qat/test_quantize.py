@@ -29,9 +29,12 @@ def batches(count: int = 3, scale: float = 1.0) -> list[torch.Tensor]:
     return [scale * torch.randn(8, 1, 8, 8, generator=generator) for _ in range(count)]
 
 
+MAX = CalibrationSpec(algorithm="max")
+
+
 def test_max_calibration_is_the_largest_magnitude_over_all_batches() -> None:
     data = batches()
-    quantizer: Any = quantize(model(), data).get_submodule("qdq.x")
+    quantizer: Any = quantize(model(), data, calibration=MAX).get_submodule("qdq.x")
     largest = max(float(b.abs().max()) for b in data)
     assert float(quantizer.amax) == pytest.approx(largest, rel=1e-6)
     assert float(scale_of(quantizer)) == pytest.approx(largest / 127, rel=1e-6)
@@ -44,6 +47,21 @@ def test_other_algorithms_clip_an_outlier(algorithm: Any) -> None:
     spec = CalibrationSpec(algorithm=algorithm, percentile=99.0)
     amax = ranges_of(quantize(model(), data, calibration=spec)).amax["x"]
     assert 2.0 < amax < 11.9
+
+
+def test_entropy_keeps_the_whole_range_of_a_few_grey_levels() -> None:
+    """As of digits, 17 levels: there is nothing to trade, and the search must not cut them off."""
+    generator = torch.Generator().manual_seed(1)
+    data = [torch.randint(0, 17, (64, 1, 8, 8), generator=generator) / 16 for _ in range(2)]
+    spec = CalibrationSpec(algorithm="entropy")
+    assert ranges_of(quantize(model(), data, calibration=spec)).amax["x"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("algorithm", ["max", "percentile", "entropy", "mse"])
+def test_a_tensor_that_is_always_zero_gets_a_range_that_tensorrt_takes(algorithm: Any) -> None:
+    spec = CalibrationSpec(algorithm=algorithm)
+    zeros = [torch.zeros(8, 1, 8, 8)]
+    assert ranges_of(quantize(model(), zeros, calibration=spec)).amax["x"] == 1.0
 
 
 def test_percentile_of_the_recipe_changes_the_range() -> None:
@@ -65,7 +83,7 @@ def test_ranges_are_measured_on_the_float_network() -> None:
             )
     for batch in batches():
         float_model(batch)
-    amax = ranges_of(quantize(model(), batches())).amax
+    amax = ranges_of(quantize(model(), batches(), calibration=MAX)).amax
     assert seen
     assert any(value == pytest.approx(max(seen), rel=1e-5) for value in amax.values())
 
@@ -155,10 +173,12 @@ def test_no_batch_is_refused() -> None:
         quantize(model(), [])
 
 
-def test_nan_in_the_data_is_refused() -> None:
-    data = [*batches(), torch.full((2, 1, 8, 8), float("nan"))]
+@pytest.mark.parametrize("algorithm", ["max", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_nan_or_infinity_in_the_data_is_refused(algorithm: Any, value: str) -> None:
+    data = [*batches(), torch.full((2, 1, 8, 8), float(value))]
     with pytest.raises(DataError, match="calibration batch 4: an activation is NaN"):
-        quantize(model(), data)
+        quantize(model(), data, calibration=CalibrationSpec(algorithm=algorithm))
 
 
 def test_quantizing_twice_is_refused() -> None:

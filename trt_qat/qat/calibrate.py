@@ -47,17 +47,19 @@ def calibrate(
     weights = [q for q in enabled if q not in set(quantizers.values())]
     for quantizer in weights:  # ranges are the float network's
         quantizer.disable_quant()
+    # ModelOpt's histogram drops NaN without a word, its maximum fails on an assertion.
+    hooks = [q.register_forward_pre_hook(_refuse_non_finite) for q in quantizers.values()]
     count = 0
     try:
         for batch in batches:
             count += 1
             evaluated(model, batch)
-    except (AssertionError, RuntimeError) as error:
-        if not any(word in str(error) for word in ("nan", "inf", "finite")):
-            raise
+    except _NonFiniteError as error:
         message = f"calibration batch {count}: an activation is NaN or infinite; check the inputs"
         raise DataError(message) from error
     finally:
+        for hook in hooks:
+            hook.remove()
         for quantizer in quantizers.values():
             quantizer.enable_quant()
             quantizer.disable_calib()
@@ -69,13 +71,29 @@ def calibrate(
     return {name: _load(name, quantizer, spec) for name, quantizer in quantizers.items()}
 
 
+class _NonFiniteError(Exception):
+    """An activation to be measured is NaN or infinite."""
+
+
+def _refuse_non_finite(quantizer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    if not bool(torch.isfinite(inputs[0]).all()):
+        raise _NonFiniteError
+
+
 def _load(name: str, quantizer: TensorQuantizer, spec: CalibrationSpec) -> float:
     """Compute amax from what the calibrator saw, give it to the quantizer, return it."""
     options: dict[str, Any] = {}
     if hasattr(quantizer, "_amax"):
         delattr(quantizer, "_amax")
-    if spec.algorithm == "mse" and quantizer._calibrator._calib_hist is not None:
-        return set_amax(quantizer, _mse_amax(quantizer._calibrator))
+    histogram = _histogram(quantizer)
+    if histogram is not None:
+        counts, edges = histogram
+        if spec.algorithm == "mse":
+            return set_amax(quantizer, _mse_amax(counts, edges))
+        if spec.algorithm == "entropy" and int((counts > 0).sum()) <= CODE_MAX + 1:
+            # No more magnitudes than codes, as in images of 17 grey levels: the divergence is 0
+            # wherever the range ends, and ModelOpt's search then takes its shortest one.
+            return set_amax(quantizer, float(edges[-1]))
     if spec.algorithm != "max":
         options["method"] = spec.algorithm
         if spec.algorithm == "percentile":
@@ -97,15 +115,24 @@ def _load(name: str, quantizer: TensorQuantizer, spec: CalibrationSpec) -> float
     return set_amax(quantizer, value)
 
 
-def _mse_amax(calibrator: Any) -> float:
-    """Return the end of range with the least squared error over a collected histogram.
+def _histogram(quantizer: TensorQuantizer) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the counts and the edges of the bins that a quantizer has collected, if any.
 
-    ModelOpt 0.47 collects the histogram, but its own search passes the number of bits as the bias
-    of ``fake_tensor_quant`` and always returns its first candidate (``calib/histogram.py``), so the
-    search is done here; the histogram has no public accessor.
+    ModelOpt 0.47 has no public accessor for them.
     """
-    counts = calibrator._calib_hist.double().cpu()
-    edges = calibrator._calib_bin_edges.double().cpu()
+    calibrator: Any = quantizer._calibrator
+    counts = getattr(calibrator, "_calib_hist", None)
+    if counts is None:
+        return None
+    return counts.double().cpu(), calibrator._calib_bin_edges.double().cpu()
+
+
+def _mse_amax(counts: torch.Tensor, edges: torch.Tensor) -> float:
+    """Return the end of range with the least squared error over a histogram.
+
+    The search of ModelOpt 0.47 passes the number of bits as the bias of ``fake_tensor_quant`` and
+    always returns its first candidate (``calib/histogram.py``), so it is done here.
+    """
     centers = (edges[1:] + edges[:-1]) / 2
     best, best_error = float(edges[-1]), math.inf
     for end in edges[CODE_MAX + 1 :: SEARCH_STRIDE].tolist():
