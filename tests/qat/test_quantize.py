@@ -64,6 +64,16 @@ def test_a_tensor_that_is_always_zero_gets_a_range_that_tensorrt_takes(algorithm
     assert ranges_of(quantize(model(), zeros, calibration=spec)).amax["x"] == 1.0
 
 
+def test_mse_takes_a_batch_that_widens_the_range_by_a_whole_number_of_bins() -> None:
+    """ModelOpt then returns one more edge than its counts have bins."""
+    first = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    first[0, 0, 0, 0] = 1.037
+    wider = first.clone()
+    wider[0, 0, 0, 0] = torch.linspace(0, 1.037, 2049)[1] * 2114
+    amax = ranges_of(quantize(model(), [first, wider], calibration=CalibrationSpec())).amax["x"]
+    assert 0.9 < amax <= 1.071
+
+
 def test_percentile_of_the_recipe_changes_the_range() -> None:
     def amax(percentile: float) -> float:
         spec = CalibrationSpec(algorithm="percentile", percentile=percentile)

@@ -118,13 +118,15 @@ def _load(name: str, quantizer: TensorQuantizer, spec: CalibrationSpec) -> float
 def _histogram(quantizer: TensorQuantizer) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return the counts and the edges of the bins that a quantizer has collected, if any.
 
-    ModelOpt 0.47 has no public accessor for them.
+    ModelOpt 0.47 has no public accessor for them. Where a later batch widened the range, its list
+    of edges may be one too long (``torch.arange`` over floats); ``histc`` spread the bins evenly.
     """
     calibrator: Any = quantizer._calibrator
     counts = getattr(calibrator, "_calib_hist", None)
     if counts is None:
         return None
-    return counts.double().cpu(), calibrator._calib_bin_edges.double().cpu()
+    end = float(calibrator._calib_bin_edges[-1])
+    return counts.double().cpu(), torch.linspace(0.0, end, len(counts) + 1, dtype=torch.float64)
 
 
 def _mse_amax(counts: torch.Tensor, edges: torch.Tensor) -> float:
