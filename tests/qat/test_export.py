@@ -243,3 +243,60 @@ def test_linear_on_a_sequence_has_its_codes_transposed_in_the_file(tmp_path: Pat
     assert [a.i for a in dequantize.attribute if a.name == "axis"] == [1]
     with torch.no_grad():
         np.testing.assert_allclose(run(path, x), model(x).numpy(), atol=1e-2)
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat any model as one that protobuf's limit of 2 GB is too small for."""
+    monkeypatch.setattr("trt_qat.qat.export.LARGE_MODEL_BYTES", 0)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.usefixtures("large")
+def test_weights_of_a_large_model_lie_beside_it_and_mean_the_same(
+    written: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
+    model, small = written
+    path = export(model, BATCH, tmp_path / "model.onnx")
+    graph, weights = names(tmp_path)
+    assert (graph, weights[:11], weights[-5:]) == ("model.onnx", "model.onnx.", ".data")
+    assert path.stat().st_size < small.stat().st_size
+    np.testing.assert_array_equal(run(path, BATCH), run(small, BATCH))
+
+
+@pytest.mark.usefixtures("large")
+def test_a_new_large_export_takes_the_old_weights_away(tmp_path: Path) -> None:
+    model = prepared()
+    path = export(model, BATCH, tmp_path / "model.onnx")
+    before = names(tmp_path)
+    weight = next(iter(model.parameters()))
+    with torch.no_grad():
+        weight.neg_()
+    export(model, BATCH, path)
+    assert len(names(tmp_path)) == 2
+    assert names(tmp_path) != before
+    assert run(path, BATCH).shape == (4, 10)
+
+
+@pytest.mark.usefixtures("large")
+def test_an_export_that_fails_leaves_the_old_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = prepared()
+    path = export(model, BATCH, tmp_path / "model.onnx")
+    before, answer = names(tmp_path), run(path, BATCH)
+    with torch.no_grad():
+        next(iter(model.parameters())).neg_()
+
+    def refuse(_: str) -> None:
+        reason = "not today"
+        raise onnx.checker.ValidationError(reason)
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(ExportMismatch, match="refuses .*not today"):
+        export(model, BATCH, path)
+    assert names(tmp_path) == before
+    np.testing.assert_array_equal(run(path, BATCH), answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import warnings
@@ -16,6 +17,7 @@ import torch
 from onnxscript import opset18 as op
 from torch import nn
 
+from trt_qat.artifact import atomic_path
 from trt_qat.errors import ExportMismatch, ModelError, first_line
 from trt_qat.qat import onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
@@ -161,20 +163,58 @@ def _quiet() -> Iterator[None]:
 
 
 def _save(graph: ir.Model, target: Path) -> None:
-    """Write the graph, and its weights beside it where protobuf's limit asks for that."""
-    size = sum(v.const_value.nbytes for v in graph.graph.initializers.values() if v.const_value)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Write the graph, and its weights beside it where protobuf's limit asks for that.
+
+    The name of the weights' file holds their digest, so that the rename of the graph is the one
+    moment at which the new pair takes the place of the old one.
+    """
+    data = _data_name(graph, target)
     try:
-        if size > LARGE_MODEL_BYTES:
-            data = f"{target.name}.data"
-            ir.save(graph, partial, external_data=data)
-        else:
-            ir.save(graph, partial)
-        onnx.checker.check_model(str(partial))
-        partial.replace(target)
+        with atomic_path(target) as partial:
+            if data is None:
+                ir.save(graph, partial)
+            else:
+                with atomic_path(target.with_name(data)) as weights:
+                    ir.save(graph, partial, external_data=weights.name)
+                _refer(partial, data)
+            onnx.checker.check_model(str(partial))
     except onnx.checker.ValidationError as error:
         message = f"export: onnx.checker refuses {target.name}: {first_line(error)}"
         raise ExportMismatch(message) from error
     finally:
-        partial.unlink(missing_ok=True)
+        _remove_data_of_others(target)
+
+
+def _data_name(graph: ir.Model, target: Path) -> str | None:
+    """Return the name of the file for the weights; None where they fit into the graph's."""
+    values = [v.const_value for v in graph.graph.initializers.values() if v.const_value]
+    if sum(value.nbytes for value in values) <= LARGE_MODEL_BYTES:
+        return None
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(value.tobytes())
+    return f"{target.name}.{digest.hexdigest()[:12]}.data"
+
+
+def _refer(path: Path, data: str) -> None:
+    """Let every external weight of an ONNX file be in ``data``, whose bytes are not read."""
+    proto = onnx.load(path, load_external_data=False)
+    for entry in _locations(proto):
+        entry.value = data
+    onnx.save(proto, path)
+
+
+def _locations(proto: onnx.ModelProto) -> list[onnx.StringStringEntryProto]:
+    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
+    return [entry for entry in entries if entry.key == "location"]
+
+
+def _remove_data_of_others(target: Path) -> None:
+    """Remove weights that the graph at ``target`` does not refer to any more."""
+    files = list(target.parent.glob(f"{target.name}.*.data"))
+    if files and target.is_file():
+        proto = onnx.load(target, load_external_data=False)
+        known = {entry.value for entry in _locations(proto)}
+        for path in files:
+            if path.name not in known:
+                path.unlink(missing_ok=True)
