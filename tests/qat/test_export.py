@@ -296,7 +296,7 @@ def test_an_export_that_fails_leaves_the_old_pair(
         raise onnx.checker.ValidationError(reason)
 
     monkeypatch.setattr(onnx.checker, "check_model", refuse)
-    with pytest.raises(ExportMismatch, match="refuses .*not today"):
+    with pytest.raises(ExportMismatch, match="not today"):
         export(model, BATCH, path)
     assert names(tmp_path) == before
     np.testing.assert_array_equal(run(path, BATCH), answer)
