@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from trt_qat import __version__
+from trt_qat import __version__, targets
 from trt_qat.errors import TrtQatError
 
 INTERRUPTED = 130
@@ -128,7 +128,9 @@ def run(
 @app.command()
 def preflight(
     model: Annotated[Path, typer.Argument(help="Any QDQ ONNX.", metavar="MODEL.onnx")],
-    target: Annotated[str | None, typer.Option(help="A device, such as a100 or orin.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help=f"The device: {', '.join(targets.names())}.")
+    ] = None,
     tensorrt: Annotated[str | None, typer.Option(help="A version, such as 10.16.")] = None,
     select: Annotated[
         list[str] | None, typer.Option(help="Apply only this rule, or prefix; repeatable.")
@@ -139,22 +141,71 @@ def preflight(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     sarif: Annotated[Path | None, typer.Option(help="Also write SARIF there.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML there.")] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a mended copy there; the findings are then those that remain in it.",
+            metavar="OUT.onnx",
+        ),
+    ] = None,
+    fp16: Annotated[
+        bool,
+        typer.Option(
+            "--fp16", help="With --fix: cast what is not INT8 to FP16, for strong typing."
+        ),
+    ] = False,
+    fp32: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --fp16: a node, a pattern of names or an operator that stays FP32; "
+            "repeatable.",
+            metavar="NODE",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --fix: an .npz with one array per input to compare outputs and to measure "
+            "FP16 ranges on; absent: random inputs.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what TensorRT will do with a QDQ ONNX. No GPU needed."""
     from trt_qat.artifact import write_json, write_text
-    from trt_qat.errors import CheckFailed
+    from trt_qat.errors import CheckFailed, InputError
     from trt_qat.graph.preflight import preflight as judge
-    from trt_qat.graph.reports import render_text, to_junit, to_sarif
+    from trt_qat.graph.reports import render_changes, render_text, to_junit, to_sarif
 
-    found = judge(model, target, tensorrt=tensorrt, select=select or (), ignore=ignore or ())
+    wanted, left = tuple(select or ()), tuple(ignore or ())
+    if fix is None and (fp16 or fp32 or data):
+        message = "--fp16, --fp32 and --data belong to --fix OUT.onnx"
+        raise InputError(message)
+    if fp32 and not fp16:
+        message = "--fp32 names what --fp16 leaves alone; give --fp16 too"
+        raise InputError(message)
+    mended = None
+    if fix is not None:
+        from trt_qat.feeds import feeds_for
+        from trt_qat.graph.fix import Half
+        from trt_qat.graph.fix import fix as mend
+
+        # Bad input is told before a file is made.
+        judge(model, target, tensorrt=tensorrt, select=wanted, ignore=left)
+        half = Half(keep=tuple(fp32 or ())) if fp16 else None
+        feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
+        mended = mend(model, fix, select=wanted, ignore=left, half=half, feeds=feeds)
+        model = fix
+    found = judge(model, target, tensorrt=tensorrt, select=wanted, ignore=left)
     if sarif is not None:
         write_json(sarif, to_sarif(found))
     if junit is not None:
         write_text(junit, to_junit(found, strict=strict))
     if as_json:
-        _print_json(found.to_dict())
+        _print_json(found.to_dict() | ({"fix": mended.to_dict()} if mended else {}))
     else:
+        if mended is not None:
+            render_changes(mended.out, mended.changes, mended.to_dict(), _stdout())
         render_text(found, _stdout())
     if not found.passed(strict=strict):
         counts = f"{found.count('error')} errors, {found.count('warning')} warnings"

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
-from trt_qat.errors import GraphError, InputError, first_line
-from trt_qat.graph import load, mends
+from trt_qat.artifact import atomic_path
+from trt_qat.errors import GraphError, InputError
+from trt_qat.graph import load, mends, retype, tensors, trial
 from trt_qat.graph.mends import Change
+from trt_qat.graph.precision import Half
 from trt_qat.graph.preflight import chosen_rules
 from trt_qat.graph.qdq import Graph
-from trt_qat.graph.shapes import InputShapes, infer
-from trt_qat.graph.tensors import Array, type_name
+from trt_qat.graph.shapes import InputShapes
+from trt_qat.graph.trial import Feeds
 
-__all__ = ["Change", "FixReport", "fix"]
+__all__ = ["Change", "FixReport", "Half", "fix"]
 
-_FLOATS: Mapping[int, str] = {
-    TensorProto.FLOAT: "f4",
-    TensorProto.FLOAT16: "f2",
-    TensorProto.DOUBLE: "f8",
-}
-_INTEGERS: Mapping[int, str] = {
-    TensorProto.INT64: "i8",
-    TensorProto.INT32: "i4",
-    TensorProto.BOOL: "?",
-}
 _ROUNDS = 100  # each round makes at least one change; no graph in the tests needs ten
 
 
@@ -47,6 +37,8 @@ class FixReport:
         largest_difference: Largest absolute difference of an output on onnxruntime before and
             after, Q/DQ computed in float; None if it could not be run.
         largest_output: Largest absolute output before, to set the difference against.
+        rounding_difference: The same difference when nothing but the inputs is rounded to FP16;
+            only with ``half``. Where INT8 rounding amplifies the least change, so it does here.
         not_compared: Why it could not be run, empty if it was.
     """
 
@@ -55,6 +47,7 @@ class FixReport:
     changes: tuple[Change, ...]
     largest_difference: float | None
     largest_output: float | None
+    rounding_difference: float | None
     not_compared: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,6 +63,8 @@ def fix(
     select: Collection[str] = (),
     ignore: Collection[str] = (),
     shapes: InputShapes | None = None,
+    half: Half | None = None,
+    feeds: Sequence[Feeds] = (),
     seed: int = 0,
 ) -> FixReport:
     """Mend what can be mended on the graph alone, and write the result to a new file.
@@ -81,21 +76,30 @@ def fix(
         select: Rule ids or prefixes whose mends to apply; none: all.
         ignore: Rule ids or prefixes to leave alone.
         shapes: Shape to feed an input for the comparison; default: its own, a batch of 1.
-        seed: Of the random inputs of the comparison.
+        half: Cast the float remainder to FP16 as well (QDQ201); None: leave its type.
+        feeds: Batches, arrays by input name, to compare on and to measure FP16 ranges on; none: one
+            random batch.
+        seed: Of the random inputs.
 
     Raises:
-        GraphError: the model cannot be read, or exceeds 2 GiB with its weights.
-        InputError: ``out`` is the model itself, or an unknown rule.
+        GraphError: the model cannot be read, exceeds 2 GiB with its weights, or has outputs that
+            are not finite in FP16.
+        InputError: ``out`` is the model itself or a file of its weights, an unknown rule, or a
+            pattern of ``half`` that matches nothing.
     """
     wanted = {rule.id for rule in chosen_rules(select, ignore)}
-    if Path(out).exists() and Path(out).samefile(path):
-        msg = f"{out}: the mended model would overwrite the one it is made from; name another file"
-        raise InputError(msg)
-    before = load.embed_weights(load.load_graph(path))
+    loaded = load.load_graph(path)
+    _refuse_own_files(Path(out), Path(path), loaded)
+    before = load.embed_weights(loaded)
     after, changes = mended(before, wanted)
+    fed, reason = _feeds(before, feeds, shapes, seed)
+    if half is not None and "QDQ201" in wanted:
+        after, cast = retype.to_half(after, half, fed, given=bool(feeds))
+        _drop_unused(after)
+        changes += cast
+    gap = _compare(before, after, fed, half is not None) if fed else (None, None, None, reason)
     _write(after, Path(out))
-    difference, largest, reason = _compare(before, after, shapes, seed)
-    return FixReport(str(path), str(out), tuple(changes), difference, largest, reason)
+    return FixReport(str(path), str(out), tuple(changes), *gap)
 
 
 def mended(model: ModelProto, rules: Collection[str]) -> tuple[ModelProto, list[Change]]:
@@ -136,70 +140,78 @@ _RULES: Mapping[mends.Mend, str] = {
 
 
 def _drop_unused(model: ModelProto) -> None:
-    """Drop initialisers that no node reads any more."""
+    """Drop initialisers that no node reads any more, from the inputs too where they are named."""
     used = {name for node in model.graph.node for name in load.reads(node)}
     used |= {value.name for value in model.graph.output}
-    for i in reversed(range(len(model.graph.initializer))):
-        if model.graph.initializer[i].name not in used:
-            del model.graph.initializer[i]
+    dropped = {t.name for t in model.graph.initializer if t.name not in used}
+    for entries in (model.graph.initializer, model.graph.input):
+        for i in reversed(range(len(entries))):
+            if entries[i].name in dropped:
+                del entries[i]
+
+
+def _refuse_own_files(out: Path, model: Path, loaded: ModelProto) -> None:
+    """Refuse to write over the model or over its external weights.
+
+    Raises:
+        InputError: it would.
+    """
+    own = {model}
+    for tensor in tensors.tensors_of(loaded.graph):
+        if tensors.is_external(tensor):
+            own.add(model.parent / (tensors.external_entry(tensor, "location") or ""))
+    if out.exists() and any(out.samefile(file) for file in own):
+        msg = f"{out}: the mended model would overwrite the one it is made from; name another file"
+        raise InputError(msg)
 
 
 def _write(model: ModelProto, out: Path) -> None:
-    data = model.SerializeToString()
+    if not out.parent.is_dir():
+        msg = f"{out}: cannot be written: there is no folder {out.parent}"
+        raise InputError(msg)
     try:
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=out.name, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(out)
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(model.SerializeToString())
     except OSError as error:
         msg = f"{out}: cannot be written: {error.strerror or error}"
         raise InputError(msg) from error
 
 
-def _compare(
-    before: ModelProto, after: ModelProto, shapes: InputShapes | None, seed: int
-) -> tuple[float | None, float | None, str]:
-    """Return the largest output difference, the largest output, or why neither is known."""
+def _feeds(
+    model: ModelProto, given: Sequence[Feeds], shapes: InputShapes | None, seed: int
+) -> tuple[Sequence[Feeds], str]:
+    """Return what to run the model on; nothing, and why, where it does not run."""
     try:
-        feeds = _feeds(Graph(before), shapes, seed)
-        one, two = _run(before, feeds), _run(after, feeds)
+        feeds = given or [trial.random_feeds(Graph(model), shapes, seed)]
+        trial.run(model, feeds[:1])
     except GraphError as error:
-        return None, None, str(error)
-    floats = [(a, b) for a, b in zip(one, two, strict=True) if a.dtype.kind == "f" and a.size]
-    gaps = [float(np.max(np.abs(a.astype(np.float64) - b))) for a, b in floats]
-    sizes = [float(np.max(np.abs(a))) for a, _ in floats]
-    return max(gaps, default=0.0), max(sizes, default=0.0), ""
+        if given:
+            raise
+        return (), str(error)
+    return feeds, ""
 
 
-def _feeds(graph: Graph, shapes: InputShapes | None, seed: int) -> dict[str, Array]:
-    known = infer(graph, shapes)
-    draw = np.random.default_rng(seed)
-    feeds: dict[str, Array] = {}
-    for name in graph.inputs:
-        dims, kind = known.known(name), known.types.get(name, 0)
-        if dims is None:
-            msg = f"input {name!r} has a dynamic dimension; give its shape"
-            raise GraphError(msg)
-        if kind in _FLOATS:
-            feeds[name] = draw.standard_normal(dims).astype(_FLOATS[kind])
-        elif kind in _INTEGERS:
-            feeds[name] = np.ones(dims, _INTEGERS[kind])  # an index that every table has
-        else:
-            msg = f"input {name!r} of type {type_name(kind)} is not fed at random"
-            raise GraphError(msg)
-    return feeds
-
-
-def _run(model: ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # Q and DQ in float: integer kernels may saturate on CPUs without VNNI and hide what changed.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+def _compare(
+    before: ModelProto, after: ModelProto, feeds: Sequence[Feeds], half: bool
+) -> tuple[float | None, float | None, float | None, str]:
+    """Return the largest difference, the largest output, the yardstick, or why none is known."""
+    reference = trial.run(before, feeds)
     try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return [np.asarray(value) for value in session.run(None, dict(feeds))]
-    except Exception as error:  # onnxruntime's classes share no base but Exception
-        msg = f"onnxruntime cannot run it: {first_line(error)}"
+        gap, largest = trial.difference(reference, trial.run(trial.rounding(after), feeds))
+    except GraphError as error:
+        if not half:
+            return None, None, None, str(error)
+        msg = f"in FP16: {error}; keep the nodes that need it in FP32 (--fp32)"
         raise GraphError(msg) from error
+    noise = None
+    if half:
+        rounded = [{k: _rounded(v) for k, v in feed.items()} for feed in feeds]
+        noise = trial.difference(reference, trial.run(before, rounded))[0]
+    return gap, largest, noise, ""
+
+
+def _rounded(value: tensors.Array) -> tensors.Array:
+    if value.dtype != np.float32:
+        return value
+    with np.errstate(over="ignore"):
+        return np.clip(value, -65504, 65504).astype(np.float16).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trt_qat.graph.mends import Change
 from trt_qat.graph.preflight import PreflightReport
 from trt_qat.graph.rule import RULES, Finding
 
@@ -37,6 +39,38 @@ def render_text(
         out.print(_roofline_text(report), soft_wrap=True)
     counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in report.summary.items())
     out.print(Text(counts, style="bold"), soft_wrap=True)
+
+
+def render_changes(
+    out: str, changes: Sequence[Change], differences: Mapping[str, Any], console: Console
+) -> None:
+    """Print what ``--fix`` changed, and what that does to the outputs.
+
+    Args:
+        out: Path that was written.
+        changes: Every edit.
+        differences: ``largest_difference``, ``largest_output``, ``rounding_difference`` and
+            ``not_compared`` of `trt_qat.graph.fix.FixReport`.
+        console: Where to print.
+    """
+    for change in changes:
+        where = f" {change.node}:" if change.node else ""
+        line = Text.assemble((f"{change.rule} mended", "green"), f"{where} {change.what}")
+        console.print(line, soft_wrap=True)
+    console.print(Text(f"{out}: {len(changes)} changes; {_gap(differences)}"), soft_wrap=True)
+
+
+def _gap(differences: Mapping[str, Any]) -> str:
+    if differences["not_compared"]:
+        return f"outputs were not compared: {differences['not_compared']}"
+    text = (
+        f"largest difference of an output on onnxruntime {differences['largest_difference']:.3g}, "
+        f"largest output {differences['largest_output']:.3g}"
+    )
+    noise = differences["rounding_difference"]
+    if noise is not None:
+        text += f"; rounding the inputs to FP16 alone makes {noise:.3g}"
+    return text
 
 
 def _finding_text(finding: Finding) -> Text:

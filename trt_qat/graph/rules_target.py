@@ -59,7 +59,7 @@ def float_remainder(context: Context) -> Iterator[Hit]:
         "",
         f"{len(nodes)} nodes stay FP32 under strong typing and write {moved / 2**20:.3g} MiB"
         f"{' or more' if unknown else ''} an inference.",
-        "Cast the float remainder to FP16 after Q/DQ is placed (ModelOpt's AutoCast).",
+        "Cast it to FP16: --fix OUT.onnx --fp16 (or ModelOpt's AutoCast), after Q/DQ is placed.",
         "warning" if advised and much else None,
     )
 
