@@ -88,11 +88,11 @@ def test_jetson_ends_before_tensorrt_11() -> None:
 def test_a_roofline_says_when_its_peaks_are_not_confirmed() -> None:
     model = int8_chain().model("out_dq_out")
     texts = {}
-    for name in ("a100", "b200"):
+    for name in ("a100", "rtx-5090"):
         out = io.StringIO()
         report = preflight(model, name)
         render_text(report, Console(file=out, width=400))
         texts[name] = out.getvalue()
         assert report.to_dict()["roofline"]["peaks_confirmed"] == TARGETS[name].confirmed
     assert "not confirmed" not in texts["a100"]
-    assert "the peaks of this device are not confirmed" in texts["b200"]
+    assert "the peaks of this device are not confirmed" in texts["rtx-5090"]

@@ -90,10 +90,10 @@ _TABLE = (
     ),
     Target(
         "orin-nx", "Jetson Orin NX 16 GB (25 W)", (8, 7), Peak(30, 60), Peak(15, 30),
-        None, None, 102.4, _JETSON,
-        "Jetson Orin NX Series data sheet: 100 sparse INT8 TOPS = GPU 60 + DLA 40",
+        None, None, 102.0, _JETSON,
+        "Jetson Orin NX Series data sheet DS-10712-001 v1.7, MAXN: 100 sparse INT8 TOPS of which "
+        "DLA 40; 32 tensor cores at 918 MHz; 102 GB/s (MAXN_SUPER, 1173 MHz, is faster)",
         dla_cores=2, dla_int8=Peak(20, 40),
-        confirmed=False,
     ),
     Target(
         "orin-nano", "Jetson Orin Nano 8 GB (MAXN SUPER)", (8, 7), Peak(33, 67), Peak(17, 33),
@@ -103,9 +103,8 @@ _TABLE = (
     Target(
         "thor", "Jetson AGX Thor T5000", (11, 0), Peak(517, 1035), Peak(258, 517),
         Peak(517, 1035), Peak(1035, 2070), 273.0, ((10, 13), (10, 99)),
-        "Jetson Thor Series Modules data sheet: 2070 sparse FP4 TFLOPS; FP8 and INT8 half of it, "
-        "FP16 a quarter",
-        confirmed=False,
+        "Jetson Thor module specification, T5000: 2070 TFLOPS (sparse FP4), 1035 (dense FP4, "
+        "sparse FP8, sparse INT8), 517 (dense FP8, sparse FP16); 273 GB/s",
     ),
     Target(
         "t4", "Tesla T4", (7, 5), Peak(130, None), Peak(65, None), None, None, 320.0, _EVER,
@@ -117,18 +116,15 @@ _TABLE = (
     ),
     Target(
         "a10", "A10", (8, 6), Peak(250, 500), Peak(125, 250), None, None, 600.0, _EVER,
-        "NVIDIA A10 data sheet: INT8 250 | 500*, FP16 125 | 250*",
-        confirmed=False,
+        "NVIDIA A10 data sheet: INT8 250 | 500*, FP16 125 | 250*, 600 GB/s",
     ),
     Target(
         "a30", "A30", (8, 0), Peak(330, 661), Peak(165, 330), None, None, 933.0, _EVER,
-        "NVIDIA A30 data sheet: INT8 330 | 661*, FP16 165 | 330*",
-        confirmed=False,
+        "NVIDIA A30 data sheet: INT8 330 | 661*, FP16 165 | 330*, 933 GB/s",
     ),
     Target(
         "l4", "L4", (8, 9), Peak(242.5, 485), Peak(121, 242), Peak(242.5, 485), None, 300.0,
         _EVER, "NVIDIA L4 data sheet (all with sparsity): INT8 485*, FP8 485*, FP16 242*",
-        confirmed=False,
     ),
     Target(
         "l40s", "L40S", (8, 9), Peak(733, 1466), Peak(362.05, 733), Peak(733, 1466), None,
@@ -165,9 +161,9 @@ _TABLE = (
     ),
     Target(
         "b200", "B200 180 GB SXM", (10, 0), Peak(4500, 9000), Peak(2250, 4500),
-        Peak(4500, 9000), Peak(9000, 18000), 8000.0, ((10, 8), None),
-        "NVIDIA HGX B200 data sheet, eight GPUs: FP4 144* | 72 PFLOPS, FP8 and INT8 72*, FP16 36*",
-        confirmed=False,
+        Peak(4500, 9000), Peak(9000, 18000), 7700.0, ((10, 8), None),
+        "NVIDIA Blackwell data sheet, each GPU of an HGX B200: FP4 18* PFLOPS, FP8 and INT8 9*, "
+        "FP16 4.5*; 180 GB at 7.7 TB/s",
     ),
 )  # fmt: skip
 
@@ -184,6 +180,11 @@ INT64_NATIVE: Version = (9, 0)
 FP8_SINCE: Version = (9, 0)
 INT4_SINCE: Version = (10, 0)
 FP4_SINCE: Version = (10, 8)
+
+
+def names() -> tuple[str, ...]:
+    """Return every name that `target` takes as it stands, those of the DLA variants included."""
+    return tuple(_SPELLINGS)
 
 
 def target(name: str) -> Target:
