@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.graph.violations import CASES
 from tests.runs import command_line, write_engine
 from tests.test_runners import feed, linear_onnx
 from trt_qat import __version__
 from trt_qat.cli import main
 from trt_qat.plan import STAGES
+from trt_qat.targets import names
 
 
 def test_the_version_is_printed() -> None:
@@ -170,6 +172,74 @@ def test_preflight_writes_sarif_and_junit_for_ci(run_folder: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert json.loads(files["--sarif"].read_text())["version"] == "2.1.0"
     assert files["--junit"].read_text().lstrip().startswith("<")
+
+
+def _mendable(folder: Path) -> Path:
+    """A concat of unequal scales, and a float Softmax behind an INT8 chain."""
+    path = folder / "model.onnx"
+    case = next(case for case in CASES if case.rule == "QDQ102")
+    path.write_bytes(case.bad().SerializeToString())
+    return path
+
+
+def test_fix_says_what_changed_and_what_remains(tmp_path: Path) -> None:
+    path, out = _mendable(tmp_path), tmp_path / "mended.onnx"
+    before = path.read_bytes()
+    done = command_line("preflight", path, "--fix", out, "--strict")
+    assert done.returncode == 0, done.stderr
+    assert "QDQ102 mended join: Gave 3 pairs one scale." in done.stdout
+    assert "1 changes; largest difference of an output on onnxruntime 0." in done.stdout
+    assert path.read_bytes() == before
+    assert command_line("preflight", path, "--strict").returncode == 1
+    assert command_line("preflight", out, "--strict").returncode == 0
+
+
+def test_fix_and_fp16_as_json(tmp_path: Path) -> None:
+    path, out = _mendable(tmp_path), tmp_path / "mended.onnx"
+    arguments = ("--fix", out, "--fp16", "--fp32", "last", "--json")
+    document = json.loads(command_line("preflight", path, *arguments).stdout)
+    assert document["model"] == document["fix"]["out"] == str(out)
+    assert [change["rule"] for change in document["fix"]["changes"]][:2] == ["QDQ102", "QDQ201"]
+    assert "last" in [change["node"] for change in document["fix"]["changes"]]
+    assert document["fix"]["largest_difference"] > 0
+    assert document["fix"]["rounding_difference"] >= 0
+
+
+def test_fix_compares_on_given_data(tmp_path: Path) -> None:
+    path = _mendable(tmp_path)
+    np.savez(tmp_path / "data.npz", x=np.zeros((2, 16, 8, 8), np.float32))
+    data = ("--data", tmp_path / "data.npz", "--json")
+    done = command_line("preflight", path, "--fix", tmp_path / "mended.onnx", *data)
+    assert json.loads(done.stdout)["fix"]["largest_output"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fix", "model.onnx"], "would overwrite the one it is made from"),
+        (["--fix", "nowhere/out.onnx"], "there is no folder nowhere"),
+        (["--fix", "out.onnx", "--fp16", "--fp32", "lsat"], "'lsat'; nearest: last"),
+        (["--fix", "out.onnx", "--fp32", "last"], "give --fp16 too"),
+        (["--fix", "out.onnx", "--target", "a1000"], "unknown target 'a1000'"),
+        (["--fix", "out.onnx", "--data", "none.npz"], "none.npz: cannot be read"),
+        (["--fp16"], "belong to --fix OUT.onnx"),
+    ],
+)
+def test_a_fix_that_cannot_be_made_leaves_no_file(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    path = _mendable(tmp_path)
+    before = path.read_bytes()
+    done = command_line("preflight", path.name, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+def test_the_help_of_target_names_every_device() -> None:
+    text = " ".join(command_line("preflight", "--help").stdout.split())
+    assert ", ".join(names()) in text
 
 
 # compare

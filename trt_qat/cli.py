@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from trt_qat import __version__, targets
-from trt_qat.errors import TrtQatError
+from trt_qat.errors import TrtQatError, visible
 
 INTERRUPTED = 130
 
@@ -261,5 +261,5 @@ def main() -> None:
     try:
         app()
     except TrtQatError as error:
-        _say(f"error: {error}")
+        _say("error: " + visible(str(error), keep="\n"))
         sys.exit(error.exit_code)

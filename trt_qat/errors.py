@@ -71,6 +71,16 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+def visible(text: str, *, keep: str = "") -> str:
+    """Return text with control characters escaped, but for those of ``keep``.
+
+    The name of a node may hold anything, a terminal's commands among it.
+    """
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def nearest(name: str, allowed: Iterable[str], count: int = 1) -> list[str]:
     """Return up to ``count`` of ``allowed`` that look most like ``name``, best first."""
     return difflib.get_close_matches(name, sorted(allowed), n=count, cutoff=0.0)

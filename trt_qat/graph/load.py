@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -188,6 +189,7 @@ def topological_order(graph: GraphProto, outer: frozenset[str] = frozenset()) ->
         GraphError: an input that nothing produces, a tensor produced twice, or a cycle.
     """
     given = _given(graph)
+    _check_twins(graph)
     producer: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         for output in filter(None, node.output):
@@ -204,6 +206,18 @@ def topological_order(graph: GraphProto, outer: frozenset[str] = frozenset()) ->
         for body in bodies(node):
             topological_order(body, scope)
     return _sorted(graph, producer, scope)
+
+
+def _check_twins(graph: GraphProto) -> None:
+    """Check that no two inputs and no two stored tensors share a name; one of each may."""
+    stored = [tensor.name for tensor in graph.initializer]
+    stored += [sparse.values.name for sparse in graph.sparse_initializer]
+    given = [value.name for value in graph.input]
+    for names, what in ((given, "an input"), (stored, "stored")):
+        twin = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twin is not None:
+            msg = f"tensor {twin!r} is {what} twice: which one counts is not defined"
+            raise GraphError(msg)
 
 
 def _sorted(graph: GraphProto, producer: dict[str, int], scope: frozenset[str]) -> list[int]:

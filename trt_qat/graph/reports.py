@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trt_qat.errors import visible
 from trt_qat.graph.mends import Change
 from trt_qat.graph.preflight import PreflightReport
 from trt_qat.graph.rule import RULES, Finding
@@ -55,9 +56,10 @@ def render_changes(
     """
     for change in changes:
         where = f" {change.node}:" if change.node else ""
-        line = Text.assemble((f"{change.rule} mended", "green"), f"{where} {change.what}")
-        console.print(line, soft_wrap=True)
-    console.print(Text(f"{out}: {len(changes)} changes; {_gap(differences)}"), soft_wrap=True)
+        line = (f"{change.rule} mended", "green"), visible(f"{where} {change.what}")
+        console.print(Text.assemble(*line), soft_wrap=True)
+    text = f"{out}: {len(changes)} changes; {_gap(differences)}"
+    console.print(Text(visible(text)), soft_wrap=True)
 
 
 def _gap(differences: Mapping[str, Any]) -> str:
@@ -77,8 +79,8 @@ def _finding_text(finding: Finding) -> Text:
     where = f" {finding.node}:" if finding.node else ""
     return Text.assemble(
         (f"{finding.rule} {finding.severity}", _STYLE[finding.severity]),
-        f"{where} {finding.message} ",
-        (finding.mend, "dim"),
+        visible(f"{where} {finding.message} "),
+        (visible(finding.mend), "dim"),
     )
 
 
@@ -90,13 +92,13 @@ def _layer_table(report: PreflightReport) -> Table:
         code = {True: "int8", False: "float"}
         sparse = layer.sparse + (", likely" if layer.sparse_likely else "")
         table.add_row(
-            Text(layer.name),
+            Text(visible(layer.name)),
             layer.op,
             layer.precision,
             code[layer.input_int8],
             code[layer.output_int8],
             sparse,
-            Text("; ".join(layer.why)),
+            Text(visible("; ".join(layer.why))),
         )
     return table
 
