@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from benchmarks import tables
 from trt_qat.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
@@ -56,3 +57,10 @@ def test_every_target_and_file_shown_exists() -> None:
         r"engines/\S+\.toml", text
     ):
         assert (root / path).exists(), path
+
+
+def test_every_table_is_the_one_that_the_results_make() -> None:
+    """After a new measurement: python benchmarks/tables.py."""
+    text = README.read_text()
+    assert set(tables.TABLES) == {match["name"] for match in tables.BLOCK.finditer(text)}
+    assert tables.filled(text) == text
