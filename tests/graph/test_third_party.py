@@ -9,7 +9,7 @@ import onnxruntime.quantization as ortq
 import pytest
 
 from tests.graph import third_party
-from trt_qat.graph.fix import fix
+from trt_qat.graph.fix import Half, fix
 from trt_qat.graph.preflight import PreflightReport, preflight
 
 _SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True}
@@ -48,9 +48,33 @@ def _rules(report: PreflightReport, severity: str) -> set[str]:
             {"quant_format": ortq.QuantFormat.QOperator, "extra_options": _SYMMETRIC},
             {"QDQ007", "QDQ013"},
         ),
+        ({"opset": 21, "per_channel": True, "extra_options": _FOR_TENSORRT}, set()),
+        (
+            {"reduce_range": True, "per_channel": True, "extra_options": _FOR_TENSORRT},
+            set(),
+        ),
+        (
+            {
+                "activation_type": ortq.QuantType.QUInt8,
+                "weight_type": ortq.QuantType.QUInt8,
+                "per_channel": True,
+            },
+            {"QDQ002", "QDQ010"},
+        ),
+        ({"quant_format": ortq.QuantFormat.QOperator, "per_channel": True}, {"QDQ001", "QDQ007"}),
+        (
+            {"per_channel": True, "extra_options": {**_FOR_TENSORRT, "UseQDQContribOps": True}},
+            set(),
+        ),
+        (
+            {"per_channel": True, "extra_options": {**_FOR_TENSORRT, "AddQDQPairToWeight": False}},
+            set(),
+        ),
     ],
     ids=["default", "per-channel", "symmetric", "for-tensorrt", "dedicated-pairs",
-         "keep-activations", "uint8", "int16", "fp8", "qoperator"],
+         "keep-activations", "uint8", "int16", "fp8", "qoperator",
+         "opset-21", "reduced-range", "uint8-per-channel", "qoperator-per-channel", "contrib",
+         "codes-stored"],
 )  # fmt: skip
 def test_quantize_static(tmp_path: Path, options: dict[str, Any], errors: set[str]) -> None:
     report = preflight(third_party.quantize_static(tmp_path, **options))
@@ -75,6 +99,49 @@ def test_quantize_static_for_tensorrt_is_int8_but_for_the_split_add(tmp_path: Pa
     after = preflight(mended, "a100")
     assert "QDQ103" not in _rules(after, "warning")
     assert after.summary["int8_in_int8_out"] == after.summary["layers"]
+
+
+@pytest.mark.parametrize("contrib", [False, True])
+def test_quantize_static_for_tensorrt_in_fp16(tmp_path: Path, contrib: bool) -> None:
+    """Its float remainder is cast too, wherever its Q and DQ come from."""
+    options = {**_FOR_TENSORRT, "UseQDQContribOps": contrib}
+    path = third_party.quantize_static(tmp_path, per_channel=True, extra_options=options)
+    report = fix(path, tmp_path / "half.onnx", half=Half(keep=("fc",)))
+    assert report.largest_difference is not None
+    assert report.largest_output is not None
+    assert report.largest_difference < 0.1 * report.largest_output
+    after = preflight(tmp_path / "half.onnx", "a100", tensorrt="11.4")
+    assert _rules(after, "error") == set()
+    assert {layer.precision for layer in after.layers} == {"int8"}
+
+
+def test_modelopt_onnx_is_clean(tmp_path: Path) -> None:
+    for name in ("onnx_graphsurgeon", "onnxslim", "lief", "cppimport"):
+        pytest.importorskip(name)
+    path = third_party.modelopt_onnx(tmp_path)
+    report = preflight(path, "a100", tensorrt="11.4")
+    assert _rules(report, "error") | _rules(report, "warning") == set()
+    convolutions = [layer for layer in report.layers if layer.op == "Conv"]
+    assert all(layer.input_int8 and layer.output_int8 for layer in convolutions)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchao_pt2e(tmp_path: Path) -> None:
+    """The x86 quantizer's uint8 activations are refused, and every layer is seen to be INT8."""
+    torch = pytest.importorskip("torch")
+    pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+    x86 = pytest.importorskip("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+    layers = [torch.nn.Conv2d(16, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3)]
+    inputs = (torch.randn(1, 16, 8, 8),)
+    config = x86.get_default_x86_inductor_quantization_config()
+    traced = torch.export.export(torch.nn.Sequential(*layers).eval(), inputs).module()
+    prepared = pt2e.prepare_pt2e(traced, x86.X86InductorQuantizer().set_global(config))
+    prepared(*inputs)
+    made = torch.export.export(pt2e.convert_pt2e(prepared), inputs)
+    torch.onnx.export(made, inputs, tmp_path / "pt2e.onnx", dynamo=True, opset_version=18)
+    report = preflight(tmp_path / "pt2e.onnx")
+    assert _rules(report, "error") == {"QDQ002"}
+    assert {layer.precision for layer in report.layers} == {"int8"}
 
 
 def test_a_default_quantized_bias_is_folded(tmp_path: Path) -> None:

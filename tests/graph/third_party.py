@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime.quantization as ortq
 from onnx import ModelProto, TensorProto, helper
 
@@ -28,9 +31,9 @@ class Feeds(ortq.CalibrationDataReader):  # type: ignore[misc]
         return next(self.left, None)
 
 
-def float_residual() -> ModelProto:
+def float_residual(opset: int = 17) -> ModelProto:
     """A stem, a residual block with a downsample, pooling and a classifier, all float."""
-    b = Builder()
+    b = Builder(opset)
     x = b.conv(b.input("x", SHAPE), (16, 32), "stem", quantized=False, relu=True)
     y = b.conv(x, (32, 32), "one", quantized=False, relu=True)
     y = b.conv(y, (32, 32), "two", quantized=False)
@@ -43,10 +46,10 @@ def float_residual() -> ModelProto:
     return b.model(y)
 
 
-def quantize_static(folder: Path, **options: Any) -> Path:
+def quantize_static(folder: Path, opset: int = 17, **options: Any) -> Path:
     """The float network as onnxruntime's ``quantize_static`` writes it."""
     source, out = folder / "float.onnx", folder / "quantized.onnx"
-    source.write_bytes(float_residual().SerializeToString())
+    source.write_bytes(float_residual(opset).SerializeToString())
     settings: dict[str, Any] = {
         "activation_type": ortq.QuantType.QInt8,
         "weight_type": ortq.QuantType.QInt8,
@@ -54,6 +57,28 @@ def quantize_static(folder: Path, **options: Any) -> Path:
         **options,
     }
     ortq.quantize_static(source, out, Feeds(), **settings)
+    return out
+
+
+def modelopt_onnx(folder: Path) -> Path:
+    """The float network as ``modelopt.onnx.quantization`` writes it: INT8, the rest FP16.
+
+    It needs onnx-graphsurgeon, onnxslim, lief and cppimport of ModelOpt's ``[onnx]`` extra.
+    """
+    source, data = folder / "float.onnx", folder / "data.npy"
+    out = folder / "quantized.onnx"
+    model = onnx.shape_inference.infer_shapes(float_residual())
+    source.write_bytes(model.SerializeToString())
+    np.save(data, np.random.default_rng(0).standard_normal((4, *SHAPE[1:])).astype(np.float32))
+    code = (
+        "import numpy, sys; from modelopt.onnx.quantization import quantize; "
+        "quantize(sys.argv[1], quantize_mode='int8', calibration_method='max', "
+        "calibration_data={'x': numpy.load(sys.argv[2])}, output_path=sys.argv[3], "
+        "calibration_eps=['cpu'])"
+    )
+    # In a process of its own: it rewrites onnxruntime's quantizer for the process.
+    command = [sys.executable, "-c", code, str(source), str(data), str(out)]
+    subprocess.run(command, check=True, capture_output=True)
     return out
 
 

@@ -195,6 +195,7 @@ def _compare(
     before: ModelProto, after: ModelProto, feeds: Sequence[Feeds], half: bool
 ) -> tuple[float | None, float | None, float | None, str]:
     """Return the largest difference, the largest output, the yardstick, or why none is known."""
+    before = trial.rounding(before)  # it may hold FP16 already
     reference = trial.run(before, feeds)
     try:
         gap, largest = trial.difference(reference, trial.run(trial.rounding(after), feeds))
