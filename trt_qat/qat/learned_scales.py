@@ -25,20 +25,30 @@ class _LearnedScale(torch.autograd.Function):
         ctx: Any, inputs: torch.Tensor, scale: torch.Tensor, low: int, gradient_scale: float
     ) -> torch.Tensor:
         quotient = inputs / scale
-        codes = torch.round(quotient).clamp_(low, CODE_MAX)
-        ctx.save_for_backward(quotient, codes)
+        rounded = torch.round(quotient)
+        ctx.save_for_backward(quotient, rounded)
         ctx.low, ctx.gradient_scale, ctx.shape = low, gradient_scale, scale.shape
-        return codes * scale
+        return rounded.clamp(low, CODE_MAX).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        quotient, codes = ctx.saved_tensors
-        inside = (quotient >= ctx.low) & (quotient <= CODE_MAX)
+        quotient, rounded = ctx.saved_tensors
         # Outside the range d(output)/d(scale) is the clamped code, inside it is the rounding error.
-        per_value = gradient * torch.where(inside, codes - quotient, codes)
+        slope = rounded.clamp(ctx.low, CODE_MAX).sub_(pass_inside(quotient, rounded, ctx.low))
+        per_value = slope.mul_(gradient)
         axes = [i for i in range(per_value.dim()) if i >= len(ctx.shape) or ctx.shape[i] == 1]
         of_scale = per_value.sum(dim=axes, keepdim=len(ctx.shape) > 0) if axes else per_value
-        return gradient * inside, of_scale.reshape(ctx.shape) * ctx.gradient_scale, None, None
+        of_inputs = pass_inside(gradient, rounded, ctx.low)
+        return of_inputs, of_scale.reshape(ctx.shape) * ctx.gradient_scale, None, None
+
+
+def pass_inside(values: torch.Tensor, rounded: torch.Tensor, low: int) -> torch.Tensor:
+    """Return ``values`` where the code ``rounded`` is in ``low..127``, and 0 elsewhere.
+
+    torch's hardtanh has this as its gradient, in one pass and without a mask.
+    """
+    inside = torch.ops.aten.hardtanh_backward(values, rounded, low - 0.5, CODE_MAX + 0.5)
+    return cast("torch.Tensor", inside)
 
 
 def learn_scales(model: nn.Module) -> None:

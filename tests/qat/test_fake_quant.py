@@ -1,0 +1,105 @@
+"""Fake quantization: training computes what QuantizeLinear does, and its gradient is defined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from trt_qat.qat.fake_quant import fake_quantize, make_quantizer, scale_of
+
+AXES = pytest.mark.parametrize("axis", [None, 0, 1], ids=["tensor", "axis 0", "axis 1"])
+
+
+def values() -> torch.Tensor:
+    """Normal values, outliers beyond the range, and exact ties between two codes."""
+    x = torch.randn(8, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    x[0, 0] *= 10
+    x[1, 1] = (torch.arange(25.0).reshape(5, 5) - 12.5) * 2.0**-6
+    return x
+
+
+def quantizer(axis: int | None, *, learned: bool = False) -> Any:
+    """Return a quantizer that clips; tied to powers of two, so that ties are exact."""
+    made: Any = make_quantizer(axis)
+    channels = 1 if axis is None else values().shape[axis]
+    scale = 2.0 ** -(5 + torch.arange(channels) % 2)
+    shape = [channels if i == axis else 1 for i in range(4)]
+    made.amax = 127 * (scale.reshape(shape) if axis is not None else scale.reshape(()))
+    if learned:
+        made.learned_scale = torch.nn.Parameter(scale_of(made).clone())
+    return made
+
+
+def quantize_linear(x: torch.Tensor, scale: torch.Tensor, axis: int | None) -> torch.Tensor:
+    """Return what onnxruntime's QuantizeLinear and DequantizeLinear make of ``x``."""
+    zero = np.zeros(scale.shape, np.int8)
+    options: dict[str, Any] = {} if axis is None else {"axis": axis}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], **options),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], **options),
+    ]
+    stored = [numpy_helper.from_array(scale.numpy(), "s"), numpy_helper.from_array(zero, "z")]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(x.shape)) for n in "xy"]
+    graph = helper.make_graph(nodes, "pair", ends[:1], ends[1:], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+@AXES
+@pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
+def test_a_training_step_computes_what_quantize_linear_does(
+    axis: int | None, learned: bool
+) -> None:
+    made = quantizer(axis, learned=learned)
+    x = values().requires_grad_()
+    trained = fake_quantize(x, made).detach()
+    expected = quantize_linear(values(), scale_of(made), axis)
+    if axis is not None:  # a weight's: its codes end at -127
+        shape = [-1 if i == axis else 1 for i in range(4)]
+        expected = expected.maximum(-127 * scale_of(made).reshape(shape))
+    assert torch.equal(trained, expected)
+    with torch.no_grad():
+        assert torch.equal(fake_quantize(x, made), expected), "evaluation differs from training"
+
+
+@AXES
+def test_gradients_pass_where_no_code_was_clamped(axis: int | None) -> None:
+    made = quantizer(axis)
+    x = values().requires_grad_()
+    fake_quantize(x, made).backward(torch.full_like(x, 2.0))  # type: ignore[no-untyped-call]
+    shape = [-1 if i == axis else 1 for i in range(4)]
+    codes = torch.round(values() / scale_of(made).reshape(shape if axis is not None else ()))
+    inside = (codes >= (-128 if axis is None else -127)) & (codes <= 127)
+    assert x.grad is not None
+    assert torch.equal(x.grad, 2.0 * inside)
+    assert not inside.all(), "nothing was clamped, so this test proves nothing"
+
+
+@AXES
+def test_a_learned_scale_has_the_gradient_of_lsq(axis: int | None) -> None:
+    """Rounding error inside the range, the clamped code outside (1902.08153, equation 3)."""
+    made = quantizer(axis, learned=True)
+    x = values().requires_grad_()
+    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    fake_quantize(x, made).backward(upstream)  # type: ignore[no-untyped-call]
+    shape = [-1 if i == axis else 1 for i in range(4)]
+    quotient = values() / scale_of(made).reshape(shape if axis is not None else ())
+    low = -128 if axis is None else -127
+    codes = torch.round(quotient).clamp(low, 127)
+    clamped = torch.round(quotient) != codes
+    slope = torch.where(clamped, codes, codes - quotient) * upstream
+    count = x[0].numel() if axis is None else x.numel() / x.shape[axis]
+    others = [i for i in range(4) if i != axis]
+    expected = slope.sum(dim=others) / (count * 127) ** 0.5
+    assert clamped.any()
+    torch.testing.assert_close(made.learned_scale.grad, expected)
+    assert x.grad is not None
+    assert torch.equal(x.grad, upstream * ~clamped)
