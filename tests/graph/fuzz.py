@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections import Counter
@@ -13,8 +14,10 @@ from tests.graph.violations import CASES
 from trt_qat.errors import InputError
 from trt_qat.graph.fix import mended
 from trt_qat.graph.load import load_graph
+from trt_qat.graph.precision import Half
 from trt_qat.graph.preflight import preflight
 from trt_qat.graph.reports import to_junit, to_sarif
+from trt_qat.graph.retype import to_half
 from trt_qat.graph.rule import RULES
 from trt_qat.graph.text import dump
 
@@ -31,9 +34,11 @@ def judge(file: Path, draw: Random) -> str:
         to_junit(report)
         model = load_graph(file)
         dump(model)
-        mended(model, set(RULES))
+        after, _ = mended(model, set(RULES))
     except InputError as error:
         return type(error).__name__
+    with contextlib.suppress(InputError):  # more than preflight, it asks for valid ONNX
+        to_half(after, Half(), (), given=False)
     return "report"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.graph.violations import CASES, Case
+from trt_qat.graph.fix import MENDED
 from trt_qat.graph.preflight import preflight
 from trt_qat.graph.rule import RULES
 
@@ -17,9 +19,32 @@ _ALSO = {"QDQ308": {"QDQ307"}}
 
 
 def test_every_rule_has_a_violating_model_and_a_page() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
     assert {case.rule for case in CASES} == set(RULES)
-    assert [id_ for id_ in RULES if f"## {id_}" not in page] == []
+    assert [id_ for id_, _, _ in _headings()] == sorted(RULES)
+
+
+def _headings() -> list[tuple[str, str, str]]:
+    """Id, title and the remarks in brackets of each section of docs/rules.md."""
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    return re.findall(r"^## (QDQ\d+): (.+) \((.+)\)$", page, re.MULTILINE)
+
+
+def test_the_page_names_no_rule_that_is_not_there() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    assert set(re.findall(r"QDQ\d{3}", page)) == set(RULES)
+
+
+@pytest.mark.parametrize(("id_", "title", "remarks"), _headings())
+def test_the_page_says_what_the_code_says(id_: str, title: str, remarks: str) -> None:
+    assert title == RULES[id_].title
+    assert remarks.split(";")[0].split(",")[0] == RULES[id_].severity
+    assert ("--fix" in remarks) == (id_ in MENDED)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_the_twin_is_another_model_or_under_other_conditions(case: Case) -> None:
+    conditions = (case.good_target, case.good_tensorrt)
+    assert case.bad() != case.good() or any(conditions)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)

@@ -138,6 +138,9 @@ _RULES: Mapping[mends.Mend, str] = {
     mends.remove_dangling: "QDQ107",
 }
 
+MENDED = frozenset({*_RULES.values(), "QDQ201"})
+"""Rules whose findings `fix` can mend, QDQ201 with ``half``."""
+
 
 def _drop_unused(model: ModelProto) -> None:
     """Drop initialisers that no node reads any more, from the inputs too where they are named."""
