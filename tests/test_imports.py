@@ -25,7 +25,7 @@ ONLY_IN = {
     "pycuda": ("engine/",),
     "pynvml": ("engine/", "bench.py"),
     "polygraphy": ("engine/", "comparison.py"),
-    "onnxruntime": ("runners.py", "graph/fix.py"),
+    "onnxruntime": ("runners.py", "graph/trial.py"),
     "onnx": ("graph/", "qat/"),
     "sklearn": ("data/builtin.py",),
     "PIL": ("data/sources.py",),
