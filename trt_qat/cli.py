@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from trt_qat import __version__, targets
 from trt_qat.errors import TrtQatError, visible
+from trt_qat.gate_cli import check
+
+if TYPE_CHECKING:
+    from trt_qat.graph.fix import FixReport
 
 INTERRUPTED = 130
 
@@ -185,18 +190,10 @@ def preflight(
         message = "--fp32 names what --fp16 leaves alone; give --fp16 too"
         raise InputError(message)
     mended = None
-    if fix is not None:
-        from trt_qat.feeds import feeds_for
-        from trt_qat.graph.fix import Half
-        from trt_qat.graph.fix import fix as mend
-
-        # Bad input is told before a file is made.
-        judge(model, target, tensorrt=tensorrt, select=wanted, ignore=left)
-        half = Half(keep=tuple(fp32 or ())) if fp16 else None
-        feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
-        mended = mend(model, fix, select=wanted, ignore=left, half=half, feeds=feeds)
-        model = fix
     found = judge(model, target, tensorrt=tensorrt, select=wanted, ignore=left)
+    if fix is not None:
+        mended = _mend(model, fix, (wanted, left), fp32 or () if fp16 else None, data)
+        found = judge(fix, target, tensorrt=tensorrt, select=wanted, ignore=left)
     if sarif is not None:
         write_json(sarif, to_sarif(found))
     if junit is not None:
@@ -209,8 +206,24 @@ def preflight(
         render_text(found, _stdout())
     if not found.passed(strict=strict):
         counts = f"{found.count('error')} errors, {found.count('warning')} warnings"
-        message = f"{model}: {counts}"
+        message = f"{fix or model}: {counts}"
         raise CheckFailed(message)
+
+
+def _mend(
+    model: Path,
+    out: Path,
+    rules: tuple[Sequence[str], Sequence[str]],
+    fp32: Sequence[str] | None,
+    data: Path | None,
+) -> FixReport:
+    """Write the mended copy; ``rules`` are selected and ignored, ``fp32`` None leaves types."""
+    from trt_qat.feeds import feeds_for
+    from trt_qat.graph.fix import Half, fix
+
+    half = None if fp32 is None else Half(keep=tuple(fp32))
+    feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
+    return fix(model, out, select=rules[0], ignore=rules[1], half=half, feeds=feeds)
 
 
 @app.command()
@@ -241,6 +254,9 @@ def compare(
     if not found.passed:
         message = f"{cand} differs from {ref} by more than is allowed"
         raise CheckFailed(message)
+
+
+app.command()(check)
 
 
 @app.command()

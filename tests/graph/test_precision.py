@@ -152,6 +152,16 @@ def test_what_overflows_on_the_given_feeds_stays_fp32() -> None:
     assert _types(fits)["big_out"] == TensorProto.FLOAT16
 
 
+def test_an_input_that_overflows_is_read_in_fp32() -> None:
+    b = int8_chain(19)
+    raw = b.node("Mul", b.input("raw", [1, 4]), b.store("factor", 1e-3), name="scaled")
+    model = b.model("out_dq_out", b.node("Sigmoid", raw, name="sig"))
+    feeds = [{"x": np.zeros(_SHAPE, np.float32), "raw": np.full((1, 4), 1e5, np.float32)}]
+    _, changes, gap = _half(model, feeds=feeds)
+    assert [change.node for change in changes] == ["", "scaled"]
+    assert gap < _TWO_CODES
+
+
 @pytest.mark.parametrize("value", [1e-12, 7e4, 1e-6])
 def test_a_constant_that_does_not_fit_keeps_its_node(value: float) -> None:
     b = int8_chain(19)

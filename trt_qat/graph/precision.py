@@ -1,9 +1,10 @@
 """Which nodes of a QDQ graph can compute in FP16, and which must stay FP32.
 
 Under strong typing (TensorRT 10.12 and newer, always in 11) a layer has the type that the graph
-says, so the float remainder of a quantized FP32 export runs in FP32. Neither converter at hand does
-this well on a QDQ graph: ModelOpt's AutoCast is no dependency of the base install, and
-onnxconverter-common knows no Q/DQ and leaves FP32 islands that strong typing refuses.
+says, so the float remainder of a quantized FP32 export runs in FP32. Of the converters at hand
+onnxconverter-common 1.16 made invalid graphs of our exports (FP16 scales in opset 17); ModelOpt
+0.47's AutoCast made valid ones as exact as these, and needs onnx-graphsurgeon, onnxslim and torch,
+which a device that only preflights and builds does not have.
 
 What stays FP32 is decided node by node, and every reason is reported: the operator has no FP16
 form, it works on shapes or coordinates, a constant does not fit, or a tensor it reads or writes

@@ -55,6 +55,8 @@ def to_half(
     measured = floats if feeds else []
     floor = dict.fromkeys(known.tensors, masks.MASKED_BELOW)
     ranges = trial.magnitudes(copy, measured, feeds, shapes=shapes, floor=floor)
+    if given:
+        ranges |= {name: _largest(feeds, name) for name in graph.inputs}
     headroom = precision.HEADROOM_GIVEN if given else precision.HEADROOM_RANDOM
     made = precision.plan(graph, shapes, spec, ranges, precision.LARGEST / headroom)
     changes = _changes(graph, shapes, made, measured=bool(feeds))
@@ -62,6 +64,11 @@ def to_half(
         return copy, changes
     _Retyper(graph, shapes, made, spec.half_io).rewrite()
     return normal.checked(copy, "the FP16 graph"), changes
+
+
+def _largest(feeds: Sequence[trial.Feeds], name: str) -> float:
+    values = (feed[name] for feed in feeds if feed[name].dtype.kind == "f")
+    return max((float(np.max(np.abs(v), initial=0.0)) for v in values), default=0.0)
 
 
 def _changes(graph: Graph, shapes: Shapes, made: Plan, *, measured: bool) -> list[Change]:
