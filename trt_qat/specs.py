@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Patterns = tuple[str, ...]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+TacticSourceName = Literal[
+    "cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions"
+]
 
 
 class Spec(BaseModel):
@@ -144,16 +147,105 @@ class ExportSpec(Spec):
     dynamic_batch: bool = True
 
 
+class ShapeRange(Spec):
+    """Shapes of one dynamic input: what it may be, and what the engine is tuned for."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...] = Field(description="kernels are timed at it")
+    max: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ShapeRange:
+        ranks = {len(self.min), len(self.opt), len(self.max)}
+        sizes = zip(self.min, self.opt, self.max, strict=False)
+        if len(ranks) != 1 or any(not 0 < low <= mid <= high for low, mid, high in sizes):
+            message = "allowed is one rank, and 0 < min <= opt <= max in every dimension"
+            raise ValueError(message)
+        return self
+
+
+class BuildSpec(Spec):
+    """How TensorRT makes the engine. None, and what is not said otherwise, is TensorRT's default.
+
+    Ours differ in three: the float remainder is FP16, 2:4 kernels may be chosen, and the inspector
+    gets its details.
+    """
+
+    remainder: Literal["fp16", "fp32"] = Field(
+        default="fp16", description="what is not INT8 computes in it; TensorRT's default is fp32"
+    )
+    keep_fp32: Patterns = Field(
+        default=(), description="node names, patterns of them, or operators that stay FP32"
+    )
+    typing: Literal["auto", "strong", "weak"] = Field(
+        default="auto", description="auto: strong from TensorRT 10 on; 11 has no weak typing"
+    )
+    sparse_weights: bool = Field(
+        default=True, description="let 2:4 kernels compete; TensorRT's default is false"
+    )
+    batch: tuple[int, int, int] = Field(
+        default=(1, 8, 32), description="min, opt and max of a dynamic first dimension"
+    )
+    profiles: tuple[dict[str, ShapeRange], ...] = Field(
+        default=(), description="optimization profiles by input, in the place of batch"
+    )
+    workspace_mib: int | None = Field(default=None, ge=1, description="absent: all device memory")
+    optimization_level: int | None = Field(default=None, ge=0, le=5, description="absent: 3")
+    avg_timing_iterations: int | None = Field(default=None, ge=1)
+    max_tactics: int | None = Field(default=None, ge=1, description="timed for each layer")
+    tactic_sources: tuple[TacticSourceName, ...] | None = None
+    max_aux_streams: int | None = Field(default=None, ge=0)
+    tiling: Literal["none", "fast", "moderate", "full"] | None = None
+    timing_cache: str = Field(
+        default="auto", description="auto: one a GPU and version, none, or a file"
+    )
+    timing_cache_only: bool = Field(
+        default=False, description="a kernel that is not in the cache is an error"
+    )
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    version_compatible: bool = False
+    exclude_lean_runtime: bool = False
+    refit: Literal["none", "all", "identical", "individual"] = "none"
+    strip_weights: bool = Field(default=False, description="a plan without weights, to be refitted")
+    weight_streaming: bool = False
+    tf32: bool = True
+    strict_nans: bool = False
+    dla_core: int | None = Field(default=None, ge=0, description="absent: the GPU")
+    gpu_fallback: bool = Field(default=True, description="of layers that the DLA lacks")
+    verbosity: Literal["detailed", "layer_names_only", "none"] = Field(
+        default="detailed", description="of the inspector; TensorRT's default is layer_names_only"
+    )
+
+    @field_validator("batch")
+    @classmethod
+    def _ordered_batch(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if not 0 < value[0] <= value[1] <= value[2]:
+            message = "allowed is 0 < min <= opt <= max"
+            raise ValueError(message)
+        return value
+
+
 class Tolerances(Spec):
     """When a run is good enough."""
 
     argmax_agreement: Fraction = Field(default=0.999, description="torch fake-quant against ONNX")
     accuracy_gap: Fraction = Field(default=0.001, description="the same two, in accuracy")
     accuracy_loss: Fraction = Field(default=0.01, description="QAT below FP32 at most")
+    regression: Fraction = Field(
+        default=0.001, description="below the baseline's metric, before trt-qat check minds"
+    )
+    significance: Fraction = Field(
+        default=0.05, description="two-sided p-value below which a difference is not chance"
+    )
+    size_growth: float = Field(default=0.05, ge=0.0, description="of a file, over the baseline's")
+    latency_growth: float = Field(default=0.05, ge=0.0, description="of p50, over the baseline's")
+    chosen_loss: Fraction = Field(
+        default=0.5, description="of sparse kernels chosen: the choice differs between builds"
+    )
 
 
 class EngineSpec(Spec):
-    """One deployable engine: everything between a float model and its QDQ ONNX."""
+    """One deployable engine: everything between a float model and its plan."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: ModelSpec
@@ -164,5 +256,6 @@ class EngineSpec(Spec):
     train: TrainSpec = TrainSpec()
     finetune: FinetuneSpec = FinetuneSpec()
     export: ExportSpec = ExportSpec()
+    build: BuildSpec = BuildSpec()
     tolerances: Tolerances = Tolerances()
     target: str | None = Field(default=None, description="GPU that preflight judges for")
