@@ -20,16 +20,18 @@ ONLY_IN = {
     "modelopt": ("qat/",),
     "accelerate": ("qat/",),
     "onnxscript": ("qat/",),
+    "torchmetrics": ("qat/",),
     "transformers": (),
     "tensorrt": ("engine/",),
     "pycuda": ("engine/",),
-    "pynvml": ("engine/", "bench.py"),
+    "pynvml": ("engine/", "benching/"),
     "polygraphy": ("engine/", "comparison.py"),
     "onnxruntime": ("runners.py", "graph/trial.py"),
     "onnx": ("graph/", "qat/"),
     "sklearn": ("data/builtin.py",),
     "PIL": ("data/sources.py",),
-    "typer": ("cli.py",),
+    "matplotlib": ("benching/plots.py",),
+    "typer": ("cli.py", "bench_cli.py", "gate_cli.py"),
 }
 """Library -> the parts of trt_qat that may import it, at the top or inside a function."""
 

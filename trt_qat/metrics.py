@@ -74,6 +74,17 @@ def accuracy(logits: Array, labels: NDArray[np.int64]) -> float:
     return correct(logits, labels) / len(labels)
 
 
+def top_k_correct(logits: Array, labels: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """``(N,) bool``: is the label among the ``k`` largest of ``(N, classes)`` logits.
+
+    Of equal logits the first class counts as the larger, as it does for argmax: INT8 models tie.
+    """
+    own = logits[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & earlier)
+    return np.asarray(ahead.sum(axis=1) < k)
+
+
 def wilson(successes: int, samples: int) -> tuple[float, float]:
     """95 % confidence interval of a proportion (Wilson's score interval).
 

@@ -37,7 +37,7 @@ def _this_version_stops() -> str | None:
 PLAN = (
     Stage(
         "train",
-        outputs=("fp32.pt", "train.history.json"),
+        outputs=("fp32.pt", "fp32_logits.npz", "train.history.json"),
         tables=("model", "train"),
         packages=QAT_CODE,
         work=torch_stage("train"),
@@ -91,7 +91,7 @@ PLAN = (
     Stage("build", why_not=_this_version_stops),
     Stage(
         "compare",
-        outputs=("compare.json",),
+        outputs=("compare.json", "answers.npz"),
         parents=("model.onnx", "fp32.pt", "qat.pt", "qat_logits.npz", "sparsity.json"),
         tables=("tolerances",),
         packages=GRAPH_CODE,

@@ -32,8 +32,9 @@ def compare(run: Run) -> Metrics:
     tolerances = run.recipe.spec.tolerances
     with np.load(run.path("qat_logits.npz")) as archive:
         reference = ("torch:fake-quant", {"logits": archive["logits"]})
-    parity, entry = _against(run, reference, fused=False)
-    fused, fused_entry = _against(run, reference, fused=True)
+    parity, entry, answers = _against(run, reference, fused=False)
+    fused, fused_entry, fused_answers = _against(run, reference, fused=True)
+    _keep_answers(run, {"onnx": answers, "onnx_fused": fused_answers})
     sparsity = _sparsity(run)
     failures = [*_parity_failures(parity, tolerances), *_accuracy_failures(run)]
     failures += [
@@ -50,6 +51,14 @@ def compare(run: Run) -> Metrics:
     }
     artifact.write_json(run.path("compare.json"), document)
     return {"onnx": entry, "onnx_fused": fused_entry, "failures": failures}
+
+
+def _keep_answers(run: Run, answers: Outputs) -> None:
+    """Keep what the ONNX answers on the test set: `trt_qat.gate` compares runs sample by sample."""
+    test = run.data.test
+    arrays: dict[str, Any] = {"labels": test.labels, "ids": test.ids, **answers}
+    with artifact.atomic_path(run.path("answers.npz")) as path:
+        np.savez_compressed(path, **arrays)
 
 
 def _failure(check: str, message: str) -> dict[str, str]:
@@ -90,7 +99,7 @@ def _accuracy_failures(run: Run) -> Iterator[dict[str, str]]:
 
 def _against(
     run: Run, reference: tuple[str, Outputs], *, fused: bool
-) -> tuple[Comparison, dict[str, Any]]:
+) -> tuple[Comparison, dict[str, Any], NDArray[Any]]:
     test = run.data.test
     start = time.perf_counter()
     with OrtRunner(run.path("model.onnx"), fused=fused) as runner:
@@ -104,7 +113,7 @@ def _against(
         labels=test.labels,
         min_agreement=tolerances.argmax_agreement,
     )
-    return found, entry
+    return found, entry, logits
 
 
 def infer_all(runner: OrtRunner, images: NDArray[np.float32]) -> NDArray[Any]:

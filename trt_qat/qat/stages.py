@@ -34,7 +34,7 @@ EXAMPLE_IMAGES = 2
 
 
 def train(run: Run) -> Metrics:
-    """Train the float model, or load its weights, and measure it."""
+    """Train the float model, or load its weights; keep what it answers on the test set."""
     spec = run.recipe.spec
     _rehearse(run)
     model = build_model(spec.model, run.recipe.folder, seed=spec.train.seed)
@@ -44,7 +44,9 @@ def train(run: Run) -> Metrics:
         load_weights(model, run.recipe.folder / spec.model.weights)
     checkpoint.save(model, run.path("fp32.pt"))
     artifact.write_json(run.path("train.history.json"), report_of(model).history)
-    return {"fp32": _score(run, model)[0]}
+    entry, logits = _score(run, model)
+    _keep_logits(run, "fp32_logits.npz", logits)
+    return {"fp32": entry}
 
 
 def sparsify(run: Run) -> Metrics:
@@ -91,8 +93,7 @@ def finetune(run: Run) -> Metrics:
     _train(run, model, run.recipe.spec.finetune)
     checkpoint.save(model, run.path("qat.pt"))
     entry, logits = _score(run, model)
-    with artifact.atomic_path(run.path("qat_logits.npz")) as path:
-        np.savez(path, logits=logits)
+    _keep_logits(run, "qat_logits.npz", logits)
     artifact.write_json(run.path("finetune.history.json"), report_of(model).history)
     return {"qat": entry}
 
@@ -146,6 +147,11 @@ def _train(run: Run, model: nn.Module, spec: TrainSpec) -> None:
 def _score(run: Run, model: nn.Module) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     found = evaluate(model, run.data.test)
     return metrics.scored(found.logits, run.data.test.labels, found.seconds), found.logits
+
+
+def _keep_logits(run: Run, name: str, logits: np.ndarray[Any, Any]) -> None:
+    with artifact.atomic_path(run.path(name)) as path:
+        np.savez(path, logits=logits)
 
 
 def _example(run: Run) -> Tensor:
