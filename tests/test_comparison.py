@@ -121,7 +121,10 @@ def test_the_json_has_the_keys_of_the_contract(tmp_path: Path) -> None:
     assert set(document["outputs"][0]) == {
         "name", "max_abs", "mean_abs", "cosine", "sqnr_db", "argmax_agreement",
     }  # fmt: skip
-    assert document["layers"] == []
+    assert set(document["layers"][0]) == {
+        "name", "op", "ref_tensor", "cand_tensor", "max_abs", "mean_abs", "cosine", "sqnr_db",
+        "argmax_agreement", "steps", "local_sqnr_db", "local_max_abs", "saturated",
+    }  # fmt: skip
     assert document["first_divergence"] is None
     json.dumps(document, allow_nan=False)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from trt_qat import __version__, targets
+from trt_qat import __version__, bench_cli, targets
 from trt_qat.errors import TrtQatError, visible
 from trt_qat.gate_cli import check
 
@@ -237,20 +237,25 @@ def compare(
     agreement: Annotated[
         float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
     ] = 0.999,
+    layers: Annotated[
+        bool | None,
+        typer.Option("--layers/--no-layers", help="Inner tensors too; absent: where it can be."),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Compare what two runners return for the same inputs."""
+    """Compare outputs of two runners, then layer by layer: which one differs first."""
     from trt_qat.cli_tables import compare_table
     from trt_qat.comparison import compare as compare_runners
     from trt_qat.errors import CheckFailed
     from trt_qat.feeds import feeds_for
 
     feeds, labels = feeds_for((ref, cand), data)
-    found = compare_runners(ref, cand, feeds, labels=labels, min_agreement=agreement)
+    found = compare_runners(ref, cand, feeds, labels=labels, min_agreement=agreement, layers=layers)
     if as_json:
         _print_json(found.to_dict())
     else:
-        _stdout().print(compare_table(found))
+        _stdout().print(compare_table(found, worst))
     if not found.passed:
         message = f"{cand} differs from {ref} by more than is allowed"
         raise CheckFailed(message)
@@ -267,6 +272,9 @@ def report(
     from trt_qat.report import write
 
     sys.stdout.write(f"{write(run_folder)}\n")
+
+
+app.command()(bench_cli.bench)
 
 
 def main() -> None:

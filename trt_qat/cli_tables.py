@@ -38,8 +38,8 @@ def run_table(result: RunResult) -> Group:
     return Group(stages, Text(), scores) if result.metrics else Group(stages)
 
 
-def compare_table(found: Comparison) -> Group:
-    """Return one row for each output."""
+def compare_table(found: Comparison, worst: int = 0) -> Group:
+    """Return one row for each output, the worst layers, and the first that diverges."""
     table = Table(
         "output", "max abs", "mean abs", "cosine", "SQNR dB", "argmax", box=None, pad_edge=False
     )
@@ -50,13 +50,57 @@ def compare_table(found: Comparison) -> Group:
             f"{output.max_abs:.3g}",
             f"{output.mean_abs:.3g}",
             f"{output.cosine:.6f}",
-            "equal" if output.sqnr_db is None else f"{output.sqnr_db:.1f}",
+            _decibel(output.sqnr_db),
             "" if agreement is None else f"{agreement:.4%}",
         )
+    parts: list[Any] = [table, Text()]
+    if found.layers and worst:
+        parts += [_layers_table(found, worst), Text()]
     lines = [f"{found.cand} against {found.ref}, {found.samples} samples"]
+    if found.layers:
+        lines.append(_divergence(found))
     if found.accuracy:
         lines.append(
             f"accuracy: {found.accuracy['ref']:.2%} reference, {found.accuracy['cand']:.2%} here"
         )
     lines.append("passed" if found.passed else "FAILED")
-    return Group(table, Text("\n".join(lines)))
+    return Group(*parts, Text("\n".join(lines)))
+
+
+def _layers_table(found: Comparison, worst: int) -> Table:
+    table = Table(
+        "layer", "op", "SQNR dB", "own SQNR dB", "max abs", "steps", "saturated",
+        box=None, pad_edge=False,
+    )  # fmt: skip
+    ranked = sorted(
+        found.layers, key=lambda layer: (_rank(layer.local_sqnr_db), _rank(layer.sqnr_db))
+    )
+    for layer in ranked[:worst]:
+        table.add_row(
+            Text(layer.name),
+            layer.op,
+            _decibel(layer.sqnr_db),
+            _decibel(layer.local_sqnr_db),
+            f"{layer.max_abs:.3g}",
+            "" if layer.steps is None else f"{layer.steps:.3g}",
+            "" if layer.saturated is None else f"{layer.saturated:.2%}",
+        )
+    return table
+
+
+def _divergence(found: Comparison) -> str:
+    first = found.first_divergence
+    if first is None:
+        return f"no layer of {len(found.layers)} makes an error of its own beyond rounding"
+    return (
+        f"first divergence: {first.op} {first.name!r}, which makes {_decibel(first.local_sqnr_db)} "
+        f"dB from the reference's inputs (largest difference {first.local_max_abs:.3g})"
+    )
+
+
+def _rank(sqnr_db: float | None) -> float:
+    return float("inf") if sqnr_db is None else sqnr_db
+
+
+def _decibel(sqnr_db: float | None) -> str:
+    return "equal" if sqnr_db is None else f"{sqnr_db:.1f}"

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat import metrics
+from trt_qat.accumulate import Difference
 from trt_qat.errors import DataError
+from trt_qat.layerwise import LayerComparison, LayerDifference, OrtTapped, tapped
 from trt_qat.runners import Feed, Outputs, Runner, runner
 
 MIN_AGREEMENT = 0.999
@@ -42,8 +44,8 @@ class Comparison:
     samples: int
     outputs: tuple[TensorDifference, ...]
     passed: bool
-    layers: tuple[TensorDifference, ...] = ()
-    first_divergence: TensorDifference | None = None
+    layers: tuple[LayerDifference, ...] = ()
+    first_divergence: LayerDifference | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,8 +66,11 @@ def compare(
     labels: NDArray[np.int64] | None = None,
     min_agreement: float = MIN_AGREEMENT,
     min_sqnr_db: float = MIN_SQNR_DB,
+    layers: bool | None = None,
 ) -> Comparison:
-    """Run both on the same feeds and compare their outputs.
+    """Run both on the same feeds and compare their outputs, and what is between.
+
+    Batches are taken one by one and forgotten, so memory does not grow with their number.
 
     Args:
         ref: the reference, a SPEC or a runner.
@@ -74,26 +79,101 @@ def compare(
         labels: ``(samples,) int64``; with them the accuracies of the first output are compared.
         min_agreement: of argmax, for a pass, of every output that has classes.
         min_sqnr_db: for a pass, of every output that has none.
+        layers: compare inner tensors too (`trt_qat.layerwise`); absent: where both sides show
+            them, which ``ort:`` and ``torch:`` do, and names match.
 
     Raises:
-        DataError: no feeds, or outputs that do not correspond.
+        DataError: no feeds, outputs that do not correspond, NaN or infinity, or ``layers`` is true
+            and no inner tensor can be compared.
     """
-    batches: list[Feed] = [feeds] if isinstance(feeds, Mapping) else list(feeds)
-    if not batches:
-        message = "compare: no feeds; give at least one batch"
-        raise DataError(message)
+    batches: Iterable[Feed] = [feeds] if isinstance(feeds, Mapping) else feeds
     left = runner(ref) if isinstance(ref, str) else ref
     right = runner(cand) if isinstance(cand, str) else cand
+    tally = _Tally()
     with left, right:
-        reference = run_all(left, batches)
-        candidate = run_all(right, batches)
-    return compare_outputs(
-        (ref if isinstance(ref, str) else ref.name, reference),
-        (cand if isinstance(cand, str) else cand.name, candidate),
-        labels=labels,
-        min_agreement=min_agreement,
-        min_sqnr_db=min_sqnr_db,
+        inner = None if layers is False else _layer_comparison(left, right, required=bool(layers))
+        for batch in batches:
+            tally.update(_finite(left, batch), _finite(right, batch), labels)
+            if inner is not None:
+                inner.update(batch)
+    if not tally.samples:
+        message = "compare: no feeds; give at least one batch"
+        raise DataError(message)
+    found = inner.result() if inner is not None else None
+    outputs = tally.outputs()
+    return Comparison(
+        ref=ref if isinstance(ref, str) else ref.name,
+        cand=cand if isinstance(cand, str) else cand.name,
+        samples=tally.samples,
+        outputs=outputs,
+        passed=all(_passes(output, min_agreement, min_sqnr_db) for output in outputs),
+        layers=found.layers if found is not None else (),
+        first_divergence=found.first_divergence if found is not None else None,
+        accuracy=tally.accuracy(),
     )
+
+
+@dataclass
+class _Tally:
+    """What is kept of the batches that were compared."""
+
+    differences: dict[str, Difference] = field(default_factory=dict)
+    samples: int = 0
+    labelled: int = 0
+    correct: dict[str, int] = field(default_factory=lambda: {"ref": 0, "cand": 0})
+
+    def update(self, ref: Outputs, cand: Outputs, labels: NDArray[np.int64] | None) -> None:
+        pairs = list(_pairs(ref, cand))
+        for name, left, right in pairs:
+            self.differences.setdefault(name, Difference()).update(left, right, name)
+        _, left, right = pairs[0]
+        if labels is not None:
+            wanted = labels[self.samples : self.samples + len(left)]
+            if len(wanted) != len(left):
+                message = f"compare: {len(labels)} labels for more samples; give one each"
+                raise DataError(message)
+            self.correct["ref"] += metrics.correct(left, wanted)
+            self.correct["cand"] += metrics.correct(right, wanted)
+            self.labelled += len(wanted)
+        self.samples += len(left)
+
+    def outputs(self) -> tuple[TensorDifference, ...]:
+        return tuple(_difference(name, found) for name, found in self.differences.items())
+
+    def accuracy(self) -> dict[str, float]:
+        if not self.labelled:
+            return {}
+        return {side: hits / self.labelled for side, hits in self.correct.items()}
+
+
+def _layer_comparison(left: Runner, right: Runner, *, required: bool) -> LayerComparison | None:
+    ref, cand = tapped(left), tapped(right)
+    if ref is not None and isinstance(cand, OrtTapped):
+        found = LayerComparison(ref, cand)
+        if found.matched:
+            return found
+    if required:
+        message = (
+            f"compare: the layers of {left.name} and {right.name} cannot be compared; the "
+            "candidate must be ort:FILE.onnx, the reference ort: or torch:, with names in common, "
+            "as trt_qat.export gives them"
+        )
+        raise DataError(message)
+    return None
+
+
+def _finite(runner: Runner, batch: Feed) -> Outputs:
+    """Run a batch; outputs with at least one dimension.
+
+    Raises:
+        DataError: an output holds NaN or infinity.
+    """
+    outputs = {name: np.atleast_1d(array) for name, array in runner.infer(batch).items()}
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            message = f"{runner.name}: output {name!r} holds NaN or infinity"
+            raise DataError(message)
+    return outputs
 
 
 def compare_outputs(
@@ -105,50 +185,28 @@ def compare_outputs(
     min_sqnr_db: float = MIN_SQNR_DB,
 ) -> Comparison:
     """Compare outputs that were computed before; each side is its name and its outputs."""
-    pairs = list(_pairs(ref[1], cand[1]))
-    outputs = tuple(difference(name, a, b) for name, a, b in pairs)
-    accuracy = {}
-    if labels is not None:
-        _, a, b = pairs[0]
-        accuracy = {"ref": metrics.accuracy(a, labels), "cand": metrics.accuracy(b, labels)}
+    tally = _Tally()
+    tally.update(ref[1], cand[1], labels)
+    outputs = tally.outputs()
     return Comparison(
         ref=ref[0],
         cand=cand[0],
-        samples=len(pairs[0][1]),
+        samples=tally.samples,
         outputs=outputs,
         passed=all(_passes(output, min_agreement, min_sqnr_db) for output in outputs),
-        accuracy=accuracy,
+        accuracy=tally.accuracy(),
     )
 
 
-def difference(name: str, ref: NDArray[Any], cand: NDArray[Any]) -> TensorDifference:
-    """Measure one pair of arrays of the same shape."""
+def _difference(name: str, found: Difference) -> TensorDifference:
     return TensorDifference(
         name=name,
-        max_abs=metrics.max_abs(ref, cand),
-        mean_abs=metrics.mean_abs(ref, cand),
-        cosine=metrics.cosine(ref, cand),
-        sqnr_db=metrics.sqnr_db(ref, cand),
-        argmax_agreement=metrics.argmax_agreement(ref, cand),
+        max_abs=found.max_abs,
+        mean_abs=found.mean_abs,
+        cosine=found.cosine,
+        sqnr_db=found.sqnr_db,
+        argmax_agreement=found.argmax_agreement,
     )
-
-
-def run_all(runner: Runner, batches: Iterable[Feed]) -> Outputs:
-    """Run every batch; outputs are joined along the batch axis.
-
-    Raises:
-        DataError: an output holds NaN or infinity.
-    """
-    parts: dict[str, list[NDArray[Any]]] = {}
-    for batch in batches:
-        for name, array in runner.infer(batch).items():
-            parts.setdefault(name, []).append(np.atleast_1d(array))
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    for name, array in joined.items():
-        if not np.isfinite(array).all():
-            message = f"{runner.name}: output {name!r} holds NaN or infinity"
-            raise DataError(message)
-    return joined
 
 
 def _pairs(ref: Outputs, cand: Outputs) -> Iterable[tuple[str, NDArray[Any], NDArray[Any]]]:

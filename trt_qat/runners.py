@@ -90,6 +90,42 @@ class Runner(Protocol):
     ) -> None: ...
 
 
+def open_session(
+    model: Path | bytes, name: str, entries: Mapping[str, str], *, fuse: bool = True
+) -> Any:
+    """Return an onnxruntime session on the CPU.
+
+    Args:
+        model: an ONNX file, or the bytes of one.
+        name: what messages call it.
+        entries: session entries.
+        fuse: let onnxruntime fuse nodes; without, it only folds constants.
+
+    Raises:
+        BackendUnavailable: onnxruntime is not installed.
+        GraphError: onnxruntime does not take the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        message = "onnxruntime is not installed: pip install onnxruntime"
+        raise BackendUnavailable(message) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not fuse:
+        level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.graph_optimization_level = level
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime's own exceptions share no public base class.
+        message = f"{name}: onnxruntime cannot load it: {error}"
+        raise GraphError(message) from error
+
+
 class OrtRunner:
     """onnxruntime on the CPU.
 
@@ -104,28 +140,13 @@ class OrtRunner:
 
     def __init__(self, path: str | Path, *, fused: bool = False) -> None:
         self.path = Path(path)
+        self.fused = fused
         self.name = "ort-int8" if fused else "ort"
         self.session_entries = {} if fused else dict(PARITY_SESSION)
         if not self.path.is_file():
             message = f"{self.path}: no such file"
             raise GraphError(message)
-        try:
-            import onnxruntime
-        except ImportError as error:
-            message = "onnxruntime is not installed: pip install onnxruntime"
-            raise BackendUnavailable(message) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        for key, value in self.session_entries.items():
-            options.add_session_config_entry(key, value)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            # onnxruntime's own exceptions share no public base class.
-            message = f"{self.path}: onnxruntime cannot load it: {error}"
-            raise GraphError(message) from error
+        self._session = open_session(self.path, str(self.path), self.session_entries)
         self.inputs = {item.name: _tensor_spec(item) for item in self._session.get_inputs()}
         self.outputs = [item.name for item in self._session.get_outputs()]
 

@@ -1,0 +1,148 @@
+"""Does the layer-wise comparison name the layer at fault? Faults in every reference architecture.
+
+    python benchmarks/fault_injection.py --each 3
+
+Each architecture is quantized and exported, each fault of tests/faults.py is put into it ``--each``
+times at places drawn with a fixed seed, and the faulty graph is compared with the sound one and
+with the torch model. Named is: first divergence is the very node at fault. With torch, only the
+tensors of modules and quantizers are matched, so "named" there is the first matched tensor at or
+behind the fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto
+from rich.console import Console
+from rich.table import Table
+
+import trt_qat as tq
+from tests.faults import FAULTS, Fault
+from tests.models import REFERENCE, Reference
+from trt_qat.artifact import platform_facts, versions, write_json
+from trt_qat.errors import ModelError
+from trt_qat.layerwise import OrtTapped, compare_layers
+from trt_qat.qat.tapped import TorchTapped
+
+RESULT = Path("benchmarks/results/cpu/fault_injection.json")
+
+
+def prepared(reference: Reference, folder: Path) -> tuple[torch.nn.Module, Path, dict[str, Any]]:
+    """Return the quantized model, its ONNX, and a feed by input name."""
+    inputs: Any = reference.example_inputs(4, 0)
+    if isinstance(inputs, tuple) and len(inputs) == 1:
+        inputs = inputs[0]
+    model = tq.quantize(reference.build(), [inputs]).eval()
+    path = tq.export(model, inputs, folder / f"{reference.name}.onnx")
+    values = list(inputs.values()) if isinstance(inputs, dict) else inputs
+    tensors = values if isinstance(values, (list, tuple)) else [values]
+    names = [value.name for value in onnx.load(path).graph.input]
+    return model, path, {n: t.numpy() for n, t in zip(names, tensors, strict=True)}
+
+
+def expected(fault: Fault, matched: set[str], model: ModelProto) -> str | None:
+    """Return the first node in order, at or behind the faulty one, whose tensor is matched."""
+    behind: set[str] = set()
+    for node in model.graph.node:
+        if node.name == fault.node or behind & set(node.input):
+            behind.update(node.output)
+            if set(node.output) & matched:
+                return str(node.name)
+    return None
+
+
+def main() -> None:
+    """Inject, compare, count, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--each", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=list(REFERENCE))
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    draw = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for name in given.only:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                model, path, feed = prepared(REFERENCE[name], Path(folder))
+            except ModelError as error:
+                print(f"{name}: left out, {error}")
+                continue
+            sound = onnx.load(path)
+            for make in FAULTS:
+                for _ in range(given.each):
+                    fault = make(sound, draw)
+                    if fault is not None:
+                        rows.append(judge(name, fault, model, path, feed) | {"model": name})
+    document = {
+        "command": f"python benchmarks/fault_injection.py --each {given.each}",
+        "machine": platform_facts(),
+        "versions": versions(),
+        "injections": len(rows),
+        "named_against_onnx": sum(row["onnx"] for row in rows) / len(rows),
+        "named_against_torch": sum(row["torch"] for row in rows) / len(rows),
+        "missed": [row for row in rows if not (row["onnx"] and row["torch"])],
+        "by_fault": by_fault(rows),
+    }
+    write_json(given.out, document)
+    show(document)
+
+
+def judge(
+    name: str, fault: Fault, model: torch.nn.Module, path: Path, feed: dict[str, Any]
+) -> dict[str, Any]:
+    """Compare one faulty graph with both references."""
+    faulty = path.with_name("faulty.onnx")
+    onnx.save(fault.model, faulty)
+    candidate = OrtTapped(faulty)
+    found = compare_layers(OrtTapped(path), candidate, [feed]).first_divergence
+    against_torch = compare_layers(TorchTapped(model), candidate, [feed])
+    first = against_torch.first_divergence
+    matched = {layer.cand_tensor for layer in against_torch.layers}
+    want = expected(fault, matched, fault.model)
+    return {
+        "fault": fault.kind,
+        "node": fault.node,
+        "onnx": found is not None and found.name == fault.node,
+        "torch": first is not None and first.name == want,
+        "onnx_found": None if found is None else found.name,
+        "torch_found": None if first is None else first.name,
+        "torch_expected": want,
+    }
+
+
+def by_fault(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Count injections and names by kind of fault."""
+    counts: dict[str, dict[str, int]] = defaultdict(
+        lambda: {"injections": 0, "onnx": 0, "torch": 0}
+    )
+    for row in rows:
+        counts[row["fault"]]["injections"] += 1
+        counts[row["fault"]]["onnx"] += row["onnx"]
+        counts[row["fault"]]["torch"] += row["torch"]
+    return dict(counts)
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print the table."""
+    table = Table("fault", "injections", "named against ONNX", "named against torch", box=None)
+    for kind, counts in document["by_fault"].items():
+        table.add_row(kind, str(counts["injections"]), str(counts["onnx"]), str(counts["torch"]))
+    Console().print(table)
+    print(json.dumps(document["missed"], indent=1))
+    print(
+        f"{document['injections']} injections: {document['named_against_onnx']:.1%} named against "
+        f"ONNX, {document['named_against_torch']:.1%} against torch"
+    )
+
+
+if __name__ == "__main__":
+    main()

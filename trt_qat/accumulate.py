@@ -1,0 +1,112 @@
+"""Differences of two arrays that come in batches, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.errors import DataError
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Difference:
+    """How far a candidate's tensor is from the reference's, over all batches so far.
+
+    Powers are sums of squares; they are taken in float32 batch by batch, which BLAS sums pairwise,
+    and added in double precision.
+    """
+
+    elements: int = 0
+    rows: int = 0
+    equal_rows: int = 0
+    max_abs: float = 0.0
+    sum_abs: float = 0.0
+    noise: float = 0.0
+    signal: float = 0.0
+    candidate: float = 0.0
+    classes: bool = False
+
+    def update(self, ref: Array, cand: Array, name: str) -> None:
+        """Add a batch.
+
+        Args:
+            ref: of the reference, ``(batch, ...)``, any number type.
+            cand: of the candidate, of the same shape.
+            name: of the tensor, for messages.
+
+        Raises:
+            DataError: the shapes differ, or one of the two holds NaN or infinity.
+        """
+        if ref.shape != cand.shape:
+            message = f"compare: {name!r} is {ref.shape} in the reference, {cand.shape} here"
+            raise DataError(message)
+        left, right = _flat(ref), _flat(cand)
+        apart = left - right
+        noise, signal = float(apart @ apart), float(left @ left)
+        candidate = float(right @ right)
+        if not math.isfinite(noise + signal + candidate):
+            _check_finite(left, right, name)
+            # Finite entries whose squares are too large for float32.
+            left, right = left.astype(np.float64), right.astype(np.float64)
+            apart = left - right
+            noise, signal = float(apart @ apart), float(left @ left)
+            candidate = float(right @ right)
+        np.abs(apart, out=apart)
+        self.elements += left.size
+        self.max_abs = max(self.max_abs, float(apart.max(initial=0.0)))
+        self.sum_abs += float(apart.sum(dtype=np.float64))
+        self.noise += noise
+        self.signal += signal
+        self.candidate += candidate
+        if ref.ndim >= 2 and ref.shape[-1] >= 2:
+            self.classes = True
+            equal = ref.argmax(axis=-1) == cand.argmax(axis=-1)
+            self.rows += equal.size
+            self.equal_rows += int(equal.sum())
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean absolute difference."""
+        return self.sum_abs / max(self.elements, 1)
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between the two as vectors; 1 for two zero arrays, 0 for one."""
+        norms = math.sqrt(self.signal * self.candidate)
+        if norms == 0.0:
+            return 1.0 if self.signal == self.candidate else 0.0
+        dot = (self.signal + self.candidate - self.noise) / 2
+        return max(-1.0, min(1.0, dot / norms))
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Power of the signal over that of the difference, in decibel; None where both are equal.
+
+        A reference of zeros with any difference is the worst there is: -300.
+        """
+        if self.noise == 0.0:
+            return None
+        return 10.0 * math.log10(max(self.signal / self.noise, 1e-30))
+
+    @property
+    def argmax_agreement(self) -> float | None:
+        """Part of the rows with the largest entry at the same place; None without classes."""
+        return self.equal_rows / self.rows if self.classes and self.rows else None
+
+
+def _flat(array: Array) -> Array:
+    kind = np.float64 if array.dtype == np.float64 else np.float32
+    return np.ascontiguousarray(array, dtype=kind).reshape(-1)
+
+
+def _check_finite(left: Array, right: Array, name: str) -> None:
+    for side, array in (("reference", left), ("candidate", right)):
+        if not np.isfinite(array).all():
+            message = f"compare: {name!r} holds NaN or infinity in the {side}"
+            raise DataError(message)

@@ -1,0 +1,113 @@
+"""The inner tensors of a torch model, by the names that export gives to the nodes made from them.
+
+A node ``layer1.0.conv1`` is that module's Conv with its BatchNorm folded in, ``layer1.0.conv1.1``
+its second call; ``qdq.x/DequantizeLinear`` is the output of a quantizer. Of another module without
+submodules, such as ``pool/...``, the last node is the output of its last call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from modelopt.torch.quantization.nn import TensorQuantizer
+from torch import Tensor, nn
+
+from trt_qat.errors import ModelError
+from trt_qat.graph.taps import Tap
+from trt_qat.layerwise import Values
+from trt_qat.qat.onnx_passes import WEIGHTED
+from trt_qat.qat.placement.rewrite import Echo
+from trt_qat.qat.quantize import quantized
+from trt_qat.qat.runner import TorchRunner
+from trt_qat.runners import Feed
+
+_CALL, _LAST = "#", "last"  # a key is "path#0", its first call, or "path#last"
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+class TorchTapped:
+    """Outputs of the modules of a model, float or from `quantize`, in evaluation mode."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval()
+        self._modules = dict(model.named_modules())
+        self._norms = _norms_of(model)
+        self._runner = TorchRunner(model)
+
+    def match(self, wanted: list[Tap]) -> dict[str, str]:
+        """Match nodes with calls of modules, as the module's docstring says."""
+        found: dict[str, str] = {}
+        calls = {tap.tensor: self._call(tap) for tap in wanted}
+        paths = {path for path, _ in calls.values()}
+        # Not folded where the graph has nodes of the BatchNorm itself.
+        self._norms = {a: b for a, b in self._norms.items() if b not in paths}
+        for tap in wanted:
+            path, call = calls[tap.tensor]
+            module = self._modules.get(path)
+            if module is None or not _is_leaf(module):
+                continue
+            # The output of a MatMul lacks the bias; where there is none, it is the last node.
+            whole = tap.op in WEIGHTED and tap.op != "MatMul"
+            if whole or (_is_pair(module) and tap.op == "DequantizeLinear"):
+                found[f"{path}{_CALL}{call}"] = tap.tensor
+            elif tap.op not in _PAIR and not _is_pair(module):
+                found[f"{path}{_CALL}{_LAST}"] = tap.tensor  # the later one wins
+        return {tensor: key for key, tensor in found.items()}
+
+    def _call(self, tap: Tap) -> tuple[str, int]:
+        """Return the module's path of a node, and the number of nodes of its name before it."""
+        path, slash, _ = tap.node.partition("/")
+        stem, dot, count = tap.node.rpartition(".")
+        # "qdq.x/QuantizeLinear.1" is a second call, and so is "conv.1"; "stages.1" is a module.
+        if dot and count.isdigit() and (slash or path not in self._modules):
+            return stem.partition("/")[0], int(count)
+        return path, 0
+
+    def observe(self, feed: Feed, names: list[str]) -> Values:
+        """Run one batch; outputs of the named calls, of those that there were."""
+        wanted = set(names)
+        calls: Counter[str] = Counter()
+        found: Values = {}
+
+        def keep(path: str) -> Any:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                keys = {f"{path}{_CALL}{calls[path]}", f"{path}{_CALL}{_LAST}"} & wanted
+                calls[path] += 1
+                if keys and isinstance(output, Tensor):
+                    array = output.detach().float().cpu().clone().numpy()
+                    found.update(dict.fromkeys(keys, array))
+
+            return hook
+
+        paths = dict.fromkeys(name.rpartition(_CALL)[0] for name in names)
+        # The Conv of the graph has its BatchNorm folded in: its output is the BatchNorm's.
+        hooks = [
+            self._modules[self._norms.get(path, path)].register_forward_hook(keep(path))
+            for path in paths
+        ]
+        try:
+            self._runner.infer(feed)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Tell whether a module has no submodules but quantizers, as ModelOpt's QuantConv2d."""
+    return all(isinstance(child, TensorQuantizer) for child in module.children())
+
+
+def _is_pair(module: nn.Module) -> bool:
+    return isinstance(module, (TensorQuantizer, Echo))
+
+
+def _norms_of(model: nn.Module) -> dict[str, str]:
+    """Return layer -> the BatchNorm that export folds into it, by their paths."""
+    try:
+        norms = quantized(model).placed.norms
+    except ModelError:
+        return {}
+    paths = {module: path for path, module in model.named_modules()}
+    return {paths[a]: paths[b] for a, b in norms.items() if a in paths and b in paths}
