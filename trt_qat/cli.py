@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from trt_qat import __version__, bench_cli, targets
+from trt_qat import __version__, bench_cli, engine_cli, targets
 from trt_qat.errors import TrtQatError, visible
 from trt_qat.gate_cli import check
 
@@ -275,6 +275,7 @@ def report(
 
 
 app.command()(bench_cli.bench)
+engine_cli.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,161 @@
+"""``layers.json``: what TensorRT chose, counted, and two engines set against each other."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from trt_qat.artifact import sha256_file
+from trt_qat.engine import build_log, layer_info
+from trt_qat.engine.build_log import BuildLog
+from trt_qat.engine.layer_info import SCHEMA, Layer, LayerInfo
+from trt_qat.errors import InputError
+
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+
+
+def census(info: LayerInfo, profile: int = 0) -> dict[str, Any]:
+    """Return the counts of one optimization profile.
+
+    ``precision`` counts the layers that compute; ``float_islands`` those of them that read or write
+    float beside INT8: INT8 inside, float at the border.
+    """
+    layers = layer_info.of_profile(info.layers, profile)
+    compute = [layer for layer in layers if layer.purpose == "compute"]
+    return {
+        "profile": profile,
+        "layers": len(layers),
+        "purpose": dict(Counter(layer.purpose for layer in layers)),
+        "precision": dict(Counter(layer.precision or "unknown" for layer in compute)),
+        "int8_in_int8_out": sum(_all_int8(layer) for layer in compute),
+        "int8_in_float_out": sum(_int8_to_float(layer) for layer in compute),
+        "sparse": dict(Counter(layer.sparse for layer in compute)),
+        "sparse_weights": sum(bool(layer.sparse_weights) for layer in compute),
+    }
+
+
+def document(info: LayerInfo, log: BuildLog | None, source: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of ``layers.json``.
+
+    Args:
+        info: from the inspector.
+        log: from the builder; None where it was not kept.
+        source: what the engine is: file, sha256, versions, device.
+    """
+    told = (log or BuildLog()).to_dict() | {"log": log is not None}
+    return {"schema": SCHEMA, "source": source, "census": census(info)} | told | info.to_dict()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the document of a saved file: ours, an inspector's, or a builder's log.
+
+    An engine is read from the layer information that its build left beside it, if that belongs to
+    this very file.
+
+    Raises:
+        InputError: the file is missing or none of these.
+    """
+    if not path.is_file():
+        message = f"{path}: no such file"
+        raise InputError(message)
+    if path.suffix in ENGINE_SUFFIXES:
+        return _beside(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        message = (
+            f"{path}: not text; engines are recognised by {', '.join(ENGINE_SUFFIXES)}, and layer "
+            "information is JSON or text"
+        )
+        raise InputError(message) from error
+    return _from_text(text, path)
+
+
+def layers_path(engine: Path) -> Path:
+    """Return where the layer information of an engine lies."""
+    return engine.with_name(engine.stem + ".layers.json")
+
+
+def _beside(engine: Path) -> dict[str, Any]:
+    for path in (layers_path(engine), engine.with_name("layers.json")):
+        if path.is_file():
+            found = _from_text(path.read_text(encoding="utf-8"), path)
+            if found["source"].get("sha256") == sha256_file(engine):
+                return found
+    message = (
+        f"{engine}: no layer information of this engine lies beside it; inspect it where TensorRT "
+        f"and its GPU are, or write it there with `trtexec --loadEngine={engine.name} "
+        "--exportLayerInfo=FILE`"
+    )
+    raise InputError(message)
+
+
+def _from_text(text: str, path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(text)
+    except json.JSONDecodeError:
+        loaded = None
+    if isinstance(loaded, dict) and loaded.get("schema") == SCHEMA:
+        layer_info.from_schema(loaded, str(path))
+        return loaded
+    source = {"file": path.name}
+    if loaded is None:
+        log = build_log.parse(text.splitlines())
+        if log.layers or log.backends:
+            return document(_listed(log), log, source)
+    return document(layer_info.parse(text, str(path)), None, source)
+
+
+def _listed(log: BuildLog) -> LayerInfo:
+    """Return the layers of the builder's own listing, which tells less than the inspector."""
+    entries = [
+        {"Name": layer["name"], "LayerType": layer["type"], "TacticValue": layer["tactic"]}
+        for layer in log.layers
+    ]
+    info = layer_info.from_document({"Layers": entries}, "build log")
+    info.detailed = False
+    return info
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Return how two engines differ: counts, and layers by name.
+
+    Args:
+        ours: a document of `read`.
+        theirs: another.
+    """
+    pair = [layer_info.from_schema(each, "layers.json") for each in (ours, theirs)]
+    a, b = ({layer.name: layer for layer in layer_info.of_profile(i.layers, 0)} for i in pair)
+    changed = [
+        {"name": name, **fields}
+        for name in a
+        if name in b and (fields := _changes(a[name], b[name]))
+    ]
+    return {
+        "census": [ours["census"], theirs["census"]],
+        "sparsity": [ours["sparsity"], theirs["sparsity"]],
+        "only_a": [name for name in a if name not in b],
+        "only_b": [name for name in b if name not in a],
+        "changed": changed,
+    }
+
+
+def _changes(a: Layer, b: Layer) -> dict[str, list[Any]]:
+    keys = ("type", "precision", "precision_in", "precision_out", "sparse", "tactic")
+    return {
+        key: [getattr(a, key), getattr(b, key)]
+        for key in keys
+        if getattr(a, key) != getattr(b, key)
+    }
+
+
+def _all_int8(layer: Layer) -> bool:
+    types = (*layer.precision_in, *layer.precision_out)
+    return layer.precision == "int8" and bool(types) and set(types) == {"int8"}
+
+
+def _int8_to_float(layer: Layer) -> bool:
+    floats = {"fp32", "fp16", "bf16"}
+    return layer.precision == "int8" and bool(floats & set(layer.precision_out))

@@ -1,0 +1,76 @@
+"""Engines are code: which of them may be loaded.
+
+A plan holds kernels that run on the GPU and, if it is version-compatible, host code that runs here.
+So a plan is given to TensorRT only if its sidecar, which the build wrote, vouches for its bytes, or
+if the user says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from trt_qat.artifact import read_sidecar, sidecar_path
+from trt_qat.engine import evidence
+from trt_qat.errors import InputError
+
+
+def read_plan(path: Path, *, trust: bool = False) -> bytes:
+    """Return the bytes of an engine that may be loaded.
+
+    The bytes that are judged are those that are returned, so a file that is exchanged in between
+    gains nothing.
+
+    Raises:
+        InputError: no such file, or nothing vouches for it.
+    """
+    try:
+        plan = path.read_bytes()
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror or error}"
+        raise InputError(message) from error
+    if not plan:
+        message = f"{path}: an empty file, so no engine"
+        raise InputError(message)
+    if trust:
+        return plan
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        message = (
+            f"{path}: no sidecar {sidecar_path(path).name} vouches for this engine, and loading "
+            "one runs the code in it; build it here with `trt-qat build`, or give --trust (as a "
+            "SPEC: trt-trusted:FILE) if you know where it comes from"
+        )
+        raise InputError(message)
+    if hashlib.sha256(plan).hexdigest() != sidecar.sha256:
+        message = (
+            f"{path}: its bytes are not those that {sidecar_path(path).name} vouches for: changed "
+            "or damaged; build it again, or give --trust (as a SPEC: trt-trusted:FILE)"
+        )
+        raise InputError(message)
+    return plan
+
+
+def inspect_file(path: Path, *, trust: bool = False) -> dict[str, Any]:
+    """Return what an engine or a saved description of one tells.
+
+    An engine is described from what its build left beside it; where nothing did, it is loaded,
+    which needs TensorRT, its GPU, and trust.
+
+    Raises:
+        InputError: the file is missing, none of these, or not trusted.
+        BackendUnavailable: an engine without a description, and no TensorRT or GPU.
+    """
+    try:
+        return evidence.read(path)
+    except InputError:
+        if not path.is_file() or path.suffix not in evidence.ENGINE_SUFFIXES:
+            raise
+        from trt_qat.engine import machine
+
+        if machine.why_no_engines() is not None:
+            raise
+    from trt_qat.engine.inspect import inspect_plan
+
+    return inspect_plan(read_plan(path, trust=trust), path)
