@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trt_qat.benching.bench import bench
+    from trt_qat.benching.result import BenchResult
     from trt_qat.comparison import Comparison, compare
     from trt_qat.data import ArraySplit, Dataset
     from trt_qat.data import load as load_data
@@ -44,6 +46,9 @@ _HOME = {
     "runner": "trt_qat.runners",
     "Runner": "trt_qat.runners",
     "OrtRunner": "trt_qat.runners",
+    # bench
+    "bench": "trt_qat.benching.bench",
+    "BenchResult": "trt_qat.benching.result",
     # the whole flow
     "load_recipe": "trt_qat.recipe",
     "Recipe": "trt_qat.recipe",
@@ -72,6 +77,9 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "runner",
     "Runner",
     "OrtRunner",
+    # bench
+    "bench",
+    "BenchResult",
     # the whole flow
     "load_recipe",
     "Recipe",

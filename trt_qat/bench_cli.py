@@ -1,0 +1,113 @@
+"""The command ``trt-qat bench``: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+INTERRUPTED = 130
+WIDTH = 160
+
+
+def bench(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What to time, such as ort:model.onnx; the others are compared with the first.",
+            metavar="SPEC...",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(help="Samples an inference, or several: 1,8,32.", metavar="N,N,...")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz with one array per input; absent: random inputs.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Also print latency over the roofline's floor on a device.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="With --target: the ONNX of SPECs that name none.")
+    ] = None,
+    precision: Annotated[
+        float, typer.Option(help="Relative half-width of the intervals to reach.")
+    ] = 0.01,
+    seconds: Annotated[float, typer.Option(help="For each model and batch, at most.")] = 10.0,
+    sessions: Annotated[
+        int, typer.Option(help="Times that every model is opened afresh, at least; 1 or from 6 on.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Of the random orders.")] = 0,
+    saved: Annotated[
+        Path | None, typer.Option("--from", help="Show a saved result instead of measuring.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON there.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write plots into this folder, as SVG and PNG.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
+    ] = False,
+) -> None:
+    """Time models side by side: latency with its uncertainty, throughput, ratios."""
+    from rich.console import Console
+
+    from trt_qat.artifact import write_json
+    from trt_qat.benching import plots
+    from trt_qat.benching.bench import Settings
+    from trt_qat.benching.bench import bench as measure
+    from trt_qat.benching.table import tables
+    from trt_qat.errors import InputError
+
+    if bool(specs) == (saved is not None):
+        message = "bench: give SPECs to time, or --from bench.json to show, one of the two"
+        raise InputError(message)
+    if saved is not None:
+        document = plots.read(saved)
+    else:
+        try:
+            document = measure(
+                specs or [],
+                batches=_batches(batch),
+                data=data,
+                target=target,
+                model=model,
+                settings=Settings(precision, seconds, sessions, seed=seed),
+                say=_say,
+            ).to_dict()
+        except KeyboardInterrupt:
+            _say("interrupted: nothing was written")
+            raise typer.Exit(INTERRUPTED) from None
+    if out is not None:
+        write_json(out, document)
+    if as_json:
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    else:
+        # A terminal folds; a file or a pipe has no width that the numbers should be cut to.
+        width = None if sys.stdout.isatty() else WIDTH
+        Console(highlight=False, markup=False, width=width).print(tables(document))
+    for warning in document["warnings"]:
+        _say(f"warning: {warning}")
+    if plot is not None:
+        for path in plots.draw(document, plot):
+            _say(f"wrote {path}")
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    from trt_qat.errors import InputError
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() for part in parts):
+        message = f"--batch {text}: allowed: numbers with commas between them, such as 1,8,32"
+        raise InputError(message)
+    return tuple(int(part) for part in parts)
+
+
+def _say(line: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)

@@ -1,0 +1,52 @@
+"""How far a measured latency is from the roofline's floor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trt_qat.errors import InputError
+from trt_qat.graph.preflight import preflight
+from trt_qat.runners import Feed
+
+ONNX_KINDS = ("ort", "ort-int8", "ort-cuda")
+
+
+def onnx_of(spec: str, model: Path | None) -> Path:
+    """Return the ONNX whose floor a SPEC is measured against.
+
+    Raises:
+        InputError: the SPEC names no ONNX and none was given.
+    """
+    kind, _, rest = spec.partition(":")
+    if model is not None:
+        return model
+    if kind in ONNX_KINDS:
+        return Path(rest)
+    message = f"{spec}: a floor is taken from an ONNX; give --model MODEL.onnx with --target"
+    raise InputError(message)
+
+
+def floor(path: Path, target: str, feed: Feed) -> dict[str, Any]:
+    """Return the roofline's floor for the shapes of a feed, without the measured time.
+
+    Raises:
+        GraphError: the file cannot be read.
+        InputError: no such target, or no layer whose shapes are known.
+    """
+    shapes = {name: tuple(array.shape) for name, array in feed.items()}
+    found = preflight(path, target, shapes=shapes).roofline
+    if found is None or found.floor_us == 0:
+        message = f"{path}: has no layer of known shape, so there is no floor on {target}"
+        raise InputError(message)
+    return {
+        "target": found.target,
+        "floor_ms": found.floor_us / 1000,
+        "unknown_layers": found.unknown,
+        "peaks_confirmed": found.confirmed,
+    }
+
+
+def over(floor: dict[str, Any], p50_ms: float) -> dict[str, Any]:
+    """Return the floor with the measured median over it."""
+    return {**floor, "times_floor": p50_ms / floor["floor_ms"]}

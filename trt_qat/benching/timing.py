@@ -1,0 +1,114 @@
+"""Timing one model: iterations, warm-up until stable, and a stretch without timers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from trt_qat.benching.stats import Floats
+from trt_qat.runners import Feed, Runner
+
+Timer = Literal["host", "device"]
+
+WINDOWS = 3
+WINDOW_ITERATIONS = 3
+WINDOW_SECONDS = 0.02
+STABLE = 1.02
+CRITERION = (
+    f"the medians of the last {WINDOWS} windows, each of {WINDOW_ITERATIONS} iterations and "
+    f"{1000 * WINDOW_SECONDS:g} ms at least, differ by {STABLE - 1:.0%} at most"
+)
+
+
+def timer_of(runner: Runner) -> Timer:
+    """Return whose clock the latencies of a runner are from."""
+    return "host" if getattr(runner, "device_timer", None) is None else "device"
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """How a warm-up went.
+
+    Attributes:
+        iterations: that were run and thrown away.
+        stable: whether the criterion was met before the time was up.
+        latency_ms: the median of the last window.
+    """
+
+    iterations: int
+    stable: bool
+    latency_ms: float
+
+
+class Stopwatch:
+    """Times a runner, feeding it its inputs in turn.
+
+    A runner that can time itself on its device has an attribute ``device_timer``: a function that
+    takes a feed, runs it and returns milliseconds, as CUDA events around the enqueue tell them.
+    Every other runner is timed on the host around ``infer``: arrays in, arrays out.
+    """
+
+    def __init__(self, runner: Runner, feeds: Sequence[Feed]) -> None:
+        self._infer: Callable[[Feed], Any] = runner.infer
+        self._device: Callable[[Feed], float] | None = getattr(runner, "device_timer", None)
+        self._feeds = itertools.cycle(feeds)
+
+    def latencies_ms(self, count: int) -> Floats:
+        """Run ``count`` iterations; ``(count,) float64``, in milliseconds."""
+        if self._device is not None:
+            device, feeds = self._device, itertools.islice(self._feeds, count)
+            return np.array([device(feed) for feed in feeds])
+        clock, infer = time.perf_counter_ns, self._infer
+        spent = []
+        for feed in itertools.islice(self._feeds, count):
+            begin = clock()
+            infer(feed)
+            spent.append(clock() - begin)
+        return np.array(spent) / 1e6
+
+    def inferences_per_second(self, count: int) -> float:
+        """Run ``count`` iterations back to back, nothing between them, and time them as one."""
+        infer = self._infer
+        begin = time.perf_counter()
+        for feed in itertools.islice(self._feeds, count):
+            infer(feed)
+        return count / (time.perf_counter() - begin)
+
+    def warm_up(self, limit_s: float) -> Warmup:
+        """Run until the latency is stable, by `CRITERION`, or the time is up."""
+        medians: list[float] = []
+        iterations, began = 0, time.perf_counter()
+        while True:
+            window = self._window()
+            iterations += len(window)
+            medians.append(float(np.median(window)))
+            last = medians[-WINDOWS:]
+            stable = len(last) == WINDOWS and max(last) <= STABLE * min(last)
+            if stable or time.perf_counter() - began >= limit_s:
+                return Warmup(iterations, stable, medians[-1])
+
+    def _window(self) -> Floats:
+        began, parts = time.perf_counter(), [self.latencies_ms(WINDOW_ITERATIONS)]
+        while time.perf_counter() - began < WINDOW_SECONDS:
+            parts.append(self.latencies_ms(WINDOW_ITERATIONS))
+        return np.concatenate(parts)
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector from running inside a latency."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
