@@ -1,6 +1,7 @@
 """One protocol for whatever can run a model: onnxruntime here, torch and TensorRT in theirs.
 
-A runner is named by a SPEC: ``ort:FILE.onnx``, ``ort-int8:FILE.onnx``, ``torch:module:function``.
+A runner is named by a SPEC: ``ort:FILE.onnx``, ``ort-int8:FILE.onnx``,
+``ort-cuda:FILE.onnx``, ``torch:module:function``.
 ``ort`` runs Q and DQ as plain float operators, which is what the graph says and the reference for
 parity. ``ort-int8`` lets onnxruntime fuse them into its own integer kernels; on x86 without VNNI
 those may saturate at 16 bits and so differ although the graph is right.
@@ -22,7 +23,12 @@ from trt_qat.errors import BackendUnavailable, DataError, GraphError, InputError
 Feed = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 
-SPEC_HELP = "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, torch:module:function or trt:FILE.engine"
+SPEC_HELP = (
+    "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function or "
+    "trt:FILE.engine"
+)
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 PARITY_SESSION = {"session.disable_quant_qdq": "1"}
 """Session entries of the parity reference; recorded beside every comparison."""
@@ -91,18 +97,24 @@ class Runner(Protocol):
 
 
 def open_session(
-    model: Path | bytes, name: str, entries: Mapping[str, str], *, fuse: bool = True
+    model: Path | bytes,
+    name: str,
+    entries: Mapping[str, str],
+    *,
+    fuse: bool = True,
+    provider: str = CPU,
 ) -> Any:
-    """Return an onnxruntime session on the CPU.
+    """Return an onnxruntime session.
 
     Args:
         model: an ONNX file, or the bytes of one.
         name: what messages call it.
         entries: session entries.
         fuse: let onnxruntime fuse nodes; without, it only folds constants.
+        provider: what shall run it. onnxruntime falls back to the CPU without an error.
 
     Raises:
-        BackendUnavailable: onnxruntime is not installed.
+        BackendUnavailable: onnxruntime is not installed, or another provider would run it.
         GraphError: onnxruntime does not take the model.
     """
     try:
@@ -110,6 +122,10 @@ def open_session(
     except ImportError as error:
         message = "onnxruntime is not installed: pip install onnxruntime"
         raise BackendUnavailable(message) from error
+    offered = onnxruntime.get_available_providers()
+    if provider not in offered:
+        message = f"{name}: this onnxruntime has no {provider}; it has {', '.join(offered)}"
+        raise BackendUnavailable(message)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not fuse:
@@ -119,34 +135,46 @@ def open_session(
         options.add_session_config_entry(key, value)
     source = model if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:
         # onnxruntime's own exceptions share no public base class.
         message = f"{name}: onnxruntime cannot load it: {error}"
         raise GraphError(message) from error
+    running = session.get_providers()[0]
+    if running != provider:
+        message = (
+            f"{name}: {provider} was asked for and onnxruntime took {running}; the libraries that "
+            "the provider needs cannot be loaded"
+        )
+        raise BackendUnavailable(message)
+    return session
 
 
 class OrtRunner:
-    """onnxruntime on the CPU.
+    """onnxruntime, on the CPU unless another provider is named.
 
     Args:
         path: the ONNX file.
         fused: let onnxruntime fuse Q/DQ into integer kernels; otherwise they run as plain floats.
+        provider: of onnxruntime; another one than asked is an error.
 
     Raises:
-        BackendUnavailable: onnxruntime is not installed.
+        BackendUnavailable: onnxruntime is not installed, or has no such provider.
         GraphError: the file is missing or onnxruntime does not take it.
     """
 
-    def __init__(self, path: str | Path, *, fused: bool = False) -> None:
+    def __init__(self, path: str | Path, *, fused: bool = False, provider: str = CPU) -> None:
         self.path = Path(path)
         self.fused = fused
-        self.name = "ort-int8" if fused else "ort"
+        self.provider = provider
+        self.name = "ort-cuda" if provider == CUDA else "ort-int8" if fused else "ort"
         self.session_entries = {} if fused else dict(PARITY_SESSION)
         if not self.path.is_file():
             message = f"{self.path}: no such file"
             raise GraphError(message)
-        self._session = open_session(self.path, str(self.path), self.session_entries)
+        self._session = open_session(
+            self.path, str(self.path), self.session_entries, provider=provider
+        )
         self.inputs = {item.name: _tensor_spec(item) for item in self._session.get_inputs()}
         self.outputs = [item.name for item in self._session.get_outputs()]
 
@@ -194,12 +222,14 @@ def runner(spec: str) -> Runner:
     kind, _, rest = spec.partition(":")
     if kind in ("ort", "ort-int8") and rest:
         return OrtRunner(rest, fused=kind == "ort-int8")
+    if kind == "ort-cuda" and rest:
+        return OrtRunner(rest, fused=True, provider=CUDA)
     if kind == "torch" and rest:
         return _torch_runner(rest)
     if kind == "trt" and rest:
         message = f"{spec}: engines are not run by this version; compare the ONNX: ort:FILE.onnx"
         raise BackendUnavailable(message)
-    close = nearest(kind, ("ort", "ort-int8", "torch", "trt"))[0]
+    close = nearest(kind, ("ort", "ort-int8", "ort-cuda", "torch", "trt"))[0]
     message = f"{spec!r} is no SPEC (nearest kind: {close!r}); {SPEC_HELP}"
     raise InputError(message)
 
