@@ -150,9 +150,17 @@ def _latency(document: Any) -> Latency:
         latency = entry["latency_ms"]
         low, high = latency["ci95"]
         name = f"{kind}:{PurePath(path).name}"
+        if "batch" in entry:
+            name += f" batch {entry['batch']}"
         specs[name] = Timing(p50=latency["p50"], low=low, high=high)
     return Latency(device=_device(document["device"]), specs=specs)
 
 
 def _device(device: Any) -> str:
-    return str(device.get("name", device)) if isinstance(device, dict) else str(device)
+    """Return what two benchmarks must have in common: processors and power mode, not their load."""
+    if not isinstance(device, dict):
+        return str(device)
+    gpus = [gpu.get("name") for gpu in device.get("gpus") or ()]
+    jetson = device.get("jetson") or {}
+    parts = (*gpus, device.get("cpu"), jetson.get("model"), jetson.get("power_mode"))
+    return ", ".join(str(part) for part in parts if part) or "unknown"

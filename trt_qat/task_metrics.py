@@ -130,12 +130,13 @@ def _top(k: int) -> Function:
 def _torchmetrics(name: str, function: str) -> Function:
     try:
         from trt_qat.qat import torchmetrics_scores
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("trt_qat"):
+    except (ImportError, RuntimeError) as error:
+        # RuntimeError: a torchvision that was built for another torch.
+        if isinstance(error, ImportError) and (error.name or "").startswith("trt_qat"):
             raise
         message = (
-            f"--metric {name} needs {error.name}: pip install 'trt-qat[metrics]', or give a "
-            "function of your own as package.module:function"
+            f"--metric {name} needs torchmetrics ({first_line(error)}): pip install "
+            "'trt-qat[metrics]', or give a function of your own as package.module:function"
         )
         raise BackendUnavailable(message) from error
     found: Function = getattr(torchmetrics_scores, function)

@@ -83,11 +83,11 @@ def mean_average_precision(outputs: Array, labels: Array) -> float:
 
 
 def _coco() -> Any:
-    from torchmetrics.detection.mean_ap import MeanAveragePrecision
-
     try:
+        from torchmetrics.detection.mean_ap import MeanAveragePrecision
+
         return MeanAveragePrecision(backend="pycocotools")
-    except ModuleNotFoundError as error:
+    except (ImportError, RuntimeError) as error:
         message = (
             f"--metric map needs pycocotools and torchvision: pip install 'trt-qat[metrics]' "
             f"({first_line(error)})"
