@@ -179,7 +179,7 @@ def make_text() -> str:
         ("pytorch:module:function", InputError, r"nearest kind: 'torch'"),
         ("ort:", InputError, r"'ort:' is no SPEC"),
         ("ort:none.onnx", GraphError, r"none.onnx: no such file"),
-        ("trt:model.engine", BackendUnavailable, r"engines are not run by this version"),
+        ("trt:model.engine", InputError, r"model.engine: cannot be read"),
         ("torch:tests.test_runners:nothing", RecipeError, r"has no 'nothing'"),
         ("torch:tests.test_runners:make_text", ModelError, r"returned str; it must return a torch"),
     ],

@@ -25,7 +25,7 @@ Outputs = dict[str, NDArray[Any]]
 
 SPEC_HELP = (
     "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function or "
-    "trt:FILE.engine"
+    "trt:FILE.engine (trt-trusted: where no sidecar vouches for it)"
 )
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -226,10 +226,11 @@ def runner(spec: str) -> Runner:
         return OrtRunner(rest, fused=True, provider=CUDA)
     if kind == "torch" and rest:
         return _torch_runner(rest)
-    if kind == "trt" and rest:
-        message = f"{spec}: engines are not run by this version; compare the ONNX: ort:FILE.onnx"
-        raise BackendUnavailable(message)
-    close = nearest(kind, ("ort", "ort-int8", "ort-cuda", "torch", "trt"))[0]
+    if kind in ("trt", "trt-trusted") and rest:
+        from trt_qat.engine.runner import TrtRunner
+
+        return TrtRunner(rest, trust=kind == "trt-trusted")
+    close = nearest(kind, ("ort", "ort-int8", "ort-cuda", "torch", "trt", "trt-trusted"))[0]
     message = f"{spec!r} is no SPEC (nearest kind: {close!r}); {SPEC_HELP}"
     raise InputError(message)
 

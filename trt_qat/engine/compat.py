@@ -197,3 +197,50 @@ def device_memory_bytes(engine: Any) -> int:
     """Return what an execution context of the engine takes on the device."""
     size = getattr(engine, "device_memory_size_v2", None)
     return int(engine.device_memory_size if size is None else size)
+
+
+def set_progress_monitor(config: Any, monitor: Any) -> None:
+    """Give a config the monitor of `log.make_progress`, which is None before 10."""
+    config.progress_monitor = monitor
+
+
+def pin_fp32(trt: Any, layer: Any) -> None:
+    """Keep a layer of a weakly typed network in FP32; integer layers have no choice anyway."""
+    for at in range(layer.num_outputs):
+        if layer.get_output(at).dtype not in (trt.DataType.FLOAT, trt.DataType.HALF):
+            return
+    layer.precision = trt.DataType.FLOAT
+    for at in range(layer.num_outputs):
+        layer.set_output_type(at, trt.DataType.FLOAT)
+
+
+def make_output_allocator(trt: Any, device: Any) -> Any:
+    """Return an allocator for an output whose shape only its values tell.
+
+    8.6 calls ``reallocate_output``, later versions ``reallocate_output_async``; both are here.
+    """
+
+    class _Allocator(trt.IOutputAllocator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self.address, self.size, self.shape = 0, 0, ()
+
+        def reallocate_output(
+            self, tensor_name: str, memory: int, size: int, alignment: int
+        ) -> int:
+            # Device memory is aligned to 256 bytes, which is all that TensorRT asks for.
+            if size > self.size or not self.address:
+                if self.address:
+                    device.free(self.address)
+                self.address, self.size = device.allocate(size), size
+            return int(self.address)
+
+        def reallocate_output_async(
+            self, tensor_name: str, memory: int, size: int, alignment: int, stream: int
+        ) -> int:
+            return self.reallocate_output(tensor_name, memory, size, alignment)
+
+        def notify_shape(self, tensor_name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+    return _Allocator()

@@ -146,7 +146,8 @@ def from_schema(document: Mapping[str, Any], source: str) -> LayerInfo:
 
 
 def _restored(entry: dict[str, Any]) -> Layer:
-    return Layer(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+    fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return Layer(**fields)
 
 
 def _is_split(entry: Any) -> bool:

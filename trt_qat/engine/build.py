@@ -1,0 +1,204 @@
+"""From a QDQ ONNX to an engine, its evidence and its sidecar; a failed build leaves no file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_qat import artifact, targets
+from trt_qat.engine import build_log, compat, evidence, machine, network_io, timing_cache
+from trt_qat.engine.configure import configure, make_network
+from trt_qat.engine.inspect import inspect_plan
+from trt_qat.engine.log import Say, errors, make_log, make_progress
+from trt_qat.engine.network_io import Network
+from trt_qat.engine.options import Options, profiles, resolve
+from trt_qat.engine.typed import typed_onnx, typed_path
+from trt_qat.errors import CheckFailed, InputError
+from trt_qat.runners import Feed
+from trt_qat.specs import BuildSpec
+
+
+@dataclass(frozen=True)
+class EngineArtifact:
+    """An engine that was built.
+
+    Attributes:
+        path: of the plan.
+        network: the ONNX that TensorRT read: the one given, or its copy with FP16 casts.
+        layers: content of its ``layers.json``.
+        seconds: that the build took.
+    """
+
+    path: Path
+    network: Path
+    layers: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One build: what is built from what, for whom and how."""
+
+    onnx: Path
+    spec: BuildSpec
+    described: Network
+    options: Options
+    gpu: machine.Gpu
+    cache: Path | None
+
+
+def build(
+    onnx: str | Path,
+    engine: str | Path,
+    *,
+    target: str | None = None,
+    spec: BuildSpec | None = None,
+    feeds: Sequence[Feed] = (),
+    say: Say = lambda line: None,
+) -> EngineArtifact:
+    """Build an engine on the GPU of this machine.
+
+    Beside ``engine`` lie its sidecar, ``<stem>.layers.json`` with what TensorRT chose, and, where
+    the network is strongly typed and its remainder FP16, ``<stem>.typed.onnx``.
+
+    Args:
+        onnx: a QDQ ONNX, or a float one.
+        engine: where the plan goes; an engine that is there is replaced when the build ends well.
+        target: the device that is meant; it must be the one that is here. None: whatever is here.
+        spec: how; None: the defaults.
+        feeds: real inputs, to measure what FP16 can hold; none: random ones.
+        say: is told how far it is.
+
+    Raises:
+        BackendUnavailable: TensorRT or a GPU is missing.
+        GraphError: the ONNX is malformed, or TensorRT's parser refuses it.
+        InputError: an option that this version lacks, or a target that is not this machine.
+        CheckFailed: preflight finds an error, or TensorRT cannot build the network.
+    """
+    onnx, out, spec = Path(onnx), Path(engine), spec or BuildSpec()
+    described = network_io.read(onnx)
+    trt = compat.load()
+    gpu = machine.gpus()[0][0]
+    dla_core = check_target(target, gpu, spec)
+    options = resolve(spec, compat.version(trt), quantized=described.quantized, dla_core=dla_core)
+    profiles(spec, described.inputs)  # a mistake in them is told before minutes are spent
+    _preflight(onnx, target, trt.__version__)
+    default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
+    cache = timing_cache.chosen_path(spec.timing_cache, default)
+    if options.strong and spec.remainder == "fp16":
+        say("casting the float remainder to FP16")
+        onnx = typed_onnx(onnx, typed_path(out), spec.keep_fp32, feeds)
+    began = time.perf_counter()
+    job = _Job(onnx, spec, described, options, gpu, cache)
+    plan, log = _plan(trt, job, say)
+    seconds = time.perf_counter() - began
+    return _written(out, plan, build_log.parse(log.lines), job, seconds)
+
+
+def check_target(target: str | None, gpu: machine.Gpu, spec: BuildSpec) -> int | None:
+    """Check that the target is this machine's GPU; return the DLA core that it asks for.
+
+    Raises:
+        InputError: the target is another device.
+    """
+    if target is None:
+        return None
+    wanted = targets.target(target)
+    portable = spec.hardware_compatibility == "ampere_plus" and gpu.sm >= (8, 0) <= wanted.sm
+    if wanted.sm != gpu.sm and not portable:
+        message = (
+            f"--target {target} has compute capability {_dotted(wanted.sm)}, this machine's "
+            f"{gpu.name} {_dotted(gpu.sm)}: an engine runs on the kind of GPU that it was built "
+            "on; build there, or set build.hardware_compatibility = 'ampere_plus'"
+        )
+        raise InputError(message)
+    return 0 if wanted.on_dla else None
+
+
+def _dotted(sm: tuple[int, int]) -> str:
+    return ".".join(map(str, sm))
+
+
+def _preflight(onnx: Path, target: str | None, version: str) -> None:
+    """Refuse what TensorRT would refuse, or silently compute wrongly.
+
+    Raises:
+        CheckFailed: preflight finds an error.
+    """
+    from trt_qat.graph.preflight import preflight
+
+    report = preflight(onnx, target, tensorrt=version)
+    found = [finding for finding in report.findings if finding.severity == "error"]
+    if found:
+        first = found[0]
+        message = (
+            f"{onnx}: preflight finds {len(found)} errors for TensorRT {version}; the first: "
+            f"{first.rule} at {first.node}: {first.message} All: trt-qat preflight {onnx} "
+            f"--tensorrt {version}"
+        )
+        raise CheckFailed(message)
+
+
+def _plan(trt: Any, job: _Job, say: Say) -> tuple[bytes, Any]:
+    """Return the serialized engine and the log of its build.
+
+    Raises:
+        GraphError: the parser refuses the network.
+        CheckFailed: no engine came out.
+    """
+    log = make_log(trt, say)
+    trt.init_libnvinfer_plugins(log, "")
+    builder = trt.Builder(log)
+    network, parser = make_network(trt, builder, job.onnx, job.options, log)
+    config = configure(trt, builder, network, job.spec, job.options, job.described)
+    progress = make_progress(trt, say)
+    if progress is not None:
+        compat.set_progress_monitor(config, progress)
+    timing = config.create_timing_cache(timing_cache.read(job.cache))
+    config.set_timing_cache(timing, False)
+    plan = builder.build_serialized_network(network, config)
+    del parser  # it owns the weights that the network refers to
+    if progress is not None and progress.interrupted:
+        raise KeyboardInterrupt
+    if plan is None:
+        told = "; ".join(errors(log.lines)[:3]) or "it does not say why"
+        message = f"{job.onnx}: TensorRT {trt.__version__} cannot build it: {told}"
+        raise CheckFailed(message)
+
+    def combine(stored: bytes, measured: bytes) -> bytes:
+        timing = config.create_timing_cache(stored)
+        timing.combine(config.create_timing_cache(measured), True)
+        return bytes(timing.serialize())
+
+    timing_cache.add(job.cache, bytes(config.get_timing_cache().serialize()), combine)
+    return bytes(plan), log
+
+
+def _written(
+    out: Path, plan: bytes, log: build_log.BuildLog, job: _Job, seconds: float
+) -> EngineArtifact:
+    layers = inspect_plan(plan, out, log)
+    with artifact.atomic_path(out) as temporary:
+        temporary.write_bytes(plan)
+    artifact.write_json(evidence.layers_path(out), layers)
+    parents = {job.onnx.name: artifact.sha256_file(job.onnx)}
+    spec = job.spec.model_dump(mode="json")
+    source: Mapping[str, Any] = layers["source"]
+    artifact.write_sidecar(
+        out,
+        fingerprint=artifact.fingerprint(spec=spec, parents=parents, on=source["gpu"]),
+        parents=parents,
+        spec=spec,
+        metrics={
+            "tensorrt": source["tensorrt"],
+            "gpu": source["gpu"],
+            "sm": source["sm"],
+            "sparsity": layers["sparsity"],
+            "census": layers["census"],
+        },
+        seconds=seconds,
+    )
+    return EngineArtifact(out, job.onnx, layers, seconds)

@@ -1,0 +1,49 @@
+"""Whether a feed fits an engine: names, types, and shapes within a profile. No GPU needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trt_qat.errors import DataError
+from trt_qat.runners import Feed, TensorSpec
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One input of an engine.
+
+    Attributes:
+        spec: name, shape and type; dynamic dimensions have names.
+        low: smallest shape of the profile; None where the shape is fixed.
+        high: largest shape of the profile.
+    """
+
+    spec: TensorSpec
+    low: Shape | None = None
+    high: Shape | None = None
+
+
+def check_feed(where: str, slots: Mapping[str, Slot], feed: Feed) -> None:
+    """Check that a batch may be fed to an engine.
+
+    Raises:
+        DataError: an input is missing, unknown, of another type, or outside the profile.
+    """
+    if set(feed) != set(slots):
+        message = f"{where}: fed {sorted(feed)}; its inputs are {sorted(slots)}"
+        raise DataError(message)
+    for name, slot in slots.items():
+        slot.spec.check(feed[name])
+        shape = feed[name].shape
+        if slot.low is None or slot.high is None:
+            continue
+        ranges = zip(slot.low, shape, slot.high, strict=True)
+        if any(not low <= size <= high for low, size, high in ranges):
+            message = (
+                f"{where}: input {name!r} is {shape}; the engine's profile allows {slot.low} to "
+                f"{slot.high}; build it with a wider build.batch or build.profiles"
+            )
+            raise DataError(message)

@@ -1,0 +1,221 @@
+"""Run an engine: named tensors, pinned staging, one stream, and CUDA graphs where asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.engine import compat, log, machine
+from trt_qat.engine.device import Launch, capture, open_device
+from trt_qat.engine.feeding import Slot, check_feed
+from trt_qat.engine.loading import load_engine
+from trt_qat.engine.trust import read_plan
+from trt_qat.errors import BackendUnavailable, CheckFailed, InputError
+from trt_qat.runners import Feed, Outputs, TensorSpec
+
+
+class TrtRunner:
+    """TensorRT on the GPU.
+
+    Args:
+        path: the engine.
+        trust: load it although no sidecar vouches for it.
+        graph: record each set of input shapes as a CUDA graph and launch that (needs cuda-python).
+        profile: optimization profile to use.
+
+    Raises:
+        InputError: the engine is missing, not trusted, damaged, or of another GPU or version.
+        BackendUnavailable: TensorRT, a GPU or a CUDA binding is missing, or memory is short.
+    """
+
+    def __init__(
+        self, path: str | Path, *, trust: bool = False, graph: bool = False, profile: int = 0
+    ) -> None:
+        self.path = Path(path)
+        self.name = "trt-graph" if graph else "trt"
+        plan = read_plan(self.path, trust=trust)
+        trt = compat.load()
+        if reason := machine.why_not_run():
+            raise BackendUnavailable(reason)
+        self._trt, self._graph, self._profile = trt, graph, profile
+        self._device = open_device()
+        self._log = log.make_log(trt)
+        self._engine = load_engine(trt, plan, self.path, self._log)
+        self._context = self._make_context()
+        self._slots, self.outputs = self._tensors()
+        self.inputs = {name: slot.spec for name, slot in self._slots.items()}
+        self._staging: dict[str, NDArray[Any]] = {}
+        self._memory: dict[str, tuple[int, int]] = {}
+        self._allocators: dict[str, Any] = {}
+        self._graphs: dict[tuple[Any, ...], Launch] = {}
+
+    def infer(self, feed: Feed) -> Outputs:
+        """Run one batch; outputs by name, in the engine's order.
+
+        Raises:
+            DataError: an input is missing, unknown, of another type, or outside the profile.
+            CheckFailed: TensorRT does not run it.
+        """
+        launch = self._prepare(feed)
+        launch()
+        return self._collect()
+
+    def device_timer(self, feed: Feed) -> float:
+        """Run one batch; return the milliseconds on the device, without copies to and from it.
+
+        Raises:
+            DataError: as of `infer`.
+            CheckFailed: as of `infer`.
+        """
+        launch = self._prepare(feed)
+        begin = self._device.record()
+        launch()
+        return self._device.elapsed_ms(begin, self._device.record())
+
+    def _make_context(self) -> Any:
+        profiles = self._engine.num_optimization_profiles
+        if not 0 <= self._profile < profiles:
+            message = f"{self.path}: profile {self._profile}; the engine has 0 to {profiles - 1}"
+            raise InputError(message)
+        context = self._engine.create_execution_context()
+        if context is None:
+            size = compat.device_memory_bytes(self._engine) >> 20
+            said = "; ".join(log.errors(self._log.lines)[:2]) or "it says nothing"
+            message = (
+                f"{self.path}: no execution context, which takes {size} MiB on the GPU: {said}; a "
+                "stripped engine must be refitted first"
+            )
+            raise BackendUnavailable(message)
+        if self._profile:
+            context.set_optimization_profile_async(self._profile, self._device.stream)
+            self._device.synchronize()
+        return context
+
+    def _tensors(self) -> tuple[dict[str, Slot], list[str]]:
+        slots: dict[str, Slot] = {}
+        outputs = []
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            if self._engine.get_tensor_format(name) != self._trt.TensorFormat.LINEAR:
+                message = f"{self.path}: {name!r} is not row major; only linear tensors are fed"
+                raise InputError(message)
+            if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT:
+                slots[name] = self._slot(name)
+            else:
+                outputs.append(name)
+        return slots, outputs
+
+    def _slot(self, name: str) -> Slot:
+        shape = tuple(self._engine.get_tensor_shape(name))
+        named = tuple(f"{name}_{at}" if size < 0 else size for at, size in enumerate(shape))
+        spec = TensorSpec(name, named, compat.numpy_dtype(self._engine.get_tensor_dtype(name)))
+        if all(size >= 0 for size in shape):
+            return Slot(spec)
+        low, _, high = self._engine.get_tensor_profile_shape(name, self._profile)
+        return Slot(spec, tuple(low), tuple(high))
+
+    def _prepare(self, feed: Feed) -> Launch:
+        """Copy the inputs, bind every tensor, and return what runs the engine once."""
+        check_feed(str(self.path), self._slots, feed)
+        for name in self._slots:
+            array = np.ascontiguousarray(feed[name])
+            staged = self._stage(name, array.shape, array.dtype.name)
+            staged[...] = array
+            self._context.set_input_shape(name, array.shape)
+            if self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST:
+                self._context.set_tensor_address(name, staged.ctypes.data)
+                continue
+            address = self._reserve(name, staged.nbytes)
+            self._device.to_device(address, staged)
+            self._context.set_tensor_address(name, address)
+        if missing := self._context.infer_shapes():
+            message = f"{self.path}: TensorRT cannot tell the shapes of {', '.join(missing)}"
+            raise CheckFailed(message)
+        for name in self.outputs:
+            self._bind_output(name)
+        return self._launcher(feed)
+
+    def _bind_output(self, name: str) -> None:
+        shape = tuple(self._context.get_tensor_shape(name))
+        if any(size < 0 for size in shape):  # known only when the values are
+            if name not in self._allocators:
+                self._allocators[name] = compat.make_output_allocator(self._trt, self._device)
+            self._context.set_output_allocator(name, self._allocators[name])
+            return
+        dtype = compat.numpy_dtype(self._engine.get_tensor_dtype(name))
+        staged = self._stage(name, shape, dtype)
+        if self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST:
+            self._context.set_tensor_address(name, staged.ctypes.data)
+        else:
+            self._context.set_tensor_address(name, self._reserve(name, staged.nbytes))
+
+    def _launcher(self, feed: Feed) -> Launch:
+        if not self._graph or self._allocators:
+            return self._enqueue
+        # Addresses are a part of a graph: grown buffers need another one.
+        addresses = tuple(self._memory.get(name, (0, 0))[0] for name in self._memory)
+        key = (tuple(feed[name].shape for name in self._slots), addresses)
+        if key not in self._graphs:
+            self._enqueue()  # TensorRT sets itself up in the first run after a change of shapes
+            self._device.synchronize()
+            self._graphs[key] = capture(self._device.stream, self._enqueue)
+        return self._graphs[key]
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._device.stream):
+            said = "; ".join(log.errors(self._log.lines)[-2:]) or "it says nothing"
+            message = f"{self.path}: TensorRT does not run it: {said}"
+            raise CheckFailed(message)
+
+    def _collect(self) -> Outputs:
+        self._device.synchronize()
+        results = {}
+        for name in self.outputs:
+            dtype = compat.numpy_dtype(self._engine.get_tensor_dtype(name))
+            if name in self._allocators:
+                allocator = self._allocators[name]
+                staged, address = self._stage(name, allocator.shape, dtype), allocator.address
+            else:
+                staged, address = self._staging[name], self._memory.get(name, (0, 0))[0]
+            if address and staged.size:
+                self._device.to_host(staged, address)
+            results[name] = staged
+        self._device.synchronize()
+        # Copies: the staging buffers are written again by the next batch.
+        return {name: array.copy() for name, array in results.items()}
+
+    def _stage(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        known = self._staging.get(name)
+        if known is None or known.shape != tuple(shape) or known.dtype.name != dtype:
+            self._staging[name] = self._device.pinned(tuple(shape), dtype)
+        return self._staging[name]
+
+    def _reserve(self, name: str, size: int) -> int:
+        address, held = self._memory.get(name, (0, 0))
+        if held < size or not address:
+            if address:
+                self._device.free(address)
+            address, held = self._device.allocate(size), size
+            self._memory[name] = (address, held)
+        return address
+
+    def __enter__(self) -> TrtRunner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._device.synchronize()
+        self._graphs.clear()
+        # The context goes before its engine, and both before the memory they point to.
+        del self._context
+        del self._engine
+        self._staging.clear()
+        self._device.close()
