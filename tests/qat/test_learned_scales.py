@@ -1,0 +1,193 @@
+"""Learned scales (LSQ, 1902.08153): the paper's gradients, TensorRT's grid."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from tests.qat.matched import match
+from trt_qat.qat.export import export
+from trt_qat.qat.fake_quant import scale_of
+from trt_qat.qat.learned_scales import fake_quantize_learned
+from trt_qat.qat.models import residual_cnn
+from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
+from trt_qat.runners import OrtRunner
+from trt_qat.specs import QuantizeSpec
+
+QMAX = 127
+
+
+def batch(seed: int = 0) -> Tensor:
+    return torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def learned(weights: Any = "per_channel") -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = residual_cnn(in_channels=1, num_classes=10, widths=(16, 16))
+    return quantize(model, [batch()], spec=QuantizeSpec(learned_scales=True, weights=weights))
+
+
+def scales(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {n: p for n, p in model.named_parameters() if n.endswith("learned_scale")}
+
+
+def train(model: nn.Module, steps: int, lr: float = 1e-2) -> nn.Module:
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    model.train()
+    for step in range(steps):
+        optimizer.zero_grad()
+        targets = torch.arange(8) % 10
+        loss = nn.functional.cross_entropy(model(batch(step)), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
+
+
+def gradient_of_scale(
+    inputs: Tensor, scale: Tensor, axis: int | None = None, low: int = -128
+) -> Tensor:
+    leaf = scale.clone().requires_grad_()
+    fake_quantize_learned(inputs, leaf, axis, low).sum().backward()  # type: ignore[no-untyped-call]
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+@pytest.mark.parametrize(
+    ("quotient", "derivative"),
+    [
+        (0.3, -0.3),  # inside: round(v/s) - v/s
+        (0.7, 0.3),
+        (-3.2, 0.2),
+        (126.6, 0.4),
+        (200.0, 127.0),  # outside: the code it is clamped to
+        (-200.0, -128.0),
+    ],
+)
+def test_the_gradient_is_equation_3_of_the_paper(quotient: float, derivative: float) -> None:
+    scale = torch.tensor(0.5)
+    inputs = torch.tensor([[quotient * 0.5]])
+    got = gradient_of_scale(inputs, scale)
+    assert float(got) == pytest.approx(derivative / math.sqrt(1 * QMAX), rel=1e-3)
+
+
+def test_the_gradient_scale_of_an_activation_counts_the_features_of_one_sample() -> None:
+    """``g = 1 / sqrt(N Q_P)`` with N the number of features: a larger batch does not shrink it."""
+    sample = torch.full((1, 4, 3, 3), 0.15)
+    for count in (1, 2, 16):
+        got = gradient_of_scale(sample.repeat(count, 1, 1, 1), torch.tensor(0.5))
+        expected = count * 36 * -0.3 / math.sqrt(36 * QMAX)
+        assert float(got) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_gradient_scale_of_a_weight_counts_the_weights_of_one_scale() -> None:
+    weight = torch.full((8, 4, 3, 3), 0.15)
+    got = gradient_of_scale(weight, torch.full((8,), 0.5), axis=0, low=-127)
+    assert got.shape == (8,)
+    expected = 36 * -0.3 / math.sqrt(36 * QMAX)
+    assert got.tolist() == pytest.approx([expected] * 8, rel=1e-4)
+
+
+def test_inputs_get_the_straight_through_gradient_inside_the_range_alone() -> None:
+    inputs = torch.tensor([[-70.0, -64.0, 0.2, 63.5, 64.0]], requires_grad=True)
+    fake_quantize_learned(inputs, torch.tensor(0.5), None, -128).sum().backward()  # type: ignore[no-untyped-call]
+    assert inputs.grad is not None
+    assert inputs.grad.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0]]
+
+
+def test_the_grid_is_symmetric_with_zero_on_it() -> None:
+    inputs = torch.linspace(-100, 100, 4001)[None]
+    grid = fake_quantize_learned(inputs, torch.tensor(0.5), None, -127)[0]
+    assert torch.equal(grid, -grid.flip(0))
+    assert float(grid[2000]) == 0.0
+    assert float(grid.max()) == 127 * 0.5
+
+
+def test_a_scale_that_an_optimizer_turns_negative_stays_positive_on_the_grid(
+    tmp_path: Path,
+) -> None:
+    """TensorRT refuses a scale that is not above 0 (E2)."""
+    model = learned()
+    with torch.no_grad():
+        for parameter in scales(model).values():
+            parameter.neg_()
+        next(iter(scales(model).values())).zero_()
+    for quantizer in quantized(model).placed.activations.values():
+        assert float(scale_of(quantizer)) > 0
+    assert torch.isfinite(model.train()(batch())).all()
+    path = export(model.eval(), batch(), tmp_path / "model.onnx")  # checks every scale itself
+    assert path.is_file()
+
+
+def test_scales_start_from_the_calibrated_ranges() -> None:
+    model = learned()
+    state = quantized(model)
+    for name, quantizer in state.placed.activations.items():
+        parameter = quantizer.get_parameter("learned_scale")
+        assert parameter.shape == ()
+        assert float(parameter) == pytest.approx(state.ranges.amax[name] / QMAX, rel=1e-6)
+
+
+@pytest.mark.parametrize(("weights", "count"), [("per_channel", None), ("per_tensor", 1)])
+def test_every_scale_of_activations_and_weights_is_trained(weights: Any, count: int | None) -> None:
+    model = learned(weights)
+    before = {name: p.detach().clone() for name, p in scales(model).items()}
+    layers = list(weight_quantizers(model))
+    assert len(before) == len(layers) + len(quantized(model).placed.activations)
+    for _, layer, quantizer in layers:
+        channels = count or layer.get_parameter("weight").shape[0]
+        assert quantizer.get_parameter("learned_scale").numel() == channels
+    train(model, 2)
+    for name, parameter in scales(model).items():
+        assert parameter.grad is not None, name
+        assert not torch.equal(parameter, before[name]), name
+
+
+def test_without_the_option_no_scale_is_a_parameter() -> None:
+    model = quantize(residual_cnn(num_classes=10, widths=(16, 16)), [batch()])
+    assert scales(model) == {}
+
+
+@pytest.mark.parametrize("value", ["learned", "affine", 1])
+def test_a_learned_zero_point_is_refused_with_the_reason(value: Any) -> None:
+    with pytest.raises(ValidationError, match=r"TensorRT INT8 is symmetric.*cannot be deployed"):
+        QuantizeSpec(zero_point=value)
+
+
+def test_training_and_evaluation_put_values_on_the_same_grid() -> None:
+    model = train(learned(), 2)
+    with torch.no_grad():
+        evaluated = model(batch(9))
+    # In evaluation mode but with gradients on, the path that training takes is used.
+    torch.testing.assert_close(model(batch(9)).detach(), evaluated, rtol=1e-5, atol=1e-5)
+
+
+def test_learned_scales_travel_in_the_state_dict() -> None:
+    model, twin = train(learned(), 3), learned()
+    assert any(not torch.equal(p, scales(twin)[n]) for n, p in scales(model).items())
+    twin.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(twin.eval()(batch(5)), model(batch(5)))
+
+
+@pytest.mark.parametrize("weights", ["per_channel", "per_tensor"])
+def test_the_export_holds_the_learned_scales_and_onnxruntime_agrees(
+    weights: Any, tmp_path: Path
+) -> None:
+    model = train(learned(weights), 3)
+    path = export(model, batch(), tmp_path / "model.onnx")
+    matched = match(model, model, path, (batch(7),))
+    assert all(point.relative_error < 1e-4 and point.ties_only() for point in matched.points)
+    for expected, got in matched.outputs:
+        assert np.abs(got - expected).max() < 1e-3 * np.abs(expected).max()
+    with torch.no_grad():
+        ours = model(batch(8)).numpy()
+    (theirs,) = OrtRunner(path).infer({"x": batch(8).numpy()}).values()
+    assert np.abs(theirs - ours).max() < 0.05 * np.abs(ours).max()
