@@ -30,14 +30,14 @@ RIGHT = RANDOM.random(COUNT) < 0.93
 
 def logits(right: np.ndarray, labels: np.ndarray = LABELS) -> np.ndarray:
     """Outputs of ten classes that are right where they are to be."""
-    outputs = np.random.default_rng(1).random((len(labels), 10)).astype(np.float32)
+    outputs: np.ndarray = np.random.default_rng(1).random((len(labels), 10)).astype(np.float32)
     outputs[np.arange(len(labels)), labels] += np.where(right, 2, -2)
     return outputs
 
 
 def changed(lost: int, gained: int) -> np.ndarray:
     """What is right, after losing some of the samples and gaining others."""
-    right = RIGHT.copy()
+    right: np.ndarray = RIGHT.copy()
     right[np.flatnonzero(RIGHT)[:lost]] = False
     right[np.flatnonzero(~RIGHT)[:gained]] = True
     return right

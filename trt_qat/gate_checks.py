@@ -78,7 +78,8 @@ def _images(known: Snapshot, found: Snapshot) -> Iterator[Check]:
     if base is None and cand is None:
         return
     if base is None or cand is None:
-        yield Check("test images", "skipped", base, cand, "only one of the two has their digest")
+        text = "only one of the two says which pixels it saw"
+        yield Check("test images", "skipped", _short(base), _short(cand), text)
         return
     same = base == cand
     text = (
@@ -88,7 +89,11 @@ def _images(known: Snapshot, found: Snapshot) -> Iterator[Check]:
             "the same samples with other pixels: was the preprocessing changed on purpose? --update"
         )
     )
-    yield Check("test images", "passed" if same else "failed", base[:12], cand[:12], text)
+    yield Check("test images", "passed" if same else "failed", _short(base), _short(cand), text)
+
+
+def _short(digest: str | None) -> str | None:
+    return digest and digest[:12]
 
 
 def _absent(name: str, base: Any, cand: Any, file: str) -> Check | None:
@@ -219,6 +224,9 @@ def _ratio(name: str, old: Timing, new: Timing, tolerated: float) -> Check:
 
 def _versions(known: Snapshot, found: Snapshot) -> Iterator[Check]:
     base, cand = known.versions, found.versions
+    if not base or not cand:
+        yield Check("versions", "info", message="not recorded by one of the two")
+        return
     changed = {
         name: [base.get(name), cand.get(name)]
         for name in sorted(base.keys() | cand.keys())

@@ -24,7 +24,7 @@ from trt_qat.specs import Spec
 
 FORMAT: Final = "trt-qat baseline 1"
 
-MEND = "make it again from a run that is good: trt-qat check RUN --against {path} --update"
+MEND = "make it from a run that is good: trt-qat check RUN --against {path} --update"
 
 _DTYPES = {"float32": "<f4", "replicates": "<f8"}
 
