@@ -146,7 +146,7 @@ def main() -> None:
     """Measure both, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of timing, for each model")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of timing, for each model")
     parser.add_argument("--pairs", type=int, default=16, help="of the bare loop and the harness")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()

@@ -31,8 +31,8 @@ class Settings:
     Attributes:
         precision: relative half-width to reach, of the interval of the ratios, or of the median
             where there is one model.
-        seconds: of timing for each model and batch size, at most; the least sessions are finished
-            even if they take longer.
+        seconds: of timing for each model and batch size, at most, half of it in the least number
+            of sessions. With opening and warming up it may take twice as long.
         sessions: at least; 1 is allowed and gives an interval for that session alone.
         warmup_s: for each model in each session, at most.
         seed: of every random order.
@@ -126,14 +126,17 @@ def _sessions(entries: Sequence[Entry], settings: Settings, say: Say) -> list[Se
     """Run sessions until the intervals are as narrow as asked, or the time is up."""
     reopened = all(isinstance(entry.source, str) for entry in entries)
     least = settings.sessions if reopened else 1
-    limits = Limits(settings.seconds / least, settings.precision, settings.warmup_s)
+    limits = Limits(settings.seconds / (2 * least), settings.precision, settings.warmup_s)
     draw = np.random.default_rng(settings.seed)
     began, sessions = time.perf_counter(), list[Session]()
     while True:
         sessions.append(run_session(entries, limits, draw))
         say(f"batch {entries[0].batch}: session {len(sessions)} of at least {least}")
-        late = time.perf_counter() - began >= settings.seconds * len(entries)
-        enough = len(sessions) >= least and (late or _precise(entries, sessions, settings))
+        enough = len(sessions) >= least and (
+            sum(session.timed_s for session in sessions) >= settings.seconds * len(entries)
+            or time.perf_counter() - began >= 2 * settings.seconds * len(entries)
+            or _precise(entries, sessions, settings)
+        )
         if least == 1 or enough:
             return sessions
 

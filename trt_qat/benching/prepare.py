@@ -46,6 +46,8 @@ def prepare(
             stack.enter_context(runner(source)) if isinstance(source, str) else source
             for source in sources
         ]
+        fixed = (inputs.fixed_batch(each.inputs) for each in opened)
+        batch = batch or next((size for size in fixed if size is not None), None)
         for label, each in zip(labels, opened, strict=True):
             inputs.check_batch(label, each.inputs, batch)
         known = next((i for i, each in enumerate(opened) if each.inputs), 0)

@@ -69,6 +69,11 @@ class Session:
     warmups: tuple[Warmup, ...]
     samples_per_second: tuple[float, ...]
 
+    @property
+    def timed_s(self) -> float:
+        """Seconds that the latencies of all models add up to."""
+        return sum(float(latencies.sum()) for latencies in self.latencies_ms) / 1000
+
     def log_p50(self, model: int) -> float:
         """Return the logarithm of a model's median latency in milliseconds."""
         return float(np.log(np.median(self.latencies_ms[model])))
