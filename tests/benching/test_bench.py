@@ -131,7 +131,17 @@ def test_a_runner_with_a_clock_of_its_own_is_timed_by_it() -> None:
     assert run["timer"] == "device"
     assert run["latency_ms"]["p50"] == run["latency_ms"]["p99"] == 2.0
     assert run["latency_ms"]["cv"] == 0
-    assert run["runner"] == {"bench_settings": {"cuda_graph": False}}
+    assert run["runner"] == {"name": "trt", "bench_settings": {"cuda_graph": False}}
+
+
+def test_models_side_by_side_are_timed_by_one_clock() -> None:
+    """A latency without transfers beside one with them would compare nothing."""
+    mixed = tq.bench([OnDevice("trt"), Recorder("ort")], settings=QUICK)
+    assert [run.timer for run in mixed.runs] == ["host", "host"]
+    assert mixed.runs[0].p50_ms != 2.0
+    alike = tq.bench([OnDevice("trt"), OnDevice("again")], settings=QUICK)
+    assert [run.timer for run in alike.runs] == ["device", "device"]
+    assert alike.ratios[0].ratio.center == 1.0
 
 
 def test_a_warm_up_that_never_ends_is_told(linear: str) -> None:

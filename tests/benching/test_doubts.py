@@ -92,6 +92,10 @@ def test_a_machine_that_disturbs_is_told(device: dict[str, Any], message: str) -
     [
         ({"latencies_ms": np.array([1.0, 2.0, 1.0])}, "coefficient of variation 43.3%, above 2.5%"),
         ({"warmups": (Warmup(9, False, 1.0),) * 8}, "not stable after warm-up in 8 of 8 sessions"),
+        (
+            {"timer": "device", "throughput": 400.0},
+            "an inference takes 2.5 ms, of which 1 ms on the device: transfers and launches",
+        ),
         ({"session_p50_ms": (1.0,)}, "one session only"),
         ({"p50": Interval(1.0, 0.9, 1.1, 0.98)}, "is known to 10.0%, not to the 1.0% asked"),
     ],

@@ -191,7 +191,7 @@ def _runs(
                 session_p50_ms=tuple(float(np.exp(session.log_p50(i))) for session in sessions),
                 throughput=float(np.median(rates)),
                 warmups=tuple(session.warmups[i] for session in sessions),
-                timer=track.timers[i],
+                timer=track.timer,
                 settings=track.settings[i],
                 limit=floor and limit.over(floor, stats.percentile(latencies, 50)),
             )

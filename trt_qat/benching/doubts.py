@@ -115,6 +115,12 @@ def _run(run: Run) -> Iterator[str]:
         yield f"{name}: not stable after warm-up in {unstable} of {len(run.warmups)} sessions"
     if len(run.session_p50_ms) == 1:
         yield f"{name}: one session only: its interval knows nothing of opening the model again"
+    host_ms = 1000 * run.batch / run.throughput
+    if run.timer == "device" and host_ms > 2 * run.p50_ms:
+        yield (
+            f"{name}: back to back, an inference takes {host_ms:.4g} ms, of which {run.p50_ms:.4g} "
+            "ms on the device: transfers and launches take longer than the computation"
+        )
     if run.limit is not None:
         yield from _limit(name, run.limit, run.timer)
 

@@ -15,7 +15,7 @@ from trt_qat.benching.timing import Timer, timer_of
 from trt_qat.errors import DataError, TrtQatError
 from trt_qat.runners import Feed, Outputs, Runner, runner
 
-SAID = ("session_entries", "provider", "bench_settings")
+SAID = ("name", "session_entries", "provider", "bench_settings")
 """Attributes of runners that say how they run a model; recorded with the result."""
 
 
@@ -24,7 +24,7 @@ class Prepared:
     """Models that were found fit to be timed, and what they say of themselves."""
 
     entries: tuple[Entry, ...]
-    timers: tuple[Timer, ...]
+    timer: Timer
     settings: tuple[dict[str, Any], ...]
 
 
@@ -60,7 +60,7 @@ def prepare(
             entries.append(entry)
         return Prepared(
             entries=tuple(entries),
-            timers=tuple(timer_of(each) for each in opened),
+            timer=timer_of(opened),
             settings=tuple(
                 {name: getattr(each, name) for name in SAID if hasattr(each, name)}
                 for each in opened

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_qat.benching.stats import Floats, notch
-from trt_qat.benching.timing import Stopwatch, Warmup, no_garbage_collection
+from trt_qat.benching.timing import Stopwatch, Warmup, no_garbage_collection, timer_of
 from trt_qat.runners import Feed, Runner, runner
 
 BLOCK_MS = 5.0
@@ -117,7 +117,8 @@ def _opened(entries: Sequence[Entry], draw: np.random.Generator) -> Iterator[lis
             opened[int(model)] = (
                 stack.enter_context(runner(source)) if isinstance(source, str) else source
             )
-        yield [Stopwatch(opened[i], entry.feeds) for i, entry in enumerate(entries)]
+        timer = timer_of(opened.values())
+        yield [Stopwatch(opened[i], entry.feeds, timer) for i, entry in enumerate(entries)]
 
 
 def _warmed(

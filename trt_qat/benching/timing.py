@@ -6,7 +6,7 @@ import contextlib
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,9 +27,12 @@ CRITERION = (
 )
 
 
-def timer_of(runner: Runner) -> Timer:
-    """Return whose clock the latencies of a runner are from."""
-    return "host" if getattr(runner, "device_timer", None) is None else "device"
+def timer_of(runners: Iterable[Runner]) -> Timer:
+    """Return whose clock times these runners: the device's only if every one of them has it.
+
+    A latency without transfers beside one with them would compare nothing.
+    """
+    return "device" if all(hasattr(runner, "device_timer") for runner in runners) else "host"
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,18 @@ class Stopwatch:
     A runner that can time itself on its device has an attribute ``device_timer``: a function that
     takes a feed, runs it and returns milliseconds, as CUDA events around the enqueue tell them.
     Every other runner is timed on the host around ``infer``: arrays in, arrays out.
+
+    Args:
+        runner: what to time.
+        feeds: given to it in turn, again and again.
+        timer: whose clock to read.
     """
 
-    def __init__(self, runner: Runner, feeds: Sequence[Feed]) -> None:
+    def __init__(self, runner: Runner, feeds: Sequence[Feed], timer: Timer) -> None:
         self._infer: Callable[[Feed], Any] = runner.infer
-        self._device: Callable[[Feed], float] | None = getattr(runner, "device_timer", None)
+        self._device: Callable[[Feed], float] | None = (
+            getattr(runner, "device_timer", None) if timer == "device" else None
+        )
         self._feeds = itertools.cycle(feeds)
 
     def latencies_ms(self, count: int) -> Floats:
