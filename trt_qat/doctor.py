@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trt_qat import artifact, backends
+from trt_qat.engine import machine
 from trt_qat.plan import PLAN
 
 
@@ -29,12 +30,13 @@ def examine() -> dict[str, Any]:
         "versions": artifact.versions(),
         "platform": artifact.platform_facts(),
         "gpu": backends.has_gpu(),
+        "machine": machine.facts(),
         "notes": _notes(),
     }
 
 
 def _notes() -> list[str]:
-    notes = []
+    notes = _engine_notes()
     if backends.cpu_has_vnni() is False:
         notes.append(
             "this CPU has no VNNI: onnxruntime's fused INT8 kernels may saturate at 16 bits, so "
@@ -47,3 +49,14 @@ def _notes() -> list[str]:
             "Fashion-MNIST is not installed: apt install dataset-fashion-mnist, or set data.path"
         )
     return notes
+
+
+def _engine_notes() -> list[str]:
+    if machine.why_no_engines() is not None:
+        return []
+    found = machine.bindings()
+    if not any(found.values()):
+        return ["engines can be built but not run: pip install 'trt-qat[gpu]'"]
+    if not found["cuda-python"]:
+        return ["CUDA graphs need cuda-python beside pycuda: pip install cuda-python"]
+    return []

@@ -15,7 +15,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, i
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (inspect,):
+    for command in (build, inspect, bundle):
         app.command()(command)
 
 
@@ -25,6 +25,76 @@ def _say(line: str) -> None:
 
 def _print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def build(
+    model: Annotated[Path, typer.Argument(help="Any QDQ ONNX.", metavar="MODEL.onnx")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="The engine to write.", metavar="FILE.engine")
+    ],
+    target: Annotated[
+        str | None, typer.Option(help="The device that is meant; it must be this machine's.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="An engine's TOML whose [build] says how.", metavar="ENGINE.toml"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A key of [build]; repeatable.", metavar="build.a=v"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with one array per input, to measure FP16 ranges on."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build an engine on this machine's GPU, with proof of what TensorRT chose."""
+    from trt_qat.engine.build import build as make
+    from trt_qat.engine.settings import build_settings
+    from trt_qat.engine.tables import census_table
+    from trt_qat.feeds import feeds_for
+
+    spec, wanted = build_settings(recipe, settings or ())
+    feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
+    made = make(model, out, target=target or wanted, spec=spec, feeds=feeds, say=_say)
+    if as_json:
+        _print_json(made.layers)
+        return
+    Console(highlight=False, markup=False).print(census_table(made.layers))
+    for warning in made.layers["warnings"]:
+        _say(f"TensorRT: {warning}")
+    _say(f"{made.path}: built in {made.seconds:.0f} s")
+
+
+def bundle(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    out: Annotated[
+        Path | None, typer.Option(help="The bundle's folder.", show_default="RUN/bundle")
+    ] = None,
+    tensorrt: Annotated[
+        str | None,
+        typer.Option(
+            help="The version that the trtexec command is for.",
+            show_default="that of the engine, else 10.3",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="One class name a line; absent: their numbers.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what deployment needs: Triton repository, DeepStream configuration, trtexec command."""
+    from trt_qat.engine.bundle import bundle as write
+
+    made = write(run_folder, out, tensorrt=tensorrt, labels=labels)
+    if as_json:
+        _print_json(made.to_dict())
+        return
+    for path in made.files:
+        sys.stdout.write(f"{path}\n")
+    for note in made.notes:
+        _say(f"note: {note}")
 
 
 def inspect(

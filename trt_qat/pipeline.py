@@ -178,7 +178,7 @@ def _run_stage(stage: Stage, run: Run, say: Say) -> tuple[StageRecord, Metrics]:
         assert first is not None
         return StageRecord(stage.name, "unchanged", first.seconds), first.metrics
     why = stage.why_not()
-    if stage.work is None:
+    if stage.work is None or (stage.optional and why is not None):
         say(f"{stage.name}: skipped, {why}")
         return StageRecord(stage.name, "skipped", why=why), {}
     if why is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trt_qat.backends import why_no_tensorrt, why_no_torch
+from trt_qat.engine.machine import on_this_gpu, why_no_engines
 from trt_qat.specs import EngineSpec
 from trt_qat.stages import Metrics, Run, Stage, torch_stage
 
@@ -19,6 +20,12 @@ def _verify(name: str) -> Any:
         return getattr(verify, name)(run)  # type: ignore[no-any-return]
 
     return work
+
+
+def _build(run: Run) -> Metrics:
+    from trt_qat.engine.stage import build_stage
+
+    return build_stage(run)
 
 
 def _write_report(run: Run) -> Metrics:
@@ -88,7 +95,17 @@ PLAN = (
         work=_verify("preflight"),
         data=False,
     ),
-    Stage("build", why_not=_this_version_stops),
+    Stage(
+        "build",
+        outputs=("model.engine", "layers.json"),
+        parents=("model.onnx",),
+        tables=("build", "target"),
+        packages=("specs.py", "engine/*.py", "graph/**/*.py"),
+        work=_build,
+        why_not=why_no_engines,
+        optional=True,
+        facts=on_this_gpu,
+    ),
     Stage(
         "compare",
         outputs=("compare.json", "answers.npz"),

@@ -70,11 +70,11 @@ GUARDED: Mapping[str, Span] = {
     "BuilderFlag.STRICT_NANS": Span((10, 7)),
     "IBuilderConfig.max_num_tactics": Span((10, 7)),
     "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY": Span((10, 16)),
-    "IBuilderConfig.tiling_optimization_level": Span((10, 16)),
-    "TilingOptimizationLevel.NONE": Span((10, 16)),
-    "TilingOptimizationLevel.FAST": Span((10, 16)),
-    "TilingOptimizationLevel.MODERATE": Span((10, 16)),
-    "TilingOptimizationLevel.FULL": Span((10, 16)),
+    "IBuilderConfig.tiling_optimization_level": Span((10, 8)),
+    "TilingOptimizationLevel.NONE": Span((10, 8)),
+    "TilingOptimizationLevel.FAST": Span((10, 8)),
+    "TilingOptimizationLevel.MODERATE": Span((10, 8)),
+    "TilingOptimizationLevel.FULL": Span((10, 8)),
 }
 """Names that some supported version lacks, and the versions that have them."""
 

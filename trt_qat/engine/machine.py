@@ -10,7 +10,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -153,9 +153,28 @@ def why_not_run() -> str | None:
 
 def likely_target(gpu: Gpu) -> str | None:
     """Return the name of the target that a device is, by its product name."""
-    name = gpu.name.lower()
+    words = set(re.findall(r"[a-z0-9]+", gpu.name.lower()))
     for target in targets.TARGETS.values():
-        words = target.name.split("-")
-        if target.sm == gpu.sm and all(word in name for word in words):
+        if target.sm == gpu.sm and words.issuperset(target.name.split("-")):
             return target.name
     return None
+
+
+def on_this_gpu() -> dict[str, object] | None:
+    """Return what an engine depends on beside its ONNX and its options; None without a GPU."""
+    found, _ = gpus()
+    return {"gpu": asdict(found[0]), "tensorrt": tensorrt_version()} if found else None
+
+
+def facts() -> dict[str, object]:
+    """Return what `trt-qat doctor` shows of this machine."""
+    found, reason = gpus()
+    return {
+        "driver": driver_version(),
+        "gpus": [asdict(gpu) | {"target": likely_target(gpu)} for gpu in found],
+        "why_no_gpu": reason,
+        "tensorrt": tensorrt_version(),
+        "bindings": bindings(),
+        "why_not_build": why_no_engines(),
+        "why_not_run": why_not_run(),
+    }
