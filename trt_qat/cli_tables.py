@@ -19,7 +19,27 @@ def doctor_table(document: dict[str, Any]) -> Group:
     for entry in document["stages"]:
         stages.add_row(entry["stage"], "yes" if entry["runs"] else "no", entry["why"] or "")
     found = (f"{name} {version or 'absent'}" for name, version in document["versions"].items())
-    return Group(stages, Text(), Text(", ".join(found)))
+    return Group(stages, Text(), _machine(document["machine"]), Text(), Text(", ".join(found)))
+
+
+def _machine(machine: dict[str, Any]) -> Table:
+    """Return what engines need of this machine, as two columns."""
+    table = Table("for engines", "here", box=None, pad_edge=False)
+    table.add_row("NVIDIA driver", machine["driver"] or "none")
+    for gpu in machine["gpus"]:
+        sm, cuda = (".".join(map(str, gpu[key])) for key in ("sm", "cuda"))
+        target = f", --target {gpu['target']}" if gpu["target"] else ""
+        table.add_row(
+            "GPU",
+            f"{gpu['name']}: compute capability {sm}, {gpu['memory_mib']} MiB, "
+            f"{gpu['multiprocessors']} multiprocessors, CUDA up to {cuda}{target}",
+        )
+    if not machine["gpus"]:
+        table.add_row("GPU", machine["why_no_gpu"])
+    table.add_row("TensorRT", machine["tensorrt"] or "not installed")
+    for name, installed in machine["bindings"].items():
+        table.add_row(name, "installed" if installed else "not installed")
+    return table
 
 
 def run_table(result: RunResult) -> Group:

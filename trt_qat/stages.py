@@ -69,6 +69,8 @@ class Stage:
         work: writes the outputs and returns metrics, which are kept in the sidecars.
         why_not: returns a sentence if the stage cannot run here, else None.
         data: whether it reads the data set.
+        optional: where it cannot run it is skipped with the sentence, and the run goes on.
+        facts: what of this machine decides its result, beside versions.
     """
 
     name: str
@@ -79,11 +81,15 @@ class Stage:
     work: Callable[[Run], Metrics] | None = None
     why_not: Callable[[], str | None] = lambda: None
     data: bool = True
+    optional: bool = False
+    facts: Callable[[], Any] = lambda: None
 
 
 def stage_fingerprint(stage: Stage, run: Run) -> str:
     """Return the digest of everything that decides the stage's result."""
     spec = run.recipe.spec.model_dump(mode="json")
+    facts = stage.facts()
+    more = {} if facts is None else {"facts": facts}
     return artifact.fingerprint(
         stage=stage.name,
         tables={name: spec[name] for name in stage.tables},
@@ -92,6 +98,7 @@ def stage_fingerprint(stage: Stage, run: Run) -> str:
         files=_named_files(stage, run),
         code=[artifact.source_digest(PACKAGE.glob(pattern)) for pattern in stage.packages],
         versions=artifact.versions(),
+        **more,
     )
 
 
