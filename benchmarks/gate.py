@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from trt_qat import gate, metrics
-from trt_qat.artifact import platform_facts, versions, write_json
+from trt_qat.artifact import platform_facts, versions, write_json, write_text
 from trt_qat.data import Dataset, load
 from trt_qat.gate_metrics import regression
 from trt_qat.recipe import load_recipe
@@ -41,6 +41,8 @@ from trt_qat.specs import Tolerances
 
 ENGINE = Path("engines/fashion-int8-24.toml")
 RESULT = Path("benchmarks/results/cpu/gate.json")
+DOCS = Path("docs/gate.md")
+BEGIN, END = "<!-- table: power -->", "<!-- end -->"
 SAMPLES = 10_000
 ACCURACY = 0.93
 DISAGREEMENTS = (0.006, 0.01, 0.02, 0.03, 0.05, 0.08)
@@ -239,8 +241,29 @@ def main() -> None:
         "simulated": rates(given.repeats),
     }
     write_json(given.out, document)
+    if given.out == RESULT:
+        write_text(DOCS, filled(DOCS.read_text(encoding="utf-8"), document))
     print(json.dumps(document, indent=2))
     sys.exit(failed(document))
+
+
+def power_table(document: dict[str, Any]) -> str:
+    """Return the simulated rates as the Markdown table of docs/gate.md."""
+    names = ["false_alarms", *(f"flagged_{100 * loss:g}_points" for loss in LOSSES)]
+    lines = [
+        "| answered otherwise | equally good: alarm | 0.5 points worse: flagged | 1 point worse |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
+    for row in document["simulated"]:
+        cells = [f"{row[name]:.1%}" if name in row else "" for name in names]
+        lines.append(f"| {row['disagreement']:.1%} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def filled(text: str, document: dict[str, Any]) -> str:
+    """Return docs/gate.md with the table of these results."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{power_table(document)}\n{END}{rest.partition(END)[2]}"
 
 
 def failed(document: dict[str, Any]) -> int:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from benchmarks import gate as benchmark
 from tests.runs import command_line
 from trt_qat import artifact
 from trt_qat.errors import CheckFailed, DataError, InputError
@@ -516,3 +517,13 @@ def test_bad_input_is_exit_code_2_and_one_sentence(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_measured_promises_hold_and_the_docs_show_them() -> None:
+    """After a new measurement by benchmarks/gate.py."""
+    root = Path(__file__).parents[1]
+    document = json.loads((root / benchmark.RESULT).read_text())
+    assert benchmark.failed(document) == 0
+    assert document["itself"]["comparisons"] == 100
+    text = (root / benchmark.DOCS).read_text()
+    assert benchmark.filled(text, document) == text
