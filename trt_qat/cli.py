@@ -19,6 +19,7 @@ from rich.console import Console
 from trt_qat import __version__, bench_cli, engine_cli, targets
 from trt_qat.errors import TrtQatError, visible
 from trt_qat.gate_cli import check
+from trt_qat.sensitivity_cli import sensitivity
 
 if TYPE_CHECKING:
     from trt_qat.graph.fix import FixReport
@@ -261,6 +262,7 @@ def compare(
         raise CheckFailed(message)
 
 
+app.command()(sensitivity)
 app.command()(check)
 
 

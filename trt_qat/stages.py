@@ -126,21 +126,30 @@ def _named_files(stage: Stage, run: Run) -> dict[str, str]:
     }
 
 
+def torch_stages(name: str) -> Any:
+    """Return `trt_qat.qat.stages`.
+
+    Raises:
+        BackendUnavailable: a library of the ``train`` extra is missing; ``name`` says what for.
+    """
+    try:
+        with warnings.catch_warnings():
+            # ModelOpt speaks of transformers wherever that is installed; no stage uses it.
+            warnings.filterwarnings("ignore", message="transformers .* is not tested")
+            from trt_qat.qat import stages
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("trt_qat"):
+            raise
+        message = f"{name} needs {error.name}: pip install 'trt-qat[train]'"
+        raise BackendUnavailable(message) from error
+    return stages
+
+
 def torch_stage(name: str) -> Callable[[Run], Metrics]:
     """Return a stage of `trt_qat.qat.stages`, imported when it runs: it needs torch."""
 
     def work(run: Run) -> Metrics:
-        try:
-            with warnings.catch_warnings():
-                # ModelOpt speaks of transformers wherever that is installed; no stage uses it.
-                warnings.filterwarnings("ignore", message="transformers .* is not tested")
-                from trt_qat.qat import stages as torch_stages
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("trt_qat"):
-                raise
-            message = f"{name} needs {error.name}: pip install 'trt-qat[train]'"
-            raise BackendUnavailable(message) from error
-        body: Callable[[Run], Metrics] = getattr(torch_stages, name)
+        body: Callable[[Run], Metrics] = getattr(torch_stages(name), name)
         return body(run)
 
     return work

@@ -24,6 +24,7 @@ from trt_qat.qat.finetune import finetune as train_model
 from trt_qat.qat.quantize import quantize as quantize_model
 from trt_qat.qat.quantize import ranges_of
 from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.qat.sensitivity import Study
 from trt_qat.qat.sparsify import sparsify as sparsify_model
 from trt_qat.ranges import Ranges
 from trt_qat.specs import TrainSpec
@@ -106,6 +107,18 @@ def export(run: Run) -> Metrics:
     # names the file of its weights after its own.
     path = export_onnx(model, _example(run), run.path("model.onnx"), spec=run.recipe.spec.export)
     return {"bytes": path.stat().st_size}
+
+
+def study(run: Run, *, sparse: bool) -> Study:
+    """Return the study of a trained run: its float model, with or without its 2:4 masks."""
+    spec = run.recipe.spec
+    return Study(
+        _sparse_model(run) if sparse else _float_model(run),
+        [torch.from_numpy(images) for images in run.calibration],
+        run.data.validation,
+        spec=spec.quantize,
+        calibration=spec.calibration,
+    )
 
 
 def _float_model(run: Run) -> nn.Module:

@@ -1,0 +1,76 @@
+"""``trt-qat sensitivity``: which layers cost accuracy in INT8, on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from trt_qat.stages import Run
+
+
+def sensitivity(
+    engine: Annotated[Path, typer.Argument(help="The engine's TOML.", metavar="ENGINE.toml")],
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Accuracy that may be lost, as 0.005: say which layers to keep float."),
+    ] = None,
+    sparse: Annotated[
+        bool, typer.Option("--sparse/--dense", help="Judge the network with its 2:4 masks.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the recipe; repeatable.", metavar="a.b=v"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder.", show_default="runs/<name>")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
+    ] = False,
+) -> None:
+    """Rank layers by what INT8 costs them, before QAT, on the validation images of a recipe."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from trt_qat.cli_tables import sensitivity_table
+    from trt_qat.recipe import load_recipe
+    from trt_qat.stages import Run, torch_stages
+
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(line: str) -> None:
+        errors.print(line, markup=False)
+
+    recipe = load_recipe(engine, settings or ())
+    state = Run(recipe, out if out is not None else Path("runs") / recipe.spec.name)
+    _check_trained(state, engine)
+    study = torch_stages("sensitivity").study(state, sparse=sparse)
+    ranked = study.sensitivity(say)
+    found = None if budget is None else study.suggest(ranked, budget, say)
+    if as_json:
+        document = asdict(ranked) | {"suggestion": None if found is None else found.to_dict()}
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        return
+    Console(highlight=False, markup=False).print(sensitivity_table(ranked, found))
+
+
+def _check_trained(state: Run, engine: Path) -> None:
+    from trt_qat import artifact
+    from trt_qat.errors import InputError
+    from trt_qat.plan import PLAN
+    from trt_qat.stages import stage_fingerprint
+
+    train = next(stage for stage in PLAN if stage.name == "train")
+    path = state.path("fp32.pt")
+    if artifact.fresh(path, stage_fingerprint(train, state)) is None:
+        message = (
+            f"{path}: absent, or not what this recipe trains; first run: "
+            f"trt-qat run {engine} --until train"
+        )
+        raise InputError(message)
