@@ -45,7 +45,7 @@ class Point:
     name: str
     torch: Array
     onnxruntime: Array
-    scale: np.float32
+    scale: Any  # np.float32: in another type values would round otherwise
 
     @property
     def relative_error(self) -> float:
@@ -53,8 +53,8 @@ class Point:
         return relative_error(self.torch, self.onnxruntime)
 
     @property
-    def codes_that_differ(self) -> NDArray[np.bool_]:
-        return _codes(self.torch, self.scale) != _codes(self.onnxruntime, self.scale)
+    def codes_that_differ(self) -> NDArray[Any]:
+        return np.not_equal(_codes(self.torch, self.scale), _codes(self.onnxruntime, self.scale))
 
     def ties_only(self) -> bool:
         """Tell whether codes differ by one at most, and only where torch's value is a tie."""
@@ -115,7 +115,7 @@ def _quantizers(model: nn.Module) -> dict[str, nn.Module]:
     return {**placed.activations, **placed.echoes}
 
 
-def _scale(model: nn.Module, name: str) -> np.float32:
+def _scale(model: nn.Module, name: str) -> Any:
     quantizer = _quantizers(model)[name]
     of = quantizer.of[0] if isinstance(quantizer, Echo) else quantizer
     return np.float32(scale_of(of).item())
@@ -187,7 +187,7 @@ def _run_onnxruntime(model: onnx.ModelProto, feed: dict[str, Any]) -> dict[str, 
     return dict(zip(names, session.run(None, feed), strict=True))
 
 
-def _codes(values: Array, scale: np.float32) -> NDArray[np.int64]:
+def _codes(values: Array, scale: Any) -> Any:
     return np.clip(np.round(values / scale), -128, 127).astype(np.int64)
 
 
