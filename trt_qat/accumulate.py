@@ -19,9 +19,11 @@ class Difference:
     """How far a candidate's tensor is from the reference's, over all batches so far.
 
     Powers are sums of squares; they are taken in float32 batch by batch, which BLAS sums pairwise,
-    and added in double precision.
+    and added in double precision. ``with_classes`` counts rows whose largest entry is at the same
+    place; hidden tensors have no use for it.
     """
 
+    with_classes: bool = True
     elements: int = 0
     rows: int = 0
     equal_rows: int = 0
@@ -64,7 +66,7 @@ class Difference:
         self.noise += noise
         self.signal += signal
         self.candidate += candidate
-        if ref.ndim >= 2 and ref.shape[-1] >= 2:
+        if self.with_classes and ref.ndim >= 2 and ref.shape[-1] >= 2:
             self.classes = True
             equal = ref.argmax(axis=-1) == cand.argmax(axis=-1)
             self.rows += equal.size

@@ -86,7 +86,7 @@ class Reference(Protocol):
         """Return the candidate's tensor -> what it is called here, for those that are here."""
 
     def observe(self, feed: Feed, names: list[str]) -> Values:
-        """Run one batch; the named tensors."""
+        """Run one batch; the named tensors, which are overwritten by the next one."""
 
 
 class OrtTapped:
@@ -174,8 +174,8 @@ class Layers:
 class _Tally:
     """Both differences of a tensor, and what its grid cuts off."""
 
-    grown: Difference = field(default_factory=Difference)
-    own: Difference = field(default_factory=Difference)
+    grown: Difference = field(default_factory=lambda: Difference(with_classes=False))
+    own: Difference = field(default_factory=lambda: Difference(with_classes=False))
     cut: int = 0
 
 

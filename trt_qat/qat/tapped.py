@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 from modelopt.torch.quantization.nn import TensorQuantizer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trt_qat.errors import ModelError
@@ -34,6 +36,7 @@ class TorchTapped:
         self._modules = dict(model.named_modules())
         self._norms = _norms_of(model)
         self._runner = TorchRunner(model)
+        self._buffers: dict[str, NDArray[np.float32]] = {}
 
     def match(self, wanted: list[Tap]) -> dict[str, str]:
         """Match nodes with calls of modules, as the module's docstring says."""
@@ -65,7 +68,10 @@ class TorchTapped:
         return path, 0
 
     def observe(self, feed: Feed, names: list[str]) -> Values:
-        """Run one batch; outputs of the named calls, of those that there were."""
+        """Run one batch; outputs of the named calls, of those that there were.
+
+        The arrays are overwritten by the next batch: fresh memory costs more than the copy.
+        """
         wanted = set(names)
         calls: Counter[str] = Counter()
         found: Values = {}
@@ -75,8 +81,7 @@ class TorchTapped:
                 keys = {f"{path}{_CALL}{calls[path]}", f"{path}{_CALL}{_LAST}"} & wanted
                 calls[path] += 1
                 if keys and isinstance(output, Tensor):
-                    array = output.detach().float().cpu().clone().numpy()
-                    found.update(dict.fromkeys(keys, array))
+                    found.update({key: self._kept(key, output) for key in keys})
 
             return hook
 
@@ -92,6 +97,15 @@ class TorchTapped:
             for hook in hooks:
                 hook.remove()
         return found
+
+    def _kept(self, key: str, output: Tensor) -> NDArray[np.float32]:
+        # A copy, because an operation in place may follow.
+        values = output.detach().float().cpu().numpy()
+        kept = self._buffers.get(key)
+        if kept is None or kept.shape != values.shape:
+            kept = self._buffers[key] = np.empty(values.shape, np.float32)
+        np.copyto(kept, values)
+        return kept
 
 
 def _is_leaf(module: nn.Module) -> bool:
