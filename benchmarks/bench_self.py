@@ -2,7 +2,7 @@
 
     python benchmarks/bench_self.py
 
-Needs a quiet machine and about eight minutes. Two promises, on onnxruntime: of 100 benchmarks of a
+Needs a quiet machine and about seven minutes. Two promises, on onnxruntime: of 100 benchmarks of a
 model against itself at least 95 have an interval of the ratio that contains 1, and the median that
 the harness finds for a workload of 0.2 ms is within 3 % of a bare timing loop in the same process.
 The exit status is 1 if one is not kept.
