@@ -53,7 +53,7 @@ class Point:
         return relative_error(self.torch, self.onnxruntime)
 
     @property
-    def codes_that_differ(self) -> NDArray[Any]:
+    def codes_that_differ(self) -> Any:
         return np.not_equal(_codes(self.torch, self.scale), _codes(self.onnxruntime, self.scale))
 
     def ties_only(self) -> bool:
