@@ -49,7 +49,7 @@ def accuracy() -> str:
         sparse = sum(run["sparse_layers"] for run in runs)
         rows.append(
             [
-                f"{label}, {runs[0]['test_images']:,} images, {len(runs)} seeds",
+                f"{label}, {runs[0]['test_images']:,} images, {_seeds(len(runs))}",
                 *(f"{mean[key]:.2%}" for key in ("fp32", "ptq", "sparse_ptq", "qat", "onnx")),
                 f"{loss:+.2f}",
                 f"{agreement:.2%}",
@@ -61,6 +61,10 @@ def accuracy() -> str:
     return markdown(
         [*header, "ONNX - FP32", "argmax agreement", "layers proven 2:4", "longest run"], rows
     )
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seeds" if count > 1 else "1 seed"
 
 
 def calibration() -> str:
@@ -82,7 +86,62 @@ def calibration() -> str:
     return markdown(header, rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"accuracy": accuracy, "calibration": calibration}
+def placement() -> str:
+    """What placement leaves over all reference architectures, ours beside ModelOpt's stock."""
+    total = read("placement")["total"]
+    rows = [
+        [
+            label,
+            f"{found['two_scales']}",
+            f"{found['float_islands']}",
+            f"{found['int8_in_int8_out']} of {found['layers']}",
+        ]
+        for key, label in (("ours", "trt-qat"), ("modelopt", "ModelOpt stock"))
+        for found in (total[key],)
+    ]
+    header = ["placement", "tensors of two scales", "float islands", "layers INT8 in and out"]
+    return markdown(header, rows)
+
+
+def qat_step() -> str:
+    """Time of a training step as ratios, one architecture a row."""
+    rows = []
+    for name, found in read("qat_step")["architectures"].items():
+        ratios = found["ratios"]
+        cells = []
+        for key in ("ours/fp32", "modelopt/fp32", "ours/modelopt", "learned/modelopt"):
+            low, high = ratios[key]["ci95"]
+            cells.append(f"{ratios[key]['median']:.2f} ({low:.2f} to {high:.2f})")
+        rows.append([name, *cells])
+    header = ["QAT step", "ours / FP32", "ModelOpt / FP32", "ours / ModelOpt", "learned / ModelOpt"]
+    return markdown(header, rows)
+
+
+def depthwise() -> str:
+    """Accuracy of a depthwise network at every stage."""
+    labels = {
+        "fp32": "FP32",
+        "ptq": "INT8 PTQ",
+        "ptq_per_tensor_weights": "INT8 PTQ, per-tensor weights",
+        "qat": "INT8 QAT",
+        "qat_learned_scales": "INT8 QAT, learned scales",
+    }
+    found = read("depthwise")["rows"]
+    fp32 = found["fp32"]["accuracy"]
+    rows = [
+        [label, f"{found[key]['accuracy']:.2%}", f"{100 * (found[key]['accuracy'] - fp32):+.2f}"]
+        for key, label in labels.items()
+    ]
+    return markdown(["MobileNet style, Fashion-MNIST", "accuracy", "points against FP32"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
+    "depthwise": depthwise,
+    "placement": placement,
+    "qat-step": qat_step,
+    "calibration": calibration,
+}
 
 
 def filled(text: str) -> str:
