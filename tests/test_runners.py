@@ -13,7 +13,6 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from trt_qat.errors import (
-    BackendUnavailable,
     DataError,
     GraphError,
     InputError,
