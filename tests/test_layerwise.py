@@ -104,6 +104,21 @@ def test_smaller_batches_give_the_same_numbers(exported: tuple[nn.Module, Path])
         assert one.saturated == other.saturated
 
 
+@pytest.mark.parametrize("memory_bytes", [1, 1_000_000_000])
+def test_a_model_of_a_fixed_batch_is_compared_whole(
+    exported: tuple[nn.Module, Path], tmp_path: Path, memory_bytes: int
+) -> None:
+    """It takes no smaller batch, neither to measure memory on nor to save any."""
+    model = onnx.load(exported[1])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = len(BATCH)
+    onnx.save(model, tmp_path / "fixed.onnx")
+    fixed = OrtTapped(tmp_path / "fixed.onnx")
+    for ref in (OrtTapped(tmp_path / "fixed.onnx"), TorchTapped(exported[0])):
+        found = compare_layers(ref, fixed, [FEED], memory_bytes=memory_bytes)
+        assert found.layers
+        assert found.first_divergence is None
+
+
 def test_saturation_is_the_part_beyond_the_grid(exported: tuple[nn.Module, Path]) -> None:
     model, path = exported
     loud = {"x": FEED["x"] * 4}

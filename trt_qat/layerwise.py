@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.accumulate import Difference
-from trt_qat.errors import GraphError, TrtQatError, first_line
-from trt_qat.graph.taps import FORCED, Tap, forced, load_whole, observed, taps
+from trt_qat.errors import DataError, TrtQatError, first_line
+from trt_qat.graph.load import embed_weights, load_graph
+from trt_qat.graph.taps import FORCED, Tap, forced, observed, taps
+from trt_qat.qat.int8 import CODE_MAX
 from trt_qat.runners import PARITY_SESSION, Feed, OrtRunner, Runner, open_session
 
-CODE_MAX = 127
 Values = dict[str, NDArray[Any]]
 
 MIN_LOCAL_SQNR_DB = 60.0
@@ -98,8 +99,9 @@ class OrtTapped:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.model = load_whole(self.path)
+        self.model = embed_weights(load_graph(self.path))
         self.taps = taps(self.model)
+        self.fixed_batch = _has_fixed_batch(self.model)
         self._sessions: dict[tuple[bool, tuple[str, ...]], _Session] = {}
 
     def match(self, wanted: list[Tap]) -> dict[str, str]:
@@ -127,8 +129,9 @@ class OrtTapped:
     def _session(self, names: list[str], *, force: bool) -> _Session:
         key = (force, tuple(names))
         if key not in self._sessions:
+            wanted = [tap for tap in self.taps if tap.tensor in set(names)]
             make = forced if force else observed
-            self._sessions[key] = _Session(make(self.model, names), self.path)
+            self._sessions[key] = _Session(make(self.model, wanted), self.path)
         return self._sessions[key]
 
 
@@ -139,20 +142,20 @@ class _Session:
     """
 
     def __init__(self, model: Any, path: Path) -> None:
-        try:
-            content: bytes = model.SerializeToString()
-        except ValueError as error:  # of protobuf
-            message = (
-                f"{path}: layers of models beyond 2 GB cannot be compared; {first_line(error)}"
-            )
-            raise GraphError(message) from error
+        self.path = path
+        content: bytes = model.SerializeToString()
         self._session = open_session(content, str(path), PARITY_SESSION, fuse=False)
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.forced = [name for name in self.inputs if name.startswith(FORCED)]
 
     def run(self, feed: Mapping[str, NDArray[Any]], names: list[str]) -> Values:
         fed = {name: feed[name] for name in self.inputs if name in feed}
-        return dict(zip(names, self._session.run(names, fed), strict=True))
+        try:
+            return dict(zip(names, self._session.run(names, fed), strict=True))
+        except Exception as error:
+            # onnxruntime's own exceptions share no public base class.
+            message = f"{self.path}: onnxruntime cannot run it: {first_line(error)}"
+            raise DataError(message) from error
 
 
 @dataclass
@@ -212,11 +215,13 @@ class LayerComparison:
         one = {name: array[:1] for name, array in feed.items()}
         try:
             values = self.ref.observe(one, list(self.matched.values()))
-        except TrtQatError:  # a model of a fixed batch takes no other
+        except TrtQatError:  # a reference of a fixed batch takes no other
             values, samples = self.ref.observe(feed, list(self.matched.values())), count
         else:
             size = sum(array.nbytes for array in values.values())
             samples = max(1, self.memory_bytes // max(_COPIES * size, 1))
+        if self.cand.fixed_batch:
+            samples = count
         self.matched = {name: key for name, key in self.matched.items() if key in values}
         self._tallies = {name: _Tally() for name in self.matched}
         return samples
@@ -275,6 +280,17 @@ def tapped(runner: Runner) -> Reference | None:
 
         return TorchTapped(runner.model)  # type: ignore[attr-defined]
     return None
+
+
+def _has_fixed_batch(model: Any) -> bool:
+    """Tell whether some input's first dimension is a number: no other batch may be fed."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    shapes = [
+        item.type.tensor_type.shape.dim
+        for item in model.graph.input
+        if item.name not in stored and item.type.tensor_type.HasField("shape")
+    ]
+    return any(len(dims) > 0 and dims[0].HasField("dim_value") for dims in shapes)
 
 
 def _cut_off(array: NDArray[Any], step: float) -> int:

@@ -7,20 +7,17 @@ computes each node on inputs that are given, whatever the nodes before it did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-
-from trt_qat.errors import GraphError, first_line
 
 FORCED = "forced/"
 """Prefix of the inputs that stand in for taps."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -31,29 +28,15 @@ class Tap:
         tensor: its name.
         node: the name of the node that makes it.
         op: that node's operator.
+        element_type: of ONNX.
         step: the scale of the INT8 grid that it is quantized to, or lies on; None: neither.
     """
 
     tensor: str
     node: str
     op: str
+    element_type: int = TensorProto.FLOAT
     step: float | None = None
-
-
-def load_whole(path: Path) -> ModelProto:
-    """Return a model with its weights.
-
-    Raises:
-        GraphError: it cannot be read.
-    """
-    try:
-        return onnx.load(path)
-    except FileNotFoundError as error:
-        message = f"{path}: {error}"
-        raise GraphError(message) from error
-    except Exception as error:
-        message = f"{path}: no ONNX model ({first_line(error)})"
-        raise GraphError(message) from error
 
 
 def taps(model: ModelProto) -> list[Tap]:
@@ -70,36 +53,35 @@ def taps(model: ModelProto) -> list[Tap]:
             continue
         live.update(filter(None, node.output))
         for name in filter(None, node.output):
-            if types.get(name) in _FLOATS:
-                found.append(Tap(name, node.name or name, node.op_type, steps.get(name)))
+            kind = types.get(name)
+            if kind in _FLOATS:
+                found.append(Tap(name, node.name or name, node.op_type, kind, steps.get(name)))
     return found
 
 
-def observed(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
-    """Return a copy whose outputs are the graph's own and then ``tensors``."""
+def observed(model: ModelProto, wanted: Iterable[Tap]) -> ModelProto:
+    """Return a copy whose outputs are the graph's own and then the taps."""
     copy = ModelProto()
     copy.CopyFrom(model)
-    types = _element_types(model)
     present = {value.name for value in copy.graph.output}
-    for name in tensors:
-        if name not in present:
-            copy.graph.output.append(_value(name, types[name]))
+    copy.graph.output.extend(
+        _value(tap.tensor, tap.element_type) for tap in wanted if tap.tensor not in present
+    )
     return copy
 
 
-def forced(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
-    """Return a copy that computes each of ``tensors`` from given values of the others.
+def forced(model: ModelProto, wanted: Sequence[Tap]) -> ModelProto:
+    """Return a copy that computes each tap from given values of the others.
 
-    Its outputs are as those of `observed`; those of ``tensors`` that a node reads are inputs too,
-    as ``forced/<name>``.
+    Its outputs are as those of `observed`; the taps that a node reads are inputs too, as
+    ``forced/<name>``.
     """
-    wanted = list(tensors)
     copy = observed(model, wanted)
-    types = _element_types(model)
-    replaced, read = set(wanted), dict[str, None]()
+    types = {tap.tensor: tap.element_type for tap in wanted}
+    read: dict[str, None] = {}
     for node in copy.graph.node:
         for index, name in enumerate(node.input):
-            if name in replaced:
+            if name in types:
                 node.input[index] = FORCED + name
                 read[name] = None
     copy.graph.input.extend(_value(FORCED + name, types[name]) for name in read)
@@ -117,10 +99,7 @@ def _stored(model: ModelProto) -> set[str]:
 
 def _element_types(model: ModelProto) -> dict[str, int]:
     """Return the element type of every tensor that shape inference can tell."""
-    light = ModelProto()
-    light.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(light, check_type=False, strict_mode=False)
-    graph = inferred.graph
+    graph = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False).graph
     values = (*graph.input, *graph.value_info, *graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     return {name: kind for name, kind in types.items() if kind}
@@ -135,7 +114,7 @@ def _steps(model: ModelProto) -> dict[str, float]:
             constants |= dict(zip(node.output, values, strict=False))
     steps: dict[str, float] = {}
     for node in model.graph.node:
-        if node.op_type in _PAIR and (scale := _scalar(node, constants)) is not None:
+        if node.op_type in PAIR and (scale := _scalar(node, constants)) is not None:
             quantizes = node.op_type == "QuantizeLinear"
             steps[node.input[0] if quantizes else node.output[0]] = scale
     return steps

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trt_qat.errors import ModelError
-from trt_qat.graph.taps import Tap
+from trt_qat.graph.taps import PAIR, Tap
 from trt_qat.layerwise import Values
 from trt_qat.qat.onnx_passes import WEIGHTED
 from trt_qat.qat.placement.rewrite import Echo
@@ -25,7 +25,6 @@ from trt_qat.qat.runner import TorchRunner
 from trt_qat.runners import Feed
 
 _CALL, _LAST = "#", "last"  # a key is "path#0", its first call, or "path#last"
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 class TorchTapped:
@@ -54,7 +53,7 @@ class TorchTapped:
             whole = tap.op in WEIGHTED and tap.op != "MatMul"
             if whole or (_is_pair(module) and tap.op == "DequantizeLinear"):
                 found[f"{path}{_CALL}{call}"] = tap.tensor
-            elif tap.op not in _PAIR and not _is_pair(module):
+            elif tap.op not in PAIR and not _is_pair(module):
                 found[f"{path}{_CALL}{_LAST}"] = tap.tensor  # the later one wins
         return {tensor: key for key, tensor in found.items()}
 
