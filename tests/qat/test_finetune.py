@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.qat.training import SPEC, same_weights, small_model, stripes, train
 from trt_qat.errors import CheckFailed
-from trt_qat.qat.evaluate import evaluate
+from trt_qat.qat import trainer
+from trt_qat.qat.evaluate import Evaluation, evaluate
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.schedule import parameter_groups
@@ -106,6 +107,35 @@ def test_of_equal_accuracies_the_later_wins(tmp_path: Path) -> None:
     scores = [r["validation_accuracy"] for r in state["history"] if "validation_accuracy" in r]
     later = max(index for index, score in enumerate(scores) if score == max(scores))
     assert state["best"]["step"] == 5 * (later + 1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept"),
+    [
+        ([range(90), range(2, 90), range(10, 90)], 1),  # 2 fewer, 2 differ: no chance
+        ([range(90), range(4, 92)], 2),  # 2 fewer, 6 differ: chance
+        ([range(90), range(4, 92), range(8, 94)], 2),  # 4 fewer than the best, 12 differ: no chance
+        ([range(80), range(90), range(10, 80)], 2),
+    ],
+    ids=["as many as differ", "chance", "no drift", "worse"],
+)
+def test_later_weights_win_within_one_standard_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: list[range], kept: int
+) -> None:
+    """Which of 100 images each epoch gets right is given; an early lucky epoch must not win."""
+    epochs = iter(answers)
+
+    def evaluation(*_: Any, **__: Any) -> Evaluation:
+        correct = np.isin(np.arange(100), next(epochs))
+        return Evaluation(float(correct.mean()), correct, np.zeros((100, 4), np.float32), 0.0, 1.0)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluation)
+    spec = SPEC.model_copy(update={"epochs": float(len(answers))})
+    data = stripes()
+    train(small_model(), data, spec=spec, validation_batches=data, checkpoint_dir=tmp_path)
+    state = torch.load(tmp_path / "training.pt", weights_only=True)
+    assert state["best"]["step"] == 5 * kept
+    assert state["best"]["score"] == max(len(right) for right in answers) / 100
 
 
 def test_schedule_warms_up_and_ends_at_the_final_ratio() -> None:

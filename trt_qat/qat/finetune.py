@@ -50,9 +50,9 @@ def finetune(
             ``.labels (N,) int64``, which is shuffled here.
         loss_fn: from ``(outputs, targets)`` to a scalar; cross entropy if left out.
         spec: the knobs; ``FinetuneSpec()`` if left out, a ``TrainSpec`` for float training.
-        validation_batches: like ``train_batches``; read after each epoch, and the weights of the
-            best accuracy (lowest loss where targets are no classes) are kept. Of equal ones the
-            later. Without it the last weights are kept.
+        validation_batches: like ``train_batches``; read after each epoch. Kept are the latest
+            weights whose accuracy is within one standard error of the best epoch's; where targets
+            are no classes, those of the lowest loss. Without it the last weights are kept.
         checkpoint_dir: where a checkpoint is kept up to date; none is written if left out.
         resume: go on from the checkpoint in ``checkpoint_dir`` if there is one.
         progress: draw a bar on stderr.

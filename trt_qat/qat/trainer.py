@@ -181,7 +181,7 @@ class Trainer:
         self.sums.zero_()
 
     def _validate(self, validation: Any) -> None:
-        """Measure the validation split, and keep the weights if they are the best so far."""
+        """Measure the validation split, and keep the weights unless earlier ones are better."""
         if self.accelerator.num_processes > 1:
             # Each process has seen other images: go by the statistics of the first.
             for buffer in self.plain.buffers():
@@ -190,11 +190,14 @@ class Trainer:
         row = self.history[-1]
         row["validation_loss"] = found.loss
         score = -float(found.loss or 0.0)
+        correct = torch.from_numpy(found.correct)
         if not math.isnan(found.accuracy):
             row["validation_accuracy"] = score = found.accuracy
-        if self.best is None or score >= self.best["score"]:
+        if self.best is None or _as_good(score, correct, self.best):
             weights = {name: value.clone() for name, value in self.plain.state_dict().items()}
-            self.best = {"score": score, "step": self.step, "model": weights}
+            self.best = {**(self.best or {}), "step": self.step, "model": weights}
+        if score >= self.best.get("score", -math.inf):
+            self.best |= {"score": score, "correct": correct}
 
     def _save(self, digest: str) -> None:
         if self.folder is None or not self.accelerator.is_main_process:
@@ -235,6 +238,22 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.history = state["best"], state["history"]
         self.sums = state["sums"]
+
+
+def _as_good(score: float, correct: Tensor, best: dict[str, Any]) -> bool:
+    """Tell whether later weights are no worse than the best score so far, but for chance.
+
+    Chance is one standard error of the difference on the same samples, the square root of the
+    number that only one of the two gets right (the rule of Breiman et al., 1984). The schedule
+    favours later weights: early ones, at a high rate, scatter, and a lucky one is no better.
+    """
+    if score >= best["score"]:
+        return True
+    seen = best["correct"]
+    if not len(correct) or len(correct) != len(seen):
+        return False
+    deficit = int(seen.sum()) - int(correct.sum())
+    return deficit <= math.sqrt(int((seen != correct).sum()))
 
 
 def _cross_entropy(label_smoothing: float) -> LossFunction:
