@@ -6,13 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from typer.testing import CliRunner
 
 from benchmarks import tables
+from tests.test_runners import linear_onnx
 from trt_qat.cli import app
+from trt_qat.engine.machine import why_not_run
+from trt_qat.errors import BackendUnavailable
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -37,10 +41,26 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "loss_fn": nn.CrossEntropyLoss(),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.01),
     }
-    (block,) = blocks("python")
+    block, _ = blocks("python")
     exec(compile(block, str(README), "exec"), names)
     assert (tmp_path / "model.onnx").stat().st_size > 0
     assert names["report"].summary["int8"] == 2
+
+
+def test_the_block_for_a_gpu_runs_or_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linear_onnx(tmp_path).rename(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    _, block = blocks("python")
+    names: dict[str, Any] = {"feeds": {"x": np.ones((8, 4), np.float32)}}
+    code = compile(block, str(README), "exec")
+    if why_not_run() is None:
+        exec(code, names)
+        assert names["diff"].passed
+    else:
+        with pytest.raises(BackendUnavailable, match="preflight, compare with ort:"):
+            exec(code, names)
 
 
 def test_every_command_shown_exists() -> None:

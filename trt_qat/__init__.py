@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from trt_qat.comparison import Comparison, compare
     from trt_qat.data import ArraySplit, Dataset
     from trt_qat.data import load as load_data
+    from trt_qat.engine.build import EngineArtifact, build
+    from trt_qat.engine.trust import inspect_file as inspect
     from trt_qat.graph.preflight import PreflightReport, preflight
     from trt_qat.pipeline import RunResult, run
     from trt_qat.qat.export import export
@@ -40,6 +42,10 @@ _HOME = {
     # judge
     "preflight": "trt_qat.graph.preflight",
     "PreflightReport": "trt_qat.graph.preflight",
+    # build
+    "build": "trt_qat.engine.build",
+    "EngineArtifact": "trt_qat.engine.build",
+    "inspect": "trt_qat.engine.trust",
     # compare
     "compare": "trt_qat.comparison",
     "Comparison": "trt_qat.comparison",
@@ -59,6 +65,8 @@ _HOME = {
     "RunResult": "trt_qat.pipeline",
 }
 
+_CALLED_THERE = {"load_data": "load", "inspect": "inspect_file"}
+
 __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     # train
     "sparsify",
@@ -71,6 +79,10 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     # judge
     "preflight",
     "PreflightReport",
+    # build
+    "build",
+    "EngineArtifact",
+    "inspect",
     # compare
     "compare",
     "Comparison",
@@ -104,7 +116,7 @@ def __getattr__(name: str) -> Any:
             raise
         message = f"trt_qat.{name} needs {error.name}: pip install 'trt-qat[train]'"
         raise BackendUnavailable(message) from error
-    value = getattr(home, {"load_data": "load"}.get(name, name))
+    value = getattr(home, _CALLED_THERE.get(name, name))
     globals()[name] = value
     return value
 

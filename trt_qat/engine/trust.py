@@ -52,16 +52,22 @@ def read_plan(path: Path, *, trust: bool = False) -> bytes:
     return plan
 
 
-def inspect_file(path: Path, *, trust: bool = False) -> dict[str, Any]:
-    """Return what an engine or a saved description of one tells.
+def inspect_file(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
+    """Return what an engine or a saved description of one tells: the content of ``layers.json``.
 
     An engine is described from what its build left beside it; where nothing did, it is loaded,
     which needs TensorRT, its GPU, and trust.
+
+    Args:
+        path: an engine; or the inspector's JSON or text, ``layers.json``, or a builder's log, which
+            need neither TensorRT nor a GPU.
+        trust: load an engine although no sidecar vouches for it.
 
     Raises:
         InputError: the file is missing, none of these, or not trusted.
         BackendUnavailable: an engine without a description, and no TensorRT or GPU.
     """
+    path = Path(path)
     try:
         return evidence.read(path)
     except InputError:
