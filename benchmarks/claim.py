@@ -26,7 +26,7 @@ from trt_qat.recipe import read_toml
 from trt_qat.specs import Spec
 
 RESULTS = Path("benchmarks/results")
-DEVICE_KINDS = ("trt", "trt-trusted", "ort-cuda")
+DEVICE_KINDS = ("trt", "trt-graph", "trt-trusted", "ort-cuda")
 
 
 class Threshold(Spec):

@@ -290,3 +290,7 @@ def main() -> None:
     except TrtQatError as error:
         _say("error: " + visible(str(error), keep="\n"))
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

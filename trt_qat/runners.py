@@ -25,7 +25,7 @@ Outputs = dict[str, NDArray[Any]]
 
 SPEC_HELP = (
     "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function or "
-    "trt:FILE.engine (trt-trusted: where no sidecar vouches for it)"
+    "trt:FILE.engine (trt-graph: as a CUDA graph, trt-trusted: where no sidecar vouches for it)"
 )
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -226,11 +226,12 @@ def runner(spec: str) -> Runner:
         return OrtRunner(rest, fused=True, provider=CUDA)
     if kind == "torch" and rest:
         return _torch_runner(rest)
-    if kind in ("trt", "trt-trusted") and rest:
+    if kind in ("trt", "trt-graph", "trt-trusted") and rest:
         from trt_qat.engine.runner import TrtRunner
 
-        return TrtRunner(rest, trust=kind == "trt-trusted")
-    close = nearest(kind, ("ort", "ort-int8", "ort-cuda", "torch", "trt", "trt-trusted"))[0]
+        return TrtRunner(rest, trust=kind == "trt-trusted", graph=kind == "trt-graph")
+    kinds = ("ort", "ort-int8", "ort-cuda", "torch", "trt", "trt-graph", "trt-trusted")
+    close = nearest(kind, kinds)[0]
     message = f"{spec!r} is no SPEC (nearest kind: {close!r}); {SPEC_HELP}"
     raise InputError(message)
 

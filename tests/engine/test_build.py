@@ -21,7 +21,7 @@ from trt_qat.engine.machine import Gpu
 from trt_qat.engine.settings import build_settings
 from trt_qat.engine.typed import typed_onnx
 from trt_qat.errors import BackendUnavailable, GraphError, InputError, RecipeError
-from trt_qat.specs import BuildSpec
+from trt_qat.specs import BuildSpec, ShapeRange
 
 without_tensorrt = pytest.mark.skipif(
     machine.why_no_engines() is None, reason="TensorRT and a GPU are here"
@@ -87,6 +87,19 @@ def test_a_product_name_is_recognised_as_a_target() -> None:
     ):
         assert machine.likely_target(dataclasses.replace(L4, name=name, sm=sm)) == target
     assert {"l4", "l40s"} <= set(targets.TARGETS)
+
+
+def test_a_target_or_a_pattern_that_cannot_be_is_told_before_tensorrt_is_looked_for(
+    tmp_path: Path,
+) -> None:
+    path = linear_onnx(tmp_path)
+    with pytest.raises(InputError, match="nope"):
+        build(path, tmp_path / "m.engine", target="nope")
+    with pytest.raises(InputError, match="'Convv' matches no node"):
+        build(path, tmp_path / "m.engine", spec=BuildSpec(keep_fp32=("Convv",)))
+    shapes = ShapeRange(min=(1, 4), opt=(1, 4), max=(1, 4))
+    with pytest.raises(InputError, match=r"profiles\[0\]: the network has no input 'z'"):
+        build(path, tmp_path / "m.engine", spec=BuildSpec(profiles=({"z": shapes},)))
 
 
 # settings

@@ -42,6 +42,19 @@ def test_a_fixed_batch_is_a_part_of_the_shape() -> None:
     assert "label_filename" not in text
 
 
+def test_one_number_a_sample_is_reshaped_because_triton_allows_no_empty_dims() -> None:
+    outputs = {"score": TensorSpec("score", ("batch",), "float32")}
+    text = triton_config("m", INPUTS, outputs, spec=BuildSpec(), labels=False)
+    assert '"score" data_type: TYPE_FP32 dims: [ 1 ] reshape: { shape: [ ] } }' in text
+    assert "dims: [  ]" not in text
+
+
+def test_a_name_with_quotes_stays_one_string() -> None:
+    outputs = {'a"b\\c': TensorSpec('a"b\\c', ("batch", 2), "float32")}
+    text = triton_config("m", INPUTS, outputs, spec=BuildSpec(), labels=False)
+    assert r'name: "a\"b\\c"' in text
+
+
 # nvinfer: y = net-scale-factor * (pixel - offset), pixels of 0 to 255
 
 

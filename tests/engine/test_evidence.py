@@ -90,7 +90,7 @@ def test_the_description_of_another_engine_is_not_taken(tmp_path: Path) -> None:
     engine = engine_with_layers(tmp_path, "model.layers.json")
     engine.write_bytes(b"another plan")
     with pytest.raises(InputError, match="no layer information of this engine lies beside it"):
-        inspect_file(engine)
+        evidence.read(engine)
 
 
 # The command
@@ -127,7 +127,6 @@ def test_names_alone_say_how_to_get_more() -> None:
         (b"\xff\xfe\x00", "x.json", "not text"),
         (b"{}", "x.json", "JSON without a list 'Layers'"),
         (b'{"schema": "trt-qat layers 1"}', "x.json", "not a whole layers.json"),
-        (b"plan", "x.engine", "no layer information of this engine"),
     ],
 )
 def test_what_cannot_be_inspected_is_one_error(
@@ -135,10 +134,17 @@ def test_what_cannot_be_inspected_is_one_error(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    if name.endswith(".engine") and not NO_TENSORRT:
-        pytest.skip("TensorRT and a GPU are here")
     with pytest.raises(InputError, match=message):
         inspect_file(tmp_path / name)
+
+
+@pytest.mark.skipif(not NO_TENSORRT, reason="TensorRT and a GPU are here")
+def test_an_engine_that_nothing_describes_needs_tensorrt_and_a_gpu(tmp_path: Path) -> None:
+    (tmp_path / "x.engine").write_bytes(b"plan")
+    done = command_line("inspect", tmp_path / "x.engine")
+    assert done.returncode == 3
+    assert "x.engine: no layer information of this engine lies beside it" in done.stderr
+    assert "--exportLayerInfo=FILE" in done.stderr
 
 
 def test_an_error_has_no_traceback(tmp_path: Path) -> None:

@@ -189,3 +189,9 @@ def test_a_kernel_that_says_nothing_computes_in_what_it_reads() -> None:
     assert compute_type("0x01", ("int8",), ("fp32",)) == "int8"
     assert compute_type("__myl_MulAdd_0x12f16f16", (None, "fp16"), ()) == "fp16"
     assert compute_type("", (), ()) is None
+
+
+def test_bare_control_characters_are_read() -> None:
+    """TensorRT parts the nodes that a layer computes by a record separator."""
+    text = '{"Layers": [{"Name": "a", "Metadata": "[ONNX Layer: x]\x1e[ONNX Layer: y]"}]}'
+    assert layer_info.parse(text).layers[0].onnx == ("x", "y")

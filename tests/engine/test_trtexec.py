@@ -70,6 +70,14 @@ def test_several_profiles_are_numbered() -> None:
     assert flags.index("--profile=0") < flags.index("--profile=1")
 
 
+def test_the_trtexec_of_8_takes_one_profile() -> None:
+    low = ShapeRange(min=(1, 3, 8, 8), opt=(1, 3, 8, 8), max=(1, 3, 8, 8))
+    command = made((8, 6), profiles=({"x": low}, {"x": low}))
+    assert not any(flag.startswith("--profile=") for flag in command.arguments)
+    assert sum(flag.startswith("--minShapes=") for flag in command.arguments) == 1
+    assert "profiles beyond the first" in command.lacking
+
+
 def test_what_trtexec_lacks_is_said_in_the_script() -> None:
     made_command = made((11, 0), strict_nans=True)
     assert made_command.lacking == ("strict_nans",)

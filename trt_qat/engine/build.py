@@ -10,8 +10,9 @@ from typing import Any
 
 from trt_qat import artifact, targets
 from trt_qat.engine import build_log, compat, evidence, machine, network_io, timing_cache
-from trt_qat.engine.configure import configure, make_network
+from trt_qat.engine.configure import configure, make_network, matching
 from trt_qat.engine.inspect import inspect_plan
+from trt_qat.engine.interrupt import noted
 from trt_qat.engine.log import Say, errors, make_log, make_progress
 from trt_qat.engine.network_io import Network
 from trt_qat.engine.options import Options, profiles, resolve
@@ -75,16 +76,21 @@ def build(
     Raises:
         BackendUnavailable: TensorRT or a GPU is missing.
         GraphError: the ONNX is malformed, or TensorRT's parser refuses it.
-        InputError: an option that this version lacks, or a target that is not this machine.
+        InputError: an option that this version lacks, a profile or pattern that does not fit the
+            network, or a target that is not this machine.
+        KeyboardInterrupt: the user stopped it.
         CheckFailed: preflight finds an error, or TensorRT cannot build the network.
     """
     onnx, out, spec = Path(onnx), Path(engine), spec or BuildSpec()
     described = network_io.read(onnx)
+    profiles(spec, described.inputs)  # mistakes are told before minutes are spent
+    matching(spec.keep_fp32, described)
+    if target is not None:
+        targets.target(target)
     trt = compat.load()
     gpu = machine.gpus()[0][0]
     dla_core = check_target(target, gpu, spec)
     options = resolve(spec, compat.version(trt), quantized=described.quantized, dla_core=dla_core)
-    profiles(spec, described.inputs)  # a mistake in them is told before minutes are spent
     _preflight(onnx, target, trt.__version__)
     default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
     cache = timing_cache.chosen_path(spec.timing_cache, default)
@@ -154,27 +160,48 @@ def _plan(trt: Any, job: _Job, say: Say) -> tuple[bytes, Any]:
     builder = trt.Builder(log)
     network, parser = make_network(trt, builder, job.onnx, job.options, log)
     config = configure(trt, builder, network, job.spec, job.options, job.described)
-    progress = make_progress(trt, say)
-    if progress is not None:
-        compat.set_progress_monitor(config, progress)
-    timing = config.create_timing_cache(timing_cache.read(job.cache))
-    config.set_timing_cache(timing, False)
-    plan = builder.build_serialized_network(network, config)
-    del parser  # it owns the weights that the network refers to
-    if progress is not None and progress.interrupted:
-        raise KeyboardInterrupt
+    timing = _timing(config, job.cache, say)
+    with noted(say) as interrupt:
+        if progress := make_progress(trt, say, interrupt):
+            compat.set_progress_monitor(config, progress)
+        plan = builder.build_serialized_network(network, config)
+    del parser, timing  # the one owns the weights of the network, the other what was measured
     if plan is None:
         told = "; ".join(errors(log.lines)[:3]) or "it does not say why"
         message = f"{job.onnx}: TensorRT {trt.__version__} cannot build it: {told}"
         raise CheckFailed(message)
 
+    _keep_timings(config, job.cache, say)
+    return bytes(plan), log
+
+
+def _timing(config: Any, path: Path | None, say: Say) -> Any:
+    """Attach the stored timing cache, or an empty one where TensorRT does not take it."""
+    stored = timing_cache.read(path)
+    timing = config.create_timing_cache(stored)
+    if timing is None or not config.set_timing_cache(timing, False):
+        say(f"the timing cache {path} is damaged or of another GPU or version; a new one is begun")
+        timing = config.create_timing_cache(b"")
+        config.set_timing_cache(timing, False)
+    return timing
+
+
+def _keep_timings(config: Any, path: Path | None, say: Say) -> None:
+    """Add what the build measured to the cache; a build that took minutes does not fail for it."""
+
     def combine(stored: bytes, measured: bytes) -> bytes:
-        timing = config.create_timing_cache(stored)
-        timing.combine(config.create_timing_cache(measured), True)
+        timing, fresh = config.create_timing_cache(stored), config.create_timing_cache(measured)
+        if timing is None or not timing.combine(fresh, False):
+            return measured  # what was stored is of another GPU or version
         return bytes(timing.serialize())
 
-    timing_cache.add(job.cache, bytes(config.get_timing_cache().serialize()), combine)
-    return bytes(plan), log
+    found = config.get_timing_cache()
+    if found is None:
+        return
+    try:
+        timing_cache.add(path, bytes(found.serialize()), combine)
+    except InputError as error:
+        say(f"timings are not kept: {error}")
 
 
 def _written(

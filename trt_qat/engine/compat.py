@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trt_qat.errors import BackendUnavailable, InputError
+from trt_qat.errors import BackendUnavailable, InputError, first_line
 
 Version = tuple[int, int]
 
@@ -102,11 +102,27 @@ def load() -> Any:
 
     if reason := machine.why_no_engines():
         raise BackendUnavailable(reason)
-    import tensorrt
-
+    tensorrt = import_module()
     if version(tensorrt) < MINIMUM:
         message = f"TensorRT {tensorrt.__version__} is older than 8.6, the oldest that is supported"
         raise BackendUnavailable(message)
+    return tensorrt
+
+
+def import_module() -> Any:
+    """Return the ``tensorrt`` module, whether there is a device or not: do not make objects of it.
+
+    Raises:
+        BackendUnavailable: it is not installed, or the libraries that it needs are missing.
+    """
+    try:
+        import tensorrt
+    except (ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt":
+            message = "TensorRT is not installed: pip install 'trt-qat[tensorrt]'"
+        else:  # which error depends on the wheel: libcublas may be missing, or libnvinfer itself
+            message = f"TensorRT is installed but does not load: {first_line(error)}"
+        raise BackendUnavailable(message) from error
     return tensorrt
 
 
@@ -179,6 +195,11 @@ def network_flags(trt: Any, strong: bool) -> int:
         return 1 << int(find(trt, "NetworkDefinitionCreationFlag.STRONGLY_TYPED"))
     # Since 10 every network has an explicit batch and the flag does nothing.
     return 1 << int(find(trt, "NetworkDefinitionCreationFlag.EXPLICIT_BATCH"))
+
+
+def numpy_names() -> Mapping[str, str]:
+    """Return the members of ``DataType`` that numpy has, and what it calls them."""
+    return _NUMPY
 
 
 def numpy_dtype(dtype: Any) -> str:

@@ -55,13 +55,20 @@ def configure(
     for name, limit in options.pools.items():
         config.set_memory_pool_limit(member(trt, name), limit)
     if options.sources is not None:
-        bits = (1 << int(member(trt, name)) for name in options.sources)
-        config.set_tactic_sources(sum(bits))
-    for ranges in profiles(spec, described.inputs):
+        bits = sum(1 << int(member(trt, name)) for name in options.sources)
+        if not config.set_tactic_sources(bits):
+            message = f"build.tactic_sources: TensorRT takes none of {list(options.sources)}"
+            raise InputError(message)
+    for index, ranges in enumerate(profiles(spec, described.inputs)):
         profile = builder.create_optimization_profile()
         for name, shape in ranges.items():
             profile.set_shape(name, shape.min, shape.opt, shape.max)
-        config.add_optimization_profile(profile)
+        if config.add_optimization_profile(profile) < 0:
+            message = f"build.profiles[{index}]: TensorRT does not take it; see the log"
+            raise InputError(message)
+    if options.dla_core is not None and options.dla_core >= builder.num_DLA_cores:
+        message = f"build.dla_core = {options.dla_core}: this machine has {builder.num_DLA_cores}"
+        raise InputError(message)
     if not options.strong and spec.remainder == "fp16":
         _keep_fp32(trt, network, matching(spec.keep_fp32, described))
     return config

@@ -21,6 +21,21 @@ from trt_qat.errors import BackendUnavailable
 Launch = Callable[[], None]
 
 
+class Graph:
+    """Work that was recorded as a CUDA graph; `close` gives it back."""
+
+    def __init__(self, cuda: Any, launchable: Any, stream: int) -> None:
+        self._cuda, self._launchable, self._stream = cuda, launchable, stream
+
+    def launch(self) -> None:
+        """Put the work on the stream that it was recorded from."""
+        checked(self._cuda, "cudaGraphLaunch", self._launchable, self._stream)
+
+    def close(self) -> None:
+        """Give the graph back; it must not be running."""
+        checked(self._cuda, "cudaGraphExecDestroy", self._launchable)
+
+
 class Device(Protocol):
     """One GPU with one stream; copies and events are on that stream."""
 
@@ -229,8 +244,8 @@ def checked(cuda: Any, function: str, *arguments: Any) -> Any:
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def capture(stream: int, enqueue: Launch) -> Launch:
-    """Record what ``enqueue`` puts on a stream as a CUDA graph; return what launches it.
+def capture(stream: int, enqueue: Launch) -> Graph:
+    """Record what ``enqueue`` puts on a stream as a CUDA graph.
 
     Raises:
         BackendUnavailable: cuda-python is not installed, or the work cannot be captured.
@@ -240,13 +255,12 @@ def capture(stream: int, enqueue: Launch) -> Launch:
     checked(cuda, "cudaStreamBeginCapture", stream, mode)
     try:
         enqueue()
-    finally:
-        # Ended even after an error: a stream that stays in capture can do nothing else.
-        graph = checked(cuda, "cudaStreamEndCapture", stream)
+    except BaseException:
+        # Ended even so: a stream that stays in capture can do nothing else. What it says is that
+        # the capture failed, which is known.
+        cuda.cudaStreamEndCapture(stream)
+        raise
+    graph = checked(cuda, "cudaStreamEndCapture", stream)
     launchable = checked(cuda, "cudaGraphInstantiate", graph, 0)
     checked(cuda, "cudaGraphDestroy", graph)
-
-    def launch() -> None:
-        checked(cuda, "cudaGraphLaunch", launchable, stream)
-
-    return launch
+    return Graph(cuda, launchable, stream)

@@ -10,6 +10,7 @@ from trt_qat.engine import compat, evidence, layer_info, machine
 from trt_qat.engine.build_log import BuildLog
 from trt_qat.engine.loading import load_engine
 from trt_qat.engine.log import make_log
+from trt_qat.errors import InputError
 
 
 def inspect_plan(plan: bytes, path: Path, build_log: BuildLog | None = None) -> dict[str, Any]:
@@ -26,7 +27,14 @@ def inspect_plan(plan: bytes, path: Path, build_log: BuildLog | None = None) -> 
     """
     trt = compat.load()
     engine = load_engine(trt, plan, path, make_log(trt))
-    info = layer_info.parse(_ask(trt, engine), f"{path} (inspector)")
+    unread = None
+    try:
+        info = layer_info.parse(inspector_text(trt, engine), f"{path} (inspector)")
+    except InputError as error:
+        if build_log is None:
+            raise
+        # What took minutes to build is not thrown away because its description cannot be read.
+        info, unread = layer_info.LayerInfo("unknown", detailed=False), str(error)
     gpu = machine.gpus()[0][0]
     source = {
         "file": path.name,
@@ -37,10 +45,12 @@ def inspect_plan(plan: bytes, path: Path, build_log: BuildLog | None = None) -> 
         "sm": list(gpu.sm),
         "context_bytes": compat.device_memory_bytes(engine),
     }
-    return evidence.document(info, build_log, source)
+    document = evidence.document(info, build_log, source)
+    return document if unread is None else document | {"warnings": [unread, *document["warnings"]]}
 
 
-def _ask(trt: Any, engine: Any) -> str:
+def inspector_text(trt: Any, engine: Any) -> str:
+    """Return what the inspector of a loaded engine says, as JSON."""
     inspector = engine.create_engine_inspector()
     context = _context_at_opt(trt, engine)
     if context is not None:
@@ -59,7 +69,7 @@ def _context_at_opt(trt: Any, engine: Any) -> Any | None:
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        if is_input and not engine.is_shape_inference_io(name):
+        if is_input and any(size < 0 for size in engine.get_tensor_shape(name)):
             _, opt, _ = engine.get_tensor_profile_shape(name, 0)
             context.set_input_shape(name, opt)
     return context

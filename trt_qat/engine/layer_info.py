@@ -97,7 +97,8 @@ def parse(text: str, source: str = "layer information") -> LayerInfo:
         InputError: it is neither.
     """
     try:
-        document = json.loads(text)
+        # Not strict: inspectors part the entries of a string by bare control characters.
+        document = json.loads(text, strict=False)
     except json.JSONDecodeError as error:
         document = oneline.parse(text)
         if document is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from trt_qat.engine import compat
+from trt_qat.engine.interrupt import Interrupt
 
 Say = Callable[[str], None]
 EVERY_S = 20.0
@@ -66,11 +67,10 @@ def errors(lines: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def make_progress(trt: Any, say: Say) -> Any | None:
+def make_progress(trt: Any, say: Say, interrupt: Interrupt) -> Any | None:
     """Return a progress monitor, or None where the version has none (before 10).
 
-    Its ``interrupted`` tells whether the user stopped the build: an exception must not leave a
-    callback, so the build is cancelled and the interrupt raised again by the caller.
+    It cancels the build at the next step once the user asked for it.
     """
     if not compat.has(trt, "IProgressMonitor"):
         return None
@@ -78,7 +78,6 @@ def make_progress(trt: Any, say: Say) -> Any | None:
     class _Progress(compat.find(trt, "IProgressMonitor")):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.interrupted = False
             self._steps: dict[str, int] = {}
             self._said = time.monotonic()
 
@@ -88,13 +87,10 @@ def make_progress(trt: Any, say: Say) -> Any | None:
                 say(f"  {phase_name}")
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                if time.monotonic() - self._said >= EVERY_S:
-                    self._said = time.monotonic()
-                    say(f"  {phase_name}: {step} of {self._steps.get(phase_name, 0)}")
-            except KeyboardInterrupt:
-                self.interrupted = True
-            return not self.interrupted
+            if time.monotonic() - self._said >= EVERY_S:
+                self._said = time.monotonic()
+                say(f"  {phase_name}: {step} of {self._steps.get(phase_name, 0)}")
+            return not interrupt.asked
 
         def phase_finish(self, phase_name: str) -> None:
             self._steps.pop(phase_name, None)

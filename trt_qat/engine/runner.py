@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.engine import compat, log, machine
-from trt_qat.engine.device import Launch, capture, open_device
+from trt_qat.engine.device import Graph, Launch, capture, open_device
 from trt_qat.engine.feeding import Slot, check_feed
 from trt_qat.engine.loading import load_engine
 from trt_qat.engine.trust import read_plan
@@ -42,16 +43,22 @@ class TrtRunner:
         if reason := machine.why_not_run():
             raise BackendUnavailable(reason)
         self._trt, self._graph, self._profile = trt, graph, profile
-        self._device = open_device()
-        self._log = log.make_log(trt)
-        self._engine = load_engine(trt, plan, self.path, self._log)
-        self._context = self._make_context()
-        self._slots, self.outputs = self._tensors()
-        self.inputs = {name: slot.spec for name, slot in self._slots.items()}
         self._staging: dict[str, NDArray[Any]] = {}
         self._memory: dict[str, tuple[int, int]] = {}
         self._allocators: dict[str, Any] = {}
-        self._graphs: dict[tuple[Any, ...], Launch] = {}
+        self._recorded: tuple[object, Graph] | None = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._device = open_device()
+        try:
+            self._log = log.make_log(trt)
+            self._engine = load_engine(trt, plan, self.path, self._log)
+            self._context = self._make_context()
+            self._slots, self.outputs = self._tensors()
+        except BaseException:
+            self._close()  # pycuda ends the process if its context is left on the stack
+            raise
+        self.inputs = {name: slot.spec for name, slot in self._slots.items()}
 
     def infer(self, feed: Feed) -> Outputs:
         """Run one batch; outputs by name, in the engine's order.
@@ -125,7 +132,9 @@ class TrtRunner:
             array = np.ascontiguousarray(feed[name])
             staged = self._stage(name, array.shape, array.dtype.name)
             staged[...] = array
-            self._context.set_input_shape(name, array.shape)
+            if not self._context.set_input_shape(name, array.shape):
+                message = f"{self.path}: TensorRT takes no {name!r} of shape {array.shape}"
+                raise CheckFailed(message)
             if self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST:
                 self._context.set_tensor_address(name, staged.ctypes.data)
                 continue
@@ -156,14 +165,21 @@ class TrtRunner:
     def _launcher(self, feed: Feed) -> Launch:
         if not self._graph or self._allocators:
             return self._enqueue
-        # Addresses are a part of a graph: grown buffers need another one.
-        addresses = tuple(self._memory.get(name, (0, 0))[0] for name in self._memory)
-        key = (tuple(feed[name].shape for name in self._slots), addresses)
-        if key not in self._graphs:
+        # Addresses are a part of a graph: grown buffers need another one. Only the last graph is
+        # kept, as one holds what the context was when it was recorded.
+        key = (tuple(feed[name].shape for name in self._slots), tuple(self._memory.items()))
+        if self._recorded is None or self._recorded[0] != key:
+            self._forget_graph()
             self._enqueue()  # TensorRT sets itself up in the first run after a change of shapes
             self._device.synchronize()
-            self._graphs[key] = capture(self._device.stream, self._enqueue)
-        return self._graphs[key]
+            self._recorded = key, capture(self._device.stream, self._enqueue)
+        return self._recorded[1].launch
+
+    def _forget_graph(self) -> None:
+        if self._recorded is not None:
+            self._device.synchronize()
+            self._recorded[1].close()
+            self._recorded = None
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):
@@ -178,9 +194,11 @@ class TrtRunner:
             dtype = compat.numpy_dtype(self._engine.get_tensor_dtype(name))
             if name in self._allocators:
                 allocator = self._allocators[name]
-                staged, address = self._stage(name, allocator.shape, dtype), allocator.address
+                shape, address = allocator.shape, allocator.address
             else:
-                staged, address = self._staging[name], self._memory.get(name, (0, 0))[0]
+                shape = tuple(self._context.get_tensor_shape(name))
+                address = self._memory.get(name, (0, 0))[0]
+            staged = self._stage(name, shape, dtype)
             if address and staged.size:
                 self._device.to_host(staged, address)
             results[name] = staged
@@ -189,10 +207,12 @@ class TrtRunner:
         return {name: array.copy() for name, array in results.items()}
 
     def _stage(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        known = self._staging.get(name)
-        if known is None or known.shape != tuple(shape) or known.dtype.name != dtype:
-            self._staging[name] = self._device.pinned(tuple(shape), dtype)
-        return self._staging[name]
+        """Return page-locked memory as an array; it grows with the largest batch and stays."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        held = self._staging.get(name)
+        if held is None or held.nbytes < size:
+            held = self._staging[name] = self._device.pinned((max(size, 1),), "uint8")
+        return held[:size].view(dtype).reshape(shape)
 
     def _reserve(self, name: str, size: int) -> int:
         address, held = self._memory.get(name, (0, 0))
@@ -212,10 +232,14 @@ class TrtRunner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._device.synchronize()
-        self._graphs.clear()
-        # The context goes before its engine, and both before the memory they point to.
-        del self._context
-        del self._engine
-        self._staging.clear()
-        self._device.close()
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            self._forget_graph()
+            self._device.synchronize()
+        finally:
+            # The context goes before its engine, and both before the memory they point to.
+            self._context = self._engine = None
+            self._staging.clear()
+            self._device.close()

@@ -78,10 +78,12 @@ def _tensors(
     for at, (name, tensor) in enumerate(tensors.items()):
         shape = tensor.shape[1:] if batched else tensor.shape
         dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in shape)
+        # Triton allows no empty dims; one number a sample is [ 1 ] that is reshaped to none.
+        what = f"dims: [ {dims} ]" if shape else "dims: [ 1 ] reshape: { shape: [ ] }"
         label = f' label_filename: "{labels}"' if labels and at == 0 else ""
-        entries.append(
-            f'  {{ name: "{name}" data_type: {_TRITON[tensor.dtype]} dims: [ {dims} ]{label} }}'
-        )
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        kind_of = _TRITON[tensor.dtype]
+        entries.append(f'  {{ name: "{quoted}" data_type: {kind_of} {what}{label} }}')
     return f"{kind} [\n" + ",\n".join(entries) + "\n]"
 
 

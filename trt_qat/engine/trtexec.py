@@ -66,11 +66,15 @@ def command(
     flags += ["--sparsity=enable"] if spec.sparse_weights else []
     flags += [] if spec.tf32 else ["--noTF32"]
     made = profiles(spec, network.inputs)
+    several = len(made) > 1
+    if several and version < compat.STRONG_SINCE:  # --profile came with 10
+        made = made[:1]
     for index, profile in enumerate(made):
         flags += [f"--profile={index}"] if len(made) > 1 else []
         flags += _shapes(profile)
     flags += [*_tuning(spec, version), *_modes(spec)]
     lacking = [key for key, values in _NO_FLAG.items() if getattr(spec, key) in values]
+    lacking += ["profiles beyond the first"] if several and len(made) == 1 else []
     if spec.dla_core is None:
         lacking = [key for key in lacking if key != "gpu_fallback"]
     if spec.strip_weights and spec.refit == "identical":  # what --stripWeights does by itself

@@ -13,7 +13,7 @@ from typing import Any
 
 from trt_qat.artifact import read_sidecar, sidecar_path
 from trt_qat.engine import evidence
-from trt_qat.errors import InputError
+from trt_qat.errors import BackendUnavailable, InputError
 
 
 def read_plan(path: Path, *, trust: bool = False) -> bytes:
@@ -75,8 +75,13 @@ def inspect_file(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
             raise
         from trt_qat.engine import machine
 
-        if machine.why_no_engines() is not None:
-            raise
+        if reason := machine.why_no_engines():
+            message = (
+                f"{path}: no layer information of this engine lies beside it, and it cannot be "
+                f"loaded here: {reason}. Where it runs: `trtexec --loadEngine={path.name} "
+                "--exportLayerInfo=FILE`, then inspect FILE"
+            )
+            raise BackendUnavailable(message) from None
     from trt_qat.engine.inspect import inspect_plan
 
     return inspect_plan(read_plan(path, trust=trust), path)

@@ -1,0 +1,121 @@
+"""The real ``tensorrt`` module, where it is installed; no device is needed and none is touched.
+
+``trt.Runtime`` and ``trt.Builder`` are never made here: without a GPU the one ends the process.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.runs import command_line
+from trt_qat.engine import compat, configure, log, machine
+from trt_qat.engine.interrupt import Interrupt
+from trt_qat.engine.options import resolve
+from trt_qat.errors import BackendUnavailable, InputError
+from trt_qat.specs import BuildSpec
+
+try:
+    trt: Any = compat.import_module()
+except BackendUnavailable as error:
+    pytest.skip(f"the real binding: {error}", allow_module_level=True)
+VERSION = compat.version(trt)
+SPECS = (
+    BuildSpec(),
+    BuildSpec(remainder="fp32", keep_fp32=("Softmax",), sparse_weights=False, tf32=False),
+    BuildSpec(tactic_sources=("edge_mask_convolutions", "jit_convolutions"), workspace_mib=64),
+    BuildSpec(hardware_compatibility="ampere_plus", version_compatible=True, refit="all"),
+    BuildSpec(dla_core=0, optimization_level=5, avg_timing_iterations=2, max_aux_streams=1),
+)
+
+
+class Memory:
+    """Addresses that nobody reads."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, int] = {}
+
+    def allocate(self, size: int) -> int:
+        address = 256 * (len(self.held) + 1)
+        self.held[address] = size
+        return address
+
+    def free(self, address: int) -> None:
+        del self.held[address]
+
+
+def test_every_guarded_name_is_there_when_the_table_says_so() -> None:
+    names = compat.GUARDED
+    assert [n for n in names if compat.has(trt, n) != (VERSION in names[n])] == []
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_option_is_a_member_of_its_enumeration(spec: BuildSpec) -> None:
+    made = resolve(spec, VERSION, quantized=True)
+    values = (value for value in made.values.values() if isinstance(value, str))
+    for name in (*made.flags, *made.cleared, *made.pools, *(made.sources or ()), *values):
+        found = configure.member(trt, name)
+        assert type(found).__name__ == name.partition(".")[0]
+        assert found.name == name.partition(".")[2]
+    assert isinstance(compat.network_flags(trt, made.strong), int)
+
+
+def test_types_have_the_numpy_types_that_tensorrt_gives_them() -> None:
+    for name, dtype in compat.numpy_names().items():
+        if name in trt.DataType.__members__:
+            member = trt.DataType.__members__[name]
+            assert np.dtype(trt.nptype(member)) == np.dtype(dtype) == compat.numpy_dtype(member)
+
+
+def test_the_logger_hears_the_library() -> None:
+    """Registering the plugins logs a line for each of them, from C++."""
+    said = log.make_log(trt)
+    said.log(trt.ILogger.WARNING, "a warning")
+    assert said.lines == ["[W] a warning"]
+    trt.init_libnvinfer_plugins(said, "")
+    assert any(line.startswith("[V] ") for line in said.lines[1:])
+
+
+def test_the_output_allocator_is_one_of_tensorrts() -> None:
+    memory = Memory()
+    allocator = compat.make_output_allocator(trt, memory)
+    assert isinstance(allocator, trt.IOutputAllocator)
+    first = allocator.reallocate_output("y", 0, 100, 256)
+    assert allocator.reallocate_output("y", first, 50, 256) == first
+    assert allocator.reallocate_output_async("y", first, 500, 256, 0) == allocator.address
+    assert list(memory.held.values()) == [500]
+    allocator.notify_shape("y", trt.Dims((2, 3)))
+    assert allocator.shape == (2, 3)
+
+
+def test_a_progress_monitor_stops_when_it_is_asked_to() -> None:
+    interrupt = Interrupt()
+    monitor: Any = log.make_progress(trt, lambda line: None, interrupt)
+    if VERSION < compat.STRONG_SINCE:
+        assert monitor is None
+        return
+    monitor.phase_start("build", None, 2)
+    assert monitor.step_complete("build", 0)
+    interrupt.asked = True
+    assert not monitor.step_complete("build", 1)
+
+
+def test_what_the_version_lacks_is_a_sentence() -> None:
+    for name in compat.GUARDED:
+        if not compat.has(trt, name):
+            with pytest.raises(InputError, match=rf"TensorRT {trt.__version__} has no {name}"):
+                compat.find(trt, name)
+
+
+@pytest.mark.skipif(machine.why_no_engines() is None, reason="there is a GPU here")
+@pytest.mark.parametrize("arguments", [("--trust",), ()])
+def test_without_a_gpu_an_engine_ends_in_a_sentence_and_not_in_a_crash(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "x.engine").write_bytes(b"plan")
+    done = command_line("inspect", tmp_path / "x.engine", *arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "there is no GPU" in done.stderr
