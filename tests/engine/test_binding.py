@@ -13,6 +13,7 @@ import pytest
 
 from tests.runs import command_line
 from trt_qat.engine import compat, configure, log, machine
+from trt_qat.engine.implicit import make_calibrator
 from trt_qat.engine.interrupt import Interrupt
 from trt_qat.engine.options import resolve
 from trt_qat.errors import BackendUnavailable, InputError
@@ -45,6 +46,17 @@ class Memory:
 
     def free(self, address: int) -> None:
         del self.held[address]
+
+
+class HostMemory(Memory):
+    """A device that only counts."""
+
+    def pinned(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return np.zeros(shape, dtype)
+
+    def to_device(self, address: int, array: Any) -> None: ...
+
+    def synchronize(self) -> None: ...
 
 
 def test_every_guarded_name_is_there_when_the_table_says_so() -> None:
@@ -89,6 +101,17 @@ def test_the_output_allocator_is_one_of_tensorrts() -> None:
     assert list(memory.held.values()) == [500]
     allocator.notify_shape("y", trt.Dims((2, 3)))
     assert allocator.shape == (2, 3)
+
+
+@pytest.mark.skipif(VERSION >= compat.STRONG_ONLY, reason="11 has no implicit quantization")
+def test_the_calibrator_is_one_of_tensorrts() -> None:
+    memory: Any = HostMemory()
+    batch = {"x": np.ones((2, 3), np.float32)}
+    calibrator = make_calibrator(compat.calibrator_class(trt), memory, [batch])
+    assert isinstance(calibrator, trt.IInt8EntropyCalibrator2)
+    assert calibrator.get_batch_size() == 2
+    assert len(calibrator.get_batch(["x"])) == 1
+    assert calibrator.get_batch(["x"]) is None
 
 
 def test_a_progress_monitor_stops_when_it_is_asked_to() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,18 @@ class EngineArtifact:
         network: the ONNX that TensorRT read: the one given, or its copy with FP16 casts.
         layers: content of its ``layers.json``.
         seconds: that the build took.
+        log: what TensorRT said meanwhile, as ``[W] text``.
     """
 
     path: Path
     network: Path
     layers: dict[str, Any]
     seconds: float
+    log: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One build: what is built from what, for whom and how."""
 
     onnx: Path
@@ -98,10 +100,10 @@ def build(
         say("casting the float remainder to FP16")
         onnx = typed_onnx(onnx, typed_path(out), spec.keep_fp32, feeds)
     began = time.perf_counter()
-    job = _Job(onnx, spec, described, options, gpu, cache)
-    plan, log = _plan(trt, job, say)
+    job = Job(onnx, spec, described, options, gpu, cache)
+    plan, log = plan_of(trt, job, say)
     seconds = time.perf_counter() - began
-    return _written(out, plan, build_log.parse(log.lines), job, seconds)
+    return written(out, plan, log.lines, job, seconds)
 
 
 def check_target(target: str | None, gpu: machine.Gpu, spec: BuildSpec) -> int | None:
@@ -148,8 +150,16 @@ def _preflight(onnx: Path, target: str | None, version: str) -> None:
         raise CheckFailed(message)
 
 
-def _plan(trt: Any, job: _Job, say: Say) -> tuple[bytes, Any]:
+def plan_of(
+    trt: Any, job: Job, say: Say, adjust: Callable[[Any, Any], None] | None = None
+) -> tuple[bytes, Any]:
     """Return the serialized engine and the log of its build.
+
+    Args:
+        trt: the module.
+        job: what to build.
+        say: is told how far it is.
+        adjust: is given builder and config before the build.
 
     Raises:
         GraphError: the parser refuses the network.
@@ -160,6 +170,8 @@ def _plan(trt: Any, job: _Job, say: Say) -> tuple[bytes, Any]:
     builder = trt.Builder(log)
     network, parser = make_network(trt, builder, job.onnx, job.options, log)
     config = configure(trt, builder, network, job.spec, job.options, job.described)
+    if adjust is not None:
+        adjust(builder, config)
     timing = _timing(config, job.cache, say)
     with noted(say) as interrupt:
         if progress := make_progress(trt, say, interrupt):
@@ -204,10 +216,11 @@ def _keep_timings(config: Any, path: Path | None, say: Say) -> None:
         say(f"timings are not kept: {error}")
 
 
-def _written(
-    out: Path, plan: bytes, log: build_log.BuildLog, job: _Job, seconds: float
+def written(
+    out: Path, plan: bytes, lines: Sequence[str], job: Job, seconds: float
 ) -> EngineArtifact:
-    layers = inspect_plan(plan, out, log)
+    """Write a plan, what TensorRT chose, and the sidecar that vouches for it."""
+    layers = inspect_plan(plan, out, build_log.parse(lines))
     with artifact.atomic_path(out) as temporary:
         temporary.write_bytes(plan)
     artifact.write_json(evidence.layers_path(out), layers)
@@ -228,4 +241,4 @@ def _written(
         },
         seconds=seconds,
     )
-    return EngineArtifact(out, job.onnx, layers, seconds)
+    return EngineArtifact(out, job.onnx, layers, seconds, tuple(lines))

@@ -51,6 +51,7 @@ GUARDED: Mapping[str, Span] = {
     "ILayer.precision": _OLD,
     "ILayer.set_output_type": _OLD,
     "IBuilderConfig.int8_calibrator": _OLD,
+    "IBuilderConfig.set_calibration_profile": _OLD,
     "IInt8EntropyCalibrator2": _OLD,
     "TacticSource.CUBLAS": _OLD,
     "TacticSource.CUBLAS_LT": _OLD,
@@ -233,6 +234,21 @@ def pin_fp32(trt: Any, layer: Any) -> None:
     layer.precision = trt.DataType.FLOAT
     for at in range(layer.num_outputs):
         layer.set_output_type(at, trt.DataType.FLOAT)
+
+
+def set_calibrator(config: Any, calibrator: Any, profile: Any) -> None:
+    """Give a config what implicit quantization asks for; gone in 11."""
+    config.int8_calibrator = calibrator
+    config.set_calibration_profile(profile)
+
+
+def calibrator_class(trt: Any) -> Any:
+    """Return the base of the entropy calibrator.
+
+    Raises:
+        InputError: the version has no implicit quantization.
+    """
+    return find(trt, "IInt8EntropyCalibrator2")
 
 
 def make_output_allocator(trt: Any, device: Any) -> Any:

@@ -1,0 +1,211 @@
+"""The whole GPU check: build, inspect, compare and time every carried model, best cells first.
+
+    python benchmarks/gpu/run.py --pieces pieces --carried carried --no-external-tactics
+    python benchmarks/gpu/run.py --carried carried --seconds 540 --out $OUT
+    python benchmarks/gpu/run.py --carried carried --list --tensorrt 8.6
+
+The base install is enough; no torch. Results go to ``benchmarks/results/<gpu>/`` and are whole
+after every cell: run it again and it goes on where it was, over a crash of TensorRT too.
+``--seconds`` ends it after the cell that is running then. Clocks are recorded and never changed.
+Exit status: 0 all cells done, 1 some failed or the time was up, 2 bad input, 3 no GPU or TensorRT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.gpu import carry, cells, external, probes, store, summary, work
+from benchmarks.gpu.cells import Cell
+from trt_qat.artifact import versions, write_json, write_text
+from trt_qat.benching import gpu as clocks
+from trt_qat.benching import machine as host
+from trt_qat.engine import compat, machine
+from trt_qat.errors import BackendUnavailable, TrtQatError
+from trt_qat.targets import parse_version
+
+ROOT = Path(__file__).parents[2]
+INT8_SINCE = (10, 0)  # INT8 initialisers behind DQ alone are undocumented before
+INTERNAL = ("edge_mask_convolutions", "jit_convolutions")
+MOST_CRASHES = 20
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--carried", type=Path, required=True, help="folder of prepare.py")
+    parser.add_argument("--pieces", type=Path, help="pieces to put together into it first")
+    parser.add_argument("--out", type=Path, help="results; absent: benchmarks/results/<gpu>")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "trt-qat-gpu")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="budget")
+    parser.add_argument("--bench-seconds", type=float, default=3.0, help="of timing an engine")
+    parser.add_argument("--only", action="append", help="model, or kind of cell; repeatable")
+    parser.add_argument("--weights", choices=("auto", "int8", "fp32"), default="auto")
+    parser.add_argument(
+        "--no-external-tactics",
+        action="store_true",
+        help="without cuBLAS and cuDNN: for TensorRT 8.6 beside stand-ins of them",
+    )
+    parser.add_argument("--retry", action="store_true", help="do again what failed or crashed")
+    parser.add_argument("--list", action="store_true", help="print the cells, in order, and stop")
+    parser.add_argument("--tensorrt", default="10.3", help="version that --list is for")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def planned(
+    given: argparse.Namespace, models: dict[str, Any], version: compat.Version
+) -> list[Cell]:
+    """Return the cells that are asked for, in order."""
+    trtexec = shutil.which("trtexec") is not None
+    every = cells.plan(models, version, probes=probes.PROBES, trtexec=trtexec)
+    return [c for c in every if not given.only or {c.kind, c.name} & set(given.only)]
+
+
+def out_folder(given: argparse.Namespace) -> Path:
+    """Return where results go."""
+    if given.out is not None:
+        return Path(given.out)
+    return ROOT / "benchmarks" / "results" / machine.gpus()[0][0].slug
+
+
+def bench_of(
+    given: argparse.Namespace, models: dict[str, Any], version: compat.Version
+) -> work.Bench:
+    """Return what the cells share."""
+    auto = "int8" if version >= INT8_SINCE else "fp32"
+    return work.Bench(
+        carried=given.carried,
+        models=models,
+        work=given.work,
+        out=out_folder(given),
+        seconds=given.bench_seconds,
+        common={"tactic_sources": INTERNAL} if given.no_external_tactics else {},
+        weights=auto if given.weights == "auto" else given.weights,
+    )
+
+
+def do(bench: work.Bench, cell: Cell) -> Any:
+    """Do one cell; return its result."""
+    kinds: dict[str, Callable[[work.Bench, Cell], Any]] = {
+        "build": work.build_cell,
+        "time": work.time_cell,
+        "rebuild": work.rebuild_cell,
+        "trtexec": external.trtexec_cell,
+        "tests": lambda bench, cell: gpu_tests(),
+        "probe": probe_cell,
+    }
+    return kinds[cell.kind](bench, cell)
+
+
+def probe_cell(bench: work.Bench, cell: Cell) -> Any:
+    """Try one thing in a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=bench.work) as folder:
+        return probes.PROBES[cell.name](Path(folder), bench.common)
+
+
+def gpu_tests() -> dict[str, Any]:
+    """Run the tests that are marked ``gpu``, where pytest is installed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-m", "gpu", "--noconftest"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "tests/engine/test_on_gpu.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return {"exit": done.returncode, "tail": (done.stdout + done.stderr).splitlines()[-60:]}
+
+
+def worker(given: argparse.Namespace) -> int:
+    """Do cell after cell until none is left or the time is up; return how many failed."""
+    models = carry.read_manifest(given.carried)["models"]
+    version = compat.version(compat.load())
+    bench, results = bench_of(given, models, version), store.Store(out_folder(given))
+    bench.work.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + given.seconds
+    failed = 0
+    for cell in planned(given, models, version):
+        if not results.is_open(cell, retry=given.retry):
+            continue
+        if time.monotonic() >= deadline:
+            print("the time is up; run it again to go on", file=sys.stderr)
+            return failed + 1
+        results.start(cell)
+        began = time.perf_counter()
+        try:
+            result: Any = do(bench, cell)
+        except Exception as error:  # whatever it is, the next cell is worth more than this one
+            failed += 1
+            results.end(cell, time.perf_counter() - began, error=f"{type(error).__name__}: {error}")
+            print(f"{cell.id}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        else:
+            results.end(cell, time.perf_counter() - began, result=result)
+            print(f"{cell.id}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return failed
+
+
+def supervise(given: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Run a worker, and another wherever one was taken along by a crash."""
+    results, out = store.Store(out_folder(given)), out_folder(given)
+    facts = {**machine.facts(), "host": host.examine(), "versions": versions()}
+    command = shlex.join(["python", "benchmarks/gpu/run.py", *arguments])
+    about = {"command": command, **facts, "clocks": {"before": clocks.read()}}
+    write_json(out / "machine.json", about)
+    deadline, code = time.monotonic() + given.seconds, 1
+    for _ in range(MOST_CRASHES):
+        left = deadline - time.monotonic()
+        again = [*arguments, "--worker", "--seconds", str(max(left, 0.0))]
+        code = subprocess.run([sys.executable, __file__, *again], check=False).returncode
+        crashed = results.mark_crashed()
+        write_summary(out, facts)
+        if not crashed:
+            break
+        print(f"{', '.join(crashed)}: TensorRT ended the process ({code}); going on", flush=True)
+    about["clocks"]["after"] = clocks.read()
+    write_json(out / "machine.json", about)
+    return code if code in (0, 2, 3) else 1
+
+
+def write_summary(out: Path, facts: dict[str, Any]) -> None:
+    """Write what all cells say together."""
+    found = summary.summarise(store.Store(out).all())
+    write_json(out / "summary.json", found)
+    write_text(out / "README.md", summary.page(facts, found))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the check; return the exit status."""
+    given = parse(arguments)
+    try:
+        if given.pieces and not given.worker:
+            carry.join(given.pieces, given.carried)
+        if given.list:
+            models = carry.read_manifest(given.carried)["models"]
+            for cell in planned(given, models, parse_version(given.tensorrt)):
+                print(cell.id)
+            return 0
+        if reason := machine.why_not_run():
+            raise BackendUnavailable(reason)
+        if given.worker:
+            return 1 if worker(given) else 0
+        carry.read_manifest(given.carried)
+        return supervise(given, sys.argv[1:] if arguments is None else list(arguments))
+    except TrtQatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

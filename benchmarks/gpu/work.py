@@ -1,0 +1,226 @@
+"""What a cell does on the GPU: build, inspect, compare, time. The base install is enough."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu import forms, predicted
+from benchmarks.gpu.catalog import RATIOS, VARIANTS, Variant
+from benchmarks.gpu.cells import Cell
+from trt_qat import metrics
+from trt_qat.benching.bench import Settings, bench
+from trt_qat.engine import compat, machine
+from trt_qat.engine.build import EngineArtifact, build
+from trt_qat.engine.implicit import build_implicit
+from trt_qat.engine.inspect import inspector_text
+from trt_qat.engine.loading import load_engine
+from trt_qat.engine.log import make_log
+from trt_qat.engine.runner import TrtRunner
+from trt_qat.errors import CheckFailed, TrtQatError
+from trt_qat.runners import Feed
+
+REBUILDS = 3
+SESSIONS = 6
+
+
+@dataclass
+class Bench:
+    """What all cells share.
+
+    Attributes:
+        carried: folder of the ONNX files, inputs and answers.
+        models: entries of the manifest.
+        work: where engines and derived ONNX files lie.
+        out: where results go.
+        seconds: of timing for each engine in a comparison.
+        common: options of every build.
+        weights: ``int8`` or ``fp32``: form of the quantized weights.
+    """
+
+    carried: Path
+    models: dict[str, Any]
+    work: Path
+    out: Path
+    seconds: float = 3.0
+    common: dict[str, Any] = field(default_factory=dict)
+    weights: str = "int8"
+
+    def onnx(self, name: str, variant: Variant) -> Path:
+        """Return the file that a variant of a model is built from."""
+        scratch = self.work / "onnx" / name
+        return forms.file_of(self.carried / name, variant.onnx, scratch, weights=self.weights)
+
+    def feeds(self, name: str, batch: int) -> tuple[dict[str, Any], int]:
+        """Return ``batch`` carried samples, repeated where they are fewer, and how many differ."""
+        with np.load(self.carried / name / "inputs.npz") as archive:
+            arrays = [archive[key] for key in sorted(archive.files, key=int)]
+        samples = len(arrays[0])
+        pick = np.arange(batch) % samples
+        return {str(at): array[pick] for at, array in enumerate(arrays)}, min(batch, samples)
+
+    def engine(self, cell: Cell, variant: Variant) -> Path:
+        """Return where the engine of a cell lies; built if it does not."""
+        path = self.path(cell, variant)
+        if not path.is_file():
+            self.make(cell, variant, path)
+        return path
+
+    def path(self, cell: Cell, variant: Variant, tag: str = "") -> Path:
+        """Return where an engine lies, or will."""
+        batch = cell.batch or "range"
+        return self.work / "engines" / cell.name / f"{variant.name}-b{batch}{tag}.engine"
+
+    def make(self, cell: Cell, variant: Variant, path: Path, **options: Any) -> EngineArtifact:
+        """Build the engine of a cell."""
+        onnx = self.onnx(cell.name, variant)
+        spec = variant.spec(cell.range, self.common | options)
+        feeds = self.named(cell, variant)
+        if variant.implicit:
+            return build_implicit(onnx, path, feeds, spec=spec)
+        return build(onnx, path, spec=spec, feeds=feeds)
+
+    def named(self, cell: Cell, variant: Variant) -> list[Feed]:
+        """Return carried samples by the names that a variant's ONNX has for its inputs."""
+        arrays, _ = self.feeds(cell.name, cell.batch or 8)
+        return [dict(zip(self.inputs(cell.name, variant), arrays.values(), strict=True))]
+
+    def inputs(self, name: str, variant: Variant) -> list[str]:
+        """Return the names of a variant's inputs, in the model's order."""
+        known: list[str] = self.models[name]["known"][variant.onnx]["inputs"]
+        return known
+
+
+def build_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
+    """Build, inspect, hold preflight's prediction against it, and compare with the answers."""
+    variant = VARIANTS[cell.variant]
+    path = bench_.path(cell, variant)
+    made = bench_.make(cell, variant, path)
+    keep_inspector(path, bench_.out / "inspector" / cell.name / f"{path.stem}.json.gz")
+    layers = bench_.models[cell.name]["known"][variant.onnx]["preflight"]["layers"]
+    told = ("census", "sparsity", "skipped_tactics", "largest_request_bytes", "warnings")
+    return {
+        "build_seconds": round(made.seconds, 1),
+        "engine_bytes": path.stat().st_size,
+        **{key: made.layers[key] for key in told},
+        "prediction": predicted.table(layers, made.layers),
+        "compare": compare_cell(bench_, cell, variant, path),
+    }
+
+
+def keep_inspector(engine: Path, out: Path) -> None:
+    """Keep the inspector's own words: rules and parsers are corrected by them."""
+    trt = compat.load()
+    loaded = load_engine(trt, engine.read_bytes(), engine, make_log(trt))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(gzip.compress(inspector_text(trt, loaded).encode(), mtime=0))
+
+
+def compare_cell(bench_: Bench, cell: Cell, variant: Variant, engine: Path) -> list[dict[str, Any]]:
+    """Run an engine on the carried samples; return how far each output is from the answers."""
+    (feed,) = bench_.named(cell, variant)
+    _, count = bench_.feeds(cell.name, cell.batch or 8)
+    with np.load(bench_.carried / cell.name / "answers.npz") as archive:
+        torch = [archive[key] for key in sorted(archive.files) if key.startswith("torch/")]
+        ours = [archive[key] for key in archive.files if key.startswith(f"{variant.onnx}/")]
+    with TrtRunner(engine) as runner:
+        outputs = runner.infer(feed)
+    return [
+        {
+            "output": name,
+            "samples": count,
+            "against_onnxruntime": differences(ort[:count], got[:count]),
+            "against_torch_fp32": differences(float_[:count], got[:count]),
+        }
+        for (name, got), ort, float_ in zip(outputs.items(), ours, torch, strict=True)
+    ]
+
+
+def differences(ref: Any, got: Any) -> dict[str, Any]:
+    """Return how far an output is from its reference.
+
+    Raises:
+        CheckFailed: their shapes differ, or the output holds NaN or infinity.
+    """
+    if ref.shape != got.shape or not np.isfinite(got).all():
+        message = f"an output of shape {got.shape}, finite or not, for a reference of {ref.shape}"
+        raise CheckFailed(message)
+    return {
+        "max_abs": metrics.max_abs(ref, got),
+        "largest": float(np.max(np.abs(ref), initial=0.0)),
+        "cosine": metrics.cosine(ref, got),
+        "sqnr_db": metrics.sqnr_db(ref, got),
+        "argmax_agreement": metrics.argmax_agreement(ref, got),
+    }
+
+
+def time_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
+    """Time the engines of a model at a batch size, each pair of `RATIOS` in turns.
+
+    A variant that cannot be built is left out, and the reason is kept.
+    """
+    shared = Cell("build", cell.name, "", cell.batch if _has_own(bench_, cell) else 0)
+    missing: dict[str, str] = {}
+    ready: dict[str, Path] = {}
+    for name in dict.fromkeys(name for pair in RATIOS for name in pair[:2]):
+        try:
+            ready[name] = bench_.engine(shared, VARIANTS[name])
+        except (TrtQatError, KeyError) as error:
+            missing[name] = f"{type(error).__name__}: {error}"
+    pairs = []
+    for a, b, wanted in RATIOS:
+        if a in ready and b in ready:
+            found = timed(bench_, cell, (ready[b], ready[a]), VARIANTS[a])
+            pairs.append({"a": a, "b": b, "wanted": wanted, **found})
+    return {"pairs": pairs, "missing": missing}
+
+
+def _has_own(bench_: Bench, cell: Cell) -> bool:
+    return bool(bench_.models[cell.name]["published"])
+
+
+def timed(bench_: Bench, cell: Cell, engines: Sequence[Path], variant: Variant) -> dict[str, Any]:
+    """Return the ratio of the second engine over the first, with what it comes from."""
+    arrays, _ = bench_.feeds(cell.name, cell.batch)
+    data = dict(zip(bench_.inputs(cell.name, variant), arrays.values(), strict=True))
+    graphs = machine.bindings()["cuda-python"]
+    specs = [f"{'trt-graph' if graphs else 'trt'}:{engine}" for engine in engines]
+    settings = Settings(precision=0.005, seconds=bench_.seconds, sessions=SESSIONS, warmup_s=1.0)
+    result = bench(specs, batches=[cell.batch], data=data, settings=settings).to_dict()
+    (ratio,) = result["ratios"]
+    runs = [
+        {key: run[key] for key in ("latency_ms", "throughput", "iterations", "session_p50_ms")}
+        for run in result["runs"]
+    ]
+    return {
+        "p50_ratio": ratio["p50_ratio"],
+        "ci95": ratio["ci95"],
+        "verdict": ratio["verdict"],
+        "cuda_graph": graphs,
+        "runs": {"b": runs[0], "a": runs[1]},
+        "load": result["device"]["load"],
+        "warnings": result["warnings"],
+    }
+
+
+def rebuild_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
+    """Build the 2:4 engine anew without a timing cache; the choice of kernels may differ."""
+    dense = bench_.engine(cell, VARIANTS["sparse-off"])
+    variant, rounds = VARIANTS["sparse"], []
+    for at in range(REBUILDS):
+        path = bench_.path(cell, variant, f"-again{at}")
+        made = bench_.make(cell, variant, path, timing_cache="none")
+        chosen = [each["name"] for each in made.layers["layers"] if each["sparse"] == "sparse"]
+        rounds.append(
+            {
+                "sparsity": made.layers["sparsity"],
+                "sparse_kernels": chosen,
+                "over_dense_kernels": timed(bench_, cell, (dense, path), variant),
+            }
+        )
+    return {"rounds": rounds}
