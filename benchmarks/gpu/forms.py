@@ -50,6 +50,10 @@ def with_float_weights(model: ModelProto) -> ModelProto:
         if codes is not None:
             name = f"{node.input[0]}.float"
             _add(made, name, _dequantized(node, codes, constants))
+            if len(node.input) == 2:  # without a zero point QuantizeLinear would give UINT8
+                zero = np.zeros(constants[node.input[1]].shape, np.int8)
+                _add(made, f"{name}.zero", zero)
+                node.input.append(f"{name}.zero")
             pair = [name, *node.input[1:]]
             quantize = helper.make_node(
                 "QuantizeLinear", pair, [f"{name}.codes"], name=f"{node.name}.q"

@@ -161,8 +161,8 @@ def supervise(given: argparse.Namespace, arguments: Sequence[str]) -> int:
     results, out = store.Store(out_folder(given)), out_folder(given)
     facts = {**machine.facts(), "host": host.examine(), "versions": versions()}
     command = shlex.join(["python", "benchmarks/gpu/run.py", *arguments])
-    about = {"command": command, **facts, "clocks": {"before": clocks.read()}}
-    write_json(out / "machine.json", about)
+    before = clocks.read()
+    write_json(out / "machine.json", {"command": command, **facts, "clocks": [before]})
     deadline, code = time.monotonic() + given.seconds, 1
     for _ in range(MOST_CRASHES):
         left = deadline - time.monotonic()
@@ -173,8 +173,8 @@ def supervise(given: argparse.Namespace, arguments: Sequence[str]) -> int:
         if not crashed:
             break
         print(f"{', '.join(crashed)}: TensorRT ended the process ({code}); going on", flush=True)
-    about["clocks"]["after"] = clocks.read()
-    write_json(out / "machine.json", about)
+    seen = [before, clocks.read()]
+    write_json(out / "machine.json", {"command": command, **facts, "clocks": seen})
     return code if code in (0, 2, 3) else 1
 
 

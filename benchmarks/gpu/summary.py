@@ -40,6 +40,7 @@ def _builds(cells: Cells) -> Iterator[dict[str, Any]]:
     for (_, model, variant, *batch), found in _done(cells, "build"):
         sparsity = found["sparsity"] or {}
         worst = [each["against_onnxruntime"]["sqnr_db"] for each in found["compare"]]
+        floor = [each["rounding_sqnr_db"] for each in found["compare"]]
         yield {
             "model": model,
             "variant": variant,
@@ -51,6 +52,7 @@ def _builds(cells: Cells) -> Iterator[dict[str, Any]]:
             "found": sparsity.get("found"),
             "chose": sparsity.get("chose"),
             "sqnr_db": min((each for each in worst if each is not None), default=None),
+            "rounding_sqnr_db": min((each for each in floor if each is not None), default=None),
             "skipped_tactics": found["skipped_tactics"],
         }
 
@@ -148,7 +150,8 @@ def page(machine: Mapping[str, Any], found: Mapping[str, Any]) -> str:
             "INT8 in and out",
             "found",
             "chose",
-            "SQNR dB",
+            "SQNR dB to onnxruntime",
+            "of FP16 inputs",
         ),
         (
             (
@@ -160,7 +163,7 @@ def page(machine: Mapping[str, Any], found: Mapping[str, Any]) -> str:
                 row["int8_in_int8_out"],
                 _or_dash(row["found"]),
                 _or_dash(row["chose"]),
-                "equal" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}",
+                *(_decibel(row[key]) for key in ("sqnr_db", "rounding_sqnr_db")),
             )
             for row in found["builds"]
         ),
@@ -185,6 +188,10 @@ def _table(head: tuple[str, ...], rows: Any) -> list[str]:
         return []
     rule = "|" + " --- |" * len(head)
     return ["| " + " | ".join(head) + " |", rule, *body, ""]
+
+
+def _decibel(value: float | None) -> str:
+    return "equal" if value is None else f"{value:.1f}"
 
 
 def _joined(values: Any) -> str:

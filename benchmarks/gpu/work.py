@@ -130,14 +130,18 @@ def compare_cell(bench_: Bench, cell: Cell, variant: Variant, engine: Path) -> l
         ours = [archive[key] for key in archive.files if key.startswith(f"{variant.onnx}/")]
     with TrtRunner(engine) as runner:
         outputs = runner.infer(feed)
+    floor = bench_.models[cell.name]["known"][variant.onnx]["rounding_sqnr_db"]
     return [
         {
             "output": name,
             "samples": count,
+            "rounding_sqnr_db": rounding,
             "against_onnxruntime": differences(ort[:count], got[:count]),
             "against_torch_fp32": differences(float_[:count], got[:count]),
         }
-        for (name, got), ort, float_ in zip(outputs.items(), ours, torch, strict=True)
+        for (name, got), ort, float_, rounding in zip(
+            outputs.items(), ours, torch, floor, strict=True
+        )
     ]
 
 
