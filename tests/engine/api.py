@@ -78,6 +78,19 @@ def plain_names(path: Path) -> Iterator[str]:
                 yield f"{OBJECTS[called.lstrip('_')]}.{node.attr}"
 
 
+def calls(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield ``Class.method`` and the number of arguments for every call on a TensorRT object."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree if uses_tensorrt(tree) else ast.Module([], [])):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        base = node.func.value
+        called = base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")
+        if called.lstrip("_") in OBJECTS:
+            count = len(node.args) + len(node.keywords)
+            yield f"{OBJECTS[called.lstrip('_')]}.{node.func.attr}", count
+
+
 def quoted_names(path: Path) -> Iterator[str]:
     """Yield string literals such as ``"BuilderFlag.INT8"``: what look-ups are given."""
     known = {name for version in VERSIONS for name in surface(version)}

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.engine.api import ENGINE, calls
 from tests.runs import command_line
 from trt_qat.engine import compat, configure, log, machine
 from trt_qat.engine.implicit import make_calibrator
@@ -72,7 +74,54 @@ def test_every_option_is_a_member_of_its_enumeration(spec: BuildSpec) -> None:
         found = configure.member(trt, name)
         assert type(found).__name__ == name.partition(".")[0]
         assert found.name == name.partition(".")[2]
+    for name in made.values:
+        assert getattr(trt.IBuilderConfig, name).fset is not None, name
     assert isinstance(compat.network_flags(trt, made.strong), int)
+
+
+def has(name: str) -> bool:
+    kind, _, member = name.partition(".")
+    return hasattr(getattr(trt, kind, None), member)
+
+
+def signatures(name: str) -> list[tuple[int, int]]:
+    """Least and most arguments of a method, without ``self``, one pair for each overload."""
+    kind, _, method = name.partition(".")
+    text = getattr(getattr(trt, kind), method).__doc__ or ""
+    found = re.findall(rf"^(?:\d+\. )?{method}\((.*)\) -> ", text, re.MULTILINE)
+    names = [re.findall(r"(\w+): [^=,]*(= )?", given) for given in found]
+    return [(sum(not default for _, default in each) - 1, len(each) - 1) for each in names]
+
+
+@pytest.mark.parametrize("path", sorted(ENGINE.glob("*.py")), ids=lambda path: path.stem)
+def test_every_call_has_as_many_arguments_as_the_method_takes(path: Path) -> None:
+    for name, count in calls(path):
+        taken = signatures(name) if has(name) else []  # that it exists is test_compat's affair
+        assert not taken or any(low <= count <= high for low, high in taken), (name, count, taken)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EngineInspector.execution_context",
+        "Runtime.engine_host_code_allowed",
+        "ILayer.precision",
+        "IBuilderConfig.int8_calibrator",
+        "IBuilderConfig.progress_monitor",
+    ],
+)
+def test_what_the_package_assigns_can_be_assigned(name: str) -> None:
+    if not has(name):
+        assert name in compat.GUARDED
+        return
+    kind, _, member = name.partition(".")
+    assert getattr(getattr(trt, kind), member).fset is not None
+
+
+def test_the_signatures_are_read() -> None:
+    assert signatures("IBuilderConfig.set_timing_cache") == [(2, 2)]
+    assert signatures("IOptimizationProfile.set_shape") == [(4, 4)]
+    assert sum(len([*calls(path)]) for path in ENGINE.glob("*.py")) > 30
 
 
 def test_types_have_the_numpy_types_that_tensorrt_gives_them() -> None:
