@@ -13,6 +13,8 @@ Exit status: 0 all cells done, 1 some failed or the time was up, 2 bad input, 3 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -102,7 +104,7 @@ def do(bench: work.Bench, cell: Cell) -> Any:
         "time": work.time_cell,
         "rebuild": work.rebuild_cell,
         "trtexec": external.trtexec_cell,
-        "tests": lambda bench, cell: gpu_tests(),
+        "tests": lambda bench, cell: gpu_tests(bench.common),
         "probe": probe_cell,
     }
     return kinds[cell.kind](bench, cell)
@@ -114,12 +116,13 @@ def probe_cell(bench: work.Bench, cell: Cell) -> Any:
         return probes.PROBES[cell.name](Path(folder), bench.common)
 
 
-def gpu_tests() -> dict[str, Any]:
+def gpu_tests(options: dict[str, Any]) -> dict[str, Any]:
     """Run the tests that are marked ``gpu``, where pytest is installed."""
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "-m", "gpu", "--noconftest"]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", "tests/engine/test_on_gpu.py"],
         cwd=ROOT,
+        env=os.environ | {"TRT_QAT_TEST_BUILD": json.dumps(options)},
         capture_output=True,
         text=True,
         timeout=600,

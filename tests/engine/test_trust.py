@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from trt_qat import backends
 from trt_qat.artifact import write_sidecar
 from trt_qat.engine import machine
 from trt_qat.engine.loading import why_not_loaded
-from trt_qat.engine.trust import read_plan
+from trt_qat.engine.trust import check_home, read_plan
 from trt_qat.errors import BackendUnavailable, InputError
 from trt_qat.runners import runner
 
@@ -73,6 +74,36 @@ def test_a_trusted_plan_needs_tensorrt_and_a_gpu(tmp_path: Path, kind: str) -> N
         runner(f"{kind}:{sealed(tmp_path)}")
     assert "preflight, compare with ort:" in str(caught.value)
     assert backends.why_no_tensorrt()
+
+
+def built_by(folder: Path, version: str, sm: tuple[int, int], **spec: Any) -> Path:
+    engine = folder / "model.engine"
+    engine.write_bytes(b"plan")
+    metrics = {"tensorrt": version, "sm": list(sm)}
+    write_sidecar(engine, fingerprint="f", parents={}, spec=spec, metrics=metrics, seconds=0)
+    return engine
+
+
+def test_an_engine_of_another_version_is_told_before_it_is_loaded(tmp_path: Path) -> None:
+    engine = built_by(tmp_path, "10.3.0", (8, 9))
+    check_home(engine, "10.3.0.post1", (8, 9))
+    with pytest.raises(InputError, match=r"TensorRT 10\.3\.0 built it and this is 10\.3\.1"):
+        check_home(engine, "10.3.1", (8, 9))
+    check_home(built_by(tmp_path, "10.3.0", (8, 9), version_compatible=True), "10.16.1", (8, 9))
+
+
+def test_an_engine_of_another_gpu_is_told_before_it_is_loaded(tmp_path: Path) -> None:
+    engine = built_by(tmp_path, "10.3.0", (8, 9), hardware_compatibility="none")
+    with pytest.raises(InputError, match=r"capability 8\.9 and this GPU has 9\.0"):
+        check_home(engine, "10.3.0", (9, 0))
+    portable = built_by(tmp_path, "10.3.0", (8, 9), hardware_compatibility="ampere_plus")
+    check_home(portable, "10.3.0", (9, 0))
+    with pytest.raises(InputError, match=r"this GPU has 7\.5"):
+        check_home(portable, "10.3.0", (7, 5))
+
+
+def test_of_an_engine_without_a_sidecar_nothing_is_known(tmp_path: Path) -> None:
+    check_home(tmp_path / "foreign.engine", "10.3.0", (8, 9))
 
 
 @pytest.mark.parametrize(

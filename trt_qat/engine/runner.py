@@ -14,7 +14,7 @@ from trt_qat.engine import compat, log, machine
 from trt_qat.engine.device import Graph, Launch, capture, open_device
 from trt_qat.engine.feeding import Slot, check_feed
 from trt_qat.engine.loading import load_engine
-from trt_qat.engine.trust import read_plan
+from trt_qat.engine.trust import check_home, read_plan
 from trt_qat.errors import BackendUnavailable, CheckFailed, InputError
 from trt_qat.runners import Feed, Outputs, TensorSpec
 
@@ -42,6 +42,7 @@ class TrtRunner:
         trt = compat.load()
         if reason := machine.why_not_run():
             raise BackendUnavailable(reason)
+        check_home(self.path, trt.__version__, machine.gpus()[0][0].sm)
         self._trt, self._graph, self._profile = trt, graph, profile
         self._staging: dict[str, NDArray[Any]] = {}
         self._memory: dict[str, tuple[int, int]] = {}

@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from trt_qat.artifact import read_sidecar, sidecar_path
+from trt_qat.artifact import Sidecar, read_sidecar, sidecar_path
 from trt_qat.engine import evidence
 from trt_qat.errors import BackendUnavailable, InputError
 
@@ -50,6 +50,47 @@ def read_plan(path: Path, *, trust: bool = False) -> bytes:
         )
         raise InputError(message)
     return plan
+
+
+def check_home(path: Path, tensorrt: str, sm: tuple[int, int]) -> None:
+    """Check by the sidecar that an engine was built for this TensorRT and this kind of GPU.
+
+    TensorRT would refuse it too, in words of its own, or run it slower than it could.
+
+    Args:
+        path: of the engine; without a sidecar nothing is known of it.
+        tensorrt: version that is here.
+        sm: compute capability of the GPU that is here.
+
+    Raises:
+        InputError: another version or another kind of GPU, and the engine is not portable.
+    """
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        return
+    built, at = sidecar.metrics.get("tensorrt"), sidecar.metrics.get("sm")
+    if built and _release(built) != _release(tensorrt) and not _is(sidecar, "version_compatible"):
+        message = (
+            f"{path}: TensorRT {built} built it and this is {tensorrt}; an engine runs on the "
+            "version that built it unless build.version_compatible is set. Build it again here"
+        )
+        raise InputError(message)
+    portable = _is(sidecar, "hardware_compatibility") == "ampere_plus" and sm >= (8, 0)
+    if at and tuple(at) != sm and not portable:
+        there, here = (".".join(map(str, each)) for each in (at, sm))
+        message = (
+            f"{path}: built for compute capability {there} and this GPU has {here}. Build it again "
+            "here, or for both with build.hardware_compatibility = 'ampere_plus'"
+        )
+        raise InputError(message)
+
+
+def _release(version: str) -> list[str]:
+    return version.split(".")[:3]
+
+
+def _is(sidecar: Sidecar, option: str) -> Any:
+    return sidecar.spec.get(option)
 
 
 def inspect_file(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
