@@ -49,7 +49,7 @@ def trtexec_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Time an engine by trtexec."""
     variant = VARIANTS[cell.variant]
     engine = bench.engine(cell, variant)
-    (feed,) = bench.named(cell, variant)
+    feed = bench.named(cell, variant)
     version = compat.version(compat.load())
     flags = arguments(engine, {name: array.shape for name, array in feed.items()}, version)
     tool = shutil.which("trtexec") or "trtexec"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from benchmarks.gpu import forms, predicted
 from benchmarks.gpu.catalog import RATIOS, VARIANTS, Variant
 from benchmarks.gpu.cells import Cell
 from trt_qat import metrics
+from trt_qat.benching import stats
 from trt_qat.benching.bench import Settings, bench
 from trt_qat.engine import compat, machine
 from trt_qat.engine.build import EngineArtifact, build
@@ -27,6 +28,9 @@ from trt_qat.runners import Feed
 
 REBUILDS = 3
 SESSIONS = 6
+CALIBRATED = 8
+"""Samples a batch of the implicit calibration, and of the ranges that FP16 must hold."""
+WARMUP_S = 0.5
 
 
 @dataclass
@@ -80,15 +84,29 @@ class Bench:
         """Build the engine of a cell."""
         onnx = self.onnx(cell.name, variant)
         spec = variant.spec(cell.range, self.common | options)
-        feeds = self.named(cell, variant)
+        feeds = self.calibration(cell.name, variant)
         if variant.implicit:
             return build_implicit(onnx, path, feeds, spec=spec)
-        return build(onnx, path, spec=spec, feeds=feeds)
+        return build(onnx, path, spec=spec, feeds=feeds[:1])
 
-    def named(self, cell: Cell, variant: Variant) -> list[Feed]:
+    def calibration(self, name: str, variant: Variant) -> list[Feed]:
+        """Return all carried samples, in batches of `CALIBRATED`."""
+        every = self.models[name]["samples"]
+        arrays, _ = self.feeds(name, every)
+        named = dict(zip(self.inputs(name, variant), arrays.values(), strict=True))
+        return [
+            {key: array[at : at + CALIBRATED] for key, array in named.items()}
+            for at in range(0, every - every % CALIBRATED, CALIBRATED)
+        ]
+
+    def named(self, cell: Cell, variant: Variant) -> Feed:
         """Return carried samples by the names that a variant's ONNX has for its inputs."""
         arrays, _ = self.feeds(cell.name, cell.batch or 8)
-        return [dict(zip(self.inputs(cell.name, variant), arrays.values(), strict=True))]
+        return dict(zip(self.inputs(cell.name, variant), arrays.values(), strict=True))
+
+    def published(self, name: str) -> bool:
+        """Tell whether a model has its published size, and so an engine for every batch size."""
+        return bool(self.models[name]["published"])
 
     def inputs(self, name: str, variant: Variant) -> list[str]:
         """Return the names of a variant's inputs, in the model's order."""
@@ -123,7 +141,7 @@ def keep_inspector(engine: Path, out: Path) -> None:
 
 def compare_cell(bench_: Bench, cell: Cell, variant: Variant, engine: Path) -> list[dict[str, Any]]:
     """Run an engine on the carried samples; return how far each output is from the answers."""
-    (feed,) = bench_.named(cell, variant)
+    feed = bench_.named(cell, variant)
     _, count = bench_.feeds(cell.name, cell.batch or 8)
     with np.load(bench_.carried / cell.name / "answers.npz") as archive:
         torch = [archive[key] for key in sorted(archive.files) if key.startswith("torch/")]
@@ -164,11 +182,11 @@ def differences(ref: Any, got: Any) -> dict[str, Any]:
 
 
 def time_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
-    """Time the engines of a model at a batch size, each pair of `RATIOS` in turns.
+    """Time the engines of a model at a batch size, all in turns; compare each pair of `RATIOS`.
 
     A variant that cannot be built is left out, and the reason is kept.
     """
-    shared = Cell("build", cell.name, "", cell.batch if _has_own(bench_, cell) else 0)
+    shared = Cell("build", cell.name, "", cell.batch if bench_.published(cell.name) else 0)
     missing: dict[str, str] = {}
     ready: dict[str, Path] = {}
     for name in dict.fromkeys(name for pair in RATIOS for name in pair[:2]):
@@ -176,55 +194,61 @@ def time_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
             ready[name] = bench_.engine(shared, VARIANTS[name])
         except (TrtQatError, KeyError) as error:
             missing[name] = f"{type(error).__name__}: {error}"
-    pairs = []
-    for a, b, wanted in RATIOS:
-        if a in ready and b in ready:
-            found = timed(bench_, cell, (ready[b], ready[a]), VARIANTS[a])
-            pairs.append({"a": a, "b": b, "wanted": wanted, **found})
-    return {"pairs": pairs, "missing": missing}
-
-
-def _has_own(bench_: Bench, cell: Cell) -> bool:
-    return bool(bench_.models[cell.name]["published"])
-
-
-def timed(bench_: Bench, cell: Cell, engines: Sequence[Path], variant: Variant) -> dict[str, Any]:
-    """Return the ratio of the second engine over the first, with what it comes from."""
-    arrays, _ = bench_.feeds(cell.name, cell.batch)
-    data = dict(zip(bench_.inputs(cell.name, variant), arrays.values(), strict=True))
-    graphs = machine.bindings()["cuda-python"]
-    specs = [f"{'trt-graph' if graphs else 'trt'}:{engine}" for engine in engines]
-    settings = Settings(precision=0.005, seconds=bench_.seconds, sessions=SESSIONS, warmup_s=1.0)
-    result = bench(specs, batches=[cell.batch], data=data, settings=settings).to_dict()
-    (ratio,) = result["ratios"]
-    runs = [
-        {key: run[key] for key in ("latency_ms", "throughput", "iterations", "session_p50_ms")}
-        for run in result["runs"]
+    found = timed(bench_, cell, ready)
+    pairs = [
+        {"a": a, "b": b, "wanted": wanted, **ratio(found["runs"][a], found["runs"][b])}
+        for a, b, wanted in RATIOS
+        if a in ready and b in ready
     ]
+    return found | {"pairs": pairs, "missing": missing}
+
+
+def timed(bench_: Bench, cell: Cell, engines: Mapping[str, Path]) -> dict[str, Any]:
+    """Time engines in turns, as CUDA graphs where cuda-python is installed."""
+    arrays, _ = bench_.feeds(cell.name, cell.batch)
+    data = dict(zip(bench_.inputs(cell.name, VARIANTS["dense"]), arrays.values(), strict=True))
+    graphs = machine.bindings()["cuda-python"]
+    specs = [f"{'trt-graph' if graphs else 'trt'}:{engine}" for engine in engines.values()]
+    settings = Settings(
+        precision=0.005, seconds=bench_.seconds, sessions=SESSIONS, warmup_s=WARMUP_S
+    )
+    result = bench(specs, batches=[cell.batch], data=data, settings=settings).to_dict()
+    keys = ("latency_ms", "throughput", "iterations", "session_p50_ms", "timer")
     return {
-        "p50_ratio": ratio["p50_ratio"],
-        "ci95": ratio["ci95"],
-        "verdict": ratio["verdict"],
+        "runs": {
+            name: {key: run[key] for key in keys}
+            for name, run in zip(engines, result["runs"], strict=True)
+        },
         "cuda_graph": graphs,
-        "runs": {"b": runs[0], "a": runs[1]},
         "load": result["device"]["load"],
         "warnings": result["warnings"],
     }
 
 
+def ratio(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ratio of two runs of one benchmark, paired by session."""
+    logs = np.log(a["session_p50_ms"]) - np.log(b["session_p50_ms"])
+    found = stats.signed_rank_interval(logs).exp()
+    return {
+        "p50_ratio": found.center,
+        "ci95": [found.low, found.high],
+        "verdict": stats.verdict(found),
+        "p50_ms": [each["latency_ms"]["p50"] for each in (a, b)],
+    }
+
+
 def rebuild_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
     """Build the 2:4 engine anew without a timing cache; the choice of kernels may differ."""
-    dense = bench_.engine(cell, VARIANTS["sparse-off"])
-    variant, rounds = VARIANTS["sparse"], []
+    engines = {"dense kernels": bench_.engine(cell, VARIANTS["sparse-off"])}
+    rounds = []
     for at in range(REBUILDS):
-        path = bench_.path(cell, variant, f"-again{at}")
-        made = bench_.make(cell, variant, path, timing_cache="none")
+        path = bench_.path(cell, VARIANTS["sparse"], f"-again{at}")
+        made = bench_.make(cell, VARIANTS["sparse"], path, timing_cache="none")
         chosen = [each["name"] for each in made.layers["layers"] if each["sparse"] == "sparse"]
-        rounds.append(
-            {
-                "sparsity": made.layers["sparsity"],
-                "sparse_kernels": chosen,
-                "over_dense_kernels": timed(bench_, cell, (dense, path), variant),
-            }
-        )
-    return {"rounds": rounds}
+        rounds.append({"sparsity": made.layers["sparsity"], "sparse_kernels": chosen})
+        engines[f"rebuild {at}"] = path
+    found = timed(bench_, cell, engines)
+    for at, each in enumerate(rounds):
+        runs = found["runs"]
+        each["over_dense_kernels"] = ratio(runs[f"rebuild {at}"], runs["dense kernels"])
+    return found | {"rounds": rounds}

@@ -76,7 +76,7 @@ def test_a_build_leaves_plan_sidecar_and_layers(made: tuple[Path, EngineArtifact
     assert sidecar.sha256 == sha256_file(engine.path)
     assert evidence.layers_path(engine.path).is_file()
     assert tq.inspect(engine.path) == engine.layers
-    assert engine.layers["source"]["tensorrt"] == machine.tensorrt_version()
+    assert engine.layers["source"]["tensorrt"] == compat.load().__version__
 
 
 def test_the_engine_computes_in_int8(made: tuple[Path, EngineArtifact]) -> None:
@@ -103,7 +103,6 @@ def test_a_second_build_takes_its_kernels_from_the_cache(tmp_path: Path) -> None
     assert cache.stat().st_size > 0
     kernels = [[each["tactic"] for each in one.layers["layers"]] for one in (first, second)]
     assert kernels[0] == kernels[1]
-    assert second.seconds < first.seconds
 
 
 def test_a_damaged_cache_is_begun_anew(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_everything_is_there_and_what_cannot_be_exported_says_why(carried: Path)
 
 def test_the_answers_are_those_of_the_carried_files(bench: work.Bench) -> None:
     for variant in (VARIANTS["dense"], VARIANTS["fp32"], VARIANTS["sparse"]):
-        (feed,) = bench.named(Cell("build", NAME, variant.name, 4), variant)
+        feed = bench.named(Cell("build", NAME, variant.name, 4), variant)
         with OrtRunner(bench.onnx(NAME, variant)) as runner:
             got = runner.infer(feed)
         with np.load(bench.carried / NAME / "answers.npz") as archive:
@@ -72,6 +72,14 @@ def test_samples_are_repeated_for_a_larger_batch(bench: work.Bench) -> None:
     arrays, count = bench.feeds(NAME, 70)
     assert (len(arrays["0"]), count) == (70, 32)
     assert np.array_equal(arrays["0"][:6], arrays["0"][64:])
+
+
+def test_every_sample_is_calibrated_on_once(bench: work.Bench) -> None:
+    found = bench.calibration(NAME, VARIANTS["implicit"])
+    (name,) = found[0]
+    arrays, _ = bench.feeds(NAME, 32)
+    assert [len(feed[name]) for feed in found] == [8] * 4
+    assert np.array_equal(np.concatenate([feed[name] for feed in found]), arrays["0"])
 
 
 def test_options_of_a_variant_are_laid_over_those_of_the_run(bench: work.Bench) -> None:

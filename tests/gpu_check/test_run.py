@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import carry, external, probes, run, store, summary
+from benchmarks.gpu import carry, external, probes, run, store, summary, work
 from benchmarks.gpu.cells import Cell
 from benchmarks.gpu.predicted import FIELDS
 from trt_qat.engine import compat, machine
@@ -146,10 +146,9 @@ def test_a_worker_that_dies_is_followed_by_another(
 
 
 def timing(a: str, b: str, ratio: float) -> dict[str, Any]:
-    sides = {side: {"latency_ms": {"p50": 1.0}} for side in "ab"}
     return {
         "a": a, "b": b, "wanted": "", "p50_ratio": ratio, "ci95": [ratio - 0.01, ratio + 0.01],
-        "verdict": "faster", "runs": sides,
+        "verdict": "faster", "p50_ms": [ratio, 1.0],
     }  # fmt: skip
 
 
@@ -204,6 +203,17 @@ def test_the_page_shows_what_was_not_done() -> None:
     assert "| m | b1 | dense / implicit | 1.040 | 1.030 to 1.050 |  | no |" in text
     assert r"| probe:p | CheckFailed: no \| really |" in text
     assert "| m | sparse | b1 | 3.0 | 5 | 2 | 4 | 1 | 31.0 | 40.0 |" in text
+
+
+def test_runs_of_one_benchmark_are_paired_by_session() -> None:
+    """What a session does to both cancels: here each is twice as slow as the one before."""
+    slow = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    a = {"session_p50_ms": [0.9 * each for each in slow], "latency_ms": {"p50": 5.4}}
+    b = {"session_p50_ms": slow, "latency_ms": {"p50": 6.0}}
+    found = work.ratio(a, b)
+    assert found["p50_ratio"] == pytest.approx(0.9)
+    assert found["ci95"] == pytest.approx([0.9, 0.9])
+    assert (found["verdict"], found["p50_ms"]) == ("faster", [5.4, 6.0])
 
 
 # trtexec, and the probes

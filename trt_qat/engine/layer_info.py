@@ -82,8 +82,14 @@ class LayerInfo:
             "inspector": self.inspector,
             "detailed": self.detailed,
             "inputs_outputs": self.inputs_outputs,
-            "layers": [asdict(layer) for layer in self.layers],
+            "layers": [_plain(layer) for layer in self.layers],
         }
+
+
+def _plain(layer: Layer) -> dict[str, Any]:
+    """Return what JSON would give back: lists where there are tuples."""
+    fields = asdict(layer)
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
 
 
 def parse(text: str, source: str = "layer information") -> LayerInfo:
