@@ -87,7 +87,8 @@ class Bench:
         feeds = self.calibration(cell.name, variant)
         if variant.implicit:
             return build_implicit(onnx, path, feeds, spec=spec)
-        return build(onnx, path, spec=spec, feeds=feeds[:1])
+        # Without preflight: whether TensorRT refuses what it calls an error is to be found out.
+        return build(onnx, path, spec=spec, feeds=feeds[:1], preflight=False)
 
     def calibration(self, name: str, variant: Variant) -> list[Feed]:
         """Return all carried samples, in batches of `CALIBRATED`."""

@@ -49,6 +49,15 @@ def test_one_number_a_sample_is_reshaped_because_triton_allows_no_empty_dims() -
     assert "dims: [  ]" not in text
 
 
+def test_int64_is_int32_in_an_engine_of_8() -> None:
+    inputs = {"ids": TensorSpec("ids", ("batch", 16), "int64")}
+    given: dict[str, Any] = {"spec": BuildSpec(), "labels": False}
+    assert "TYPE_INT64" in triton_config("m", inputs, OUTPUTS, **given)
+    old = triton_config("m", inputs, OUTPUTS, version=(8, 6), **given)
+    assert "TYPE_INT32" in old
+    assert "TYPE_INT64" not in old
+
+
 def test_a_name_with_quotes_stays_one_string() -> None:
     outputs = {'a"b\\c': TensorSpec('a"b\\c', ("batch", 2), "float32")}
     text = triton_config("m", INPUTS, outputs, spec=BuildSpec(), labels=False)

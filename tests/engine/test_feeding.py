@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trt_qat.engine.feeding import Slot, check_feed
+from trt_qat.engine.feeding import Slot, check_feed, narrowed
 from trt_qat.errors import DataError
 from trt_qat.runners import TensorSpec
 
@@ -42,3 +42,28 @@ def test_a_feed_that_does_not_fit_names_the_input(
 ) -> None:
     with pytest.raises(DataError, match=message):
         check_feed("m.engine", SLOTS, feed)
+
+
+# TensorRT 8.6 makes INT32 of INT64
+
+
+NARROW = {"k": Slot(TensorSpec("k", (2,), "int32")), "y": Slot(TensorSpec("y", (1,), "float32"))}
+
+
+def test_int64_is_narrowed_where_the_engine_takes_int32() -> None:
+    feed = {"k": np.array([-5, 7]), "y": np.zeros(1, np.float32)}
+    made = narrowed("m.engine", NARROW, feed)
+    assert made["k"].dtype == np.int32
+    assert made["k"].tolist() == [-5, 7]
+    assert made["y"] is feed["y"]
+    check_feed("m.engine", NARROW, made)
+
+
+def test_a_value_beyond_32_bits_is_refused() -> None:
+    with pytest.raises(DataError, match=r"m\.engine: input 'k' holds values that do not fit"):
+        narrowed("m.engine", NARROW, {"k": np.array([0, 1 << 40])})
+
+
+def test_an_unknown_input_is_left_to_the_check() -> None:
+    with pytest.raises(DataError, match="its inputs are"):
+        check_feed("m.engine", NARROW, narrowed("m.engine", NARROW, {"z": np.array([1])}))

@@ -60,6 +60,7 @@ def build(
     target: str | None = None,
     spec: BuildSpec | None = None,
     feeds: Sequence[Feed] = (),
+    preflight: bool = True,
     say: Say = lambda line: None,
 ) -> EngineArtifact:
     """Build an engine on the GPU of this machine.
@@ -73,6 +74,7 @@ def build(
         target: the device that is meant; it must be the one that is here. None: whatever is here.
         spec: how; None: the defaults.
         feeds: real inputs, to measure what FP16 can hold; none: random ones.
+        preflight: refuse what it calls an error; otherwise TensorRT is asked.
         say: is told how far it is.
 
     Raises:
@@ -93,7 +95,8 @@ def build(
     gpu = machine.gpus()[0][0]
     dla_core = check_target(target, gpu, spec)
     options = resolve(spec, compat.version(trt), quantized=described.quantized, dla_core=dla_core)
-    _preflight(onnx, target, trt.__version__)
+    if preflight:
+        _preflight(onnx, target, trt.__version__)
     default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
     cache = timing_cache.chosen_path(spec.timing_cache, default)
     if options.strong and spec.remainder == "fp16":

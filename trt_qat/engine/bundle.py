@@ -71,7 +71,12 @@ def bundle(
     model = folder / "triton" / spec.name
     text = "".join(f"{name}\n" for name in names)
     config = serving.triton_config(
-        spec.name, network.inputs, network.outputs, spec=spec.build, labels=bool(names)
+        spec.name,
+        network.inputs,
+        network.outputs,
+        spec=spec.build,
+        labels=bool(names),
+        version=version,
     )
     files = [artifact.write_text(model / "config.pbtxt", config)]
     files += [artifact.write_text(model / serving.LABELS, text)] if names else []

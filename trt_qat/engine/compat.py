@@ -221,6 +221,22 @@ def device_memory_bytes(engine: Any) -> int:
     return int(engine.device_memory_size if size is None else size)
 
 
+def native_norms(trt: Any, parser: Any) -> None:
+    """Import InstanceNormalization as a layer of TensorRT's own, which is the default since 10.
+
+    Before, it is a plugin that needs cuDNN and that a version-compatible engine may not hold. 8.6.0
+    has no flags of the parser.
+    """
+    flags = getattr(trt, "OnnxParserFlag", None)
+    if flags is not None and version(trt) < STRONG_SINCE:
+        parser.set_flag(flags.NATIVE_INSTANCENORM)
+
+
+def narrows_int64(at: Version) -> bool:
+    """Tell whether a version makes INT32 of INT64 inputs and outputs."""
+    return at < STRONG_SINCE
+
+
 def set_progress_monitor(config: Any, monitor: Any) -> None:
     """Give a config the monitor of `log.make_progress`, which is None before 10."""
     config.progress_monitor = monitor

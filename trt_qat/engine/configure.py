@@ -21,6 +21,7 @@ def make_network(trt: Any, builder: Any, onnx: Path, options: Options, log: Any)
     """
     network = builder.create_network(compat.network_flags(trt, options.strong))
     parser = trt.OnnxParser(network, log)
+    compat.native_norms(trt, parser)
     # From the file, so that weights outside it are found.
     if not parser.parse_from_file(str(onnx)):
         told = "; ".join(str(parser.get_error(at)) for at in range(parser.num_errors))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from trt_qat.errors import DataError
 from trt_qat.runners import Feed, TensorSpec
 
@@ -24,6 +26,22 @@ class Slot:
     spec: TensorSpec
     low: Shape | None = None
     high: Shape | None = None
+
+
+def narrowed(where: str, slots: Mapping[str, Slot], feed: Feed) -> Feed:
+    """Return a batch with INT64 as INT32 wherever that is what the engine made of the network's.
+
+    Raises:
+        DataError: a value does not fit into 32 bits.
+    """
+    made = dict(feed)
+    for name, array in feed.items():
+        if name in slots and slots[name].spec.dtype == "int32" and array.dtype == np.int64:
+            made[name] = array.astype(np.int32)
+            if not np.array_equal(made[name], array):
+                message = f"{where}: input {name!r} holds values that do not fit into 32 bits"
+                raise DataError(message)
+    return made
 
 
 def check_feed(where: str, slots: Mapping[str, Slot], feed: Feed) -> None:

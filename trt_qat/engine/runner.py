@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trt_qat.engine import compat, log, machine
 from trt_qat.engine.device import Graph, Launch, capture, open_device
-from trt_qat.engine.feeding import Slot, check_feed
+from trt_qat.engine.feeding import Slot, check_feed, narrowed
 from trt_qat.engine.loading import load_engine
 from trt_qat.engine.trust import check_home, read_plan
 from trt_qat.errors import BackendUnavailable, CheckFailed, InputError
@@ -128,6 +128,8 @@ class TrtRunner:
 
     def _prepare(self, feed: Feed) -> Launch:
         """Copy the inputs, bind every tensor, and return what runs the engine once."""
+        if compat.narrows_int64(compat.version(self._trt)):
+            feed = narrowed(str(self.path), self._slots, feed)
         check_feed(str(self.path), self._slots, feed)
         for name in self._slots:
             array = np.ascontiguousarray(feed[name])

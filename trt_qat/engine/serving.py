@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from trt_qat.engine import compat
 from trt_qat.engine.options import profiles
 from trt_qat.errors import InputError
 from trt_qat.runners import TensorSpec
@@ -41,6 +43,7 @@ def triton_config(
     *,
     spec: BuildSpec,
     labels: bool,
+    version: compat.Version = compat.STRONG_SINCE,
 ) -> str:
     """Return ``config.pbtxt`` of a model in a Triton model repository.
 
@@ -50,7 +53,9 @@ def triton_config(
         outputs: of the engine.
         spec: of the build; its profile decides the largest batch.
         labels: the first output has a file of labels.
+        version: ``(major, minor)`` of the TensorRT that builds the engine.
     """
+    inputs, outputs = (_as_built(each, version) for each in (inputs, outputs))
     largest = batching(spec, inputs)
     blocks = [
         f'name: "{name}"',
@@ -69,6 +74,13 @@ def triton_config(
             "max_queue_delay_microseconds: 100 }"
         )
     return "\n".join(blocks) + "\n"
+
+
+def _as_built(tensors: Mapping[str, TensorSpec], version: compat.Version) -> dict[str, TensorSpec]:
+    if not compat.narrows_int64(version):
+        return dict(tensors)
+    kinds = {"int64": "int32"}
+    return {n: replace(t, dtype=kinds.get(t.dtype, t.dtype)) for n, t in tensors.items()}
 
 
 def _tensors(
