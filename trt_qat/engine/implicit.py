@@ -55,6 +55,8 @@ def build_implicit(
     if reason := machine.why_not_run():
         raise BackendUnavailable(reason)
     base = compat.calibrator_class(trt)
+    if compat.narrows_int64(compat.version(trt)):  # its memory is read as INT32 then
+        feeds = [{name: _int32(array) for name, array in feed.items()} for feed in feeds]
     gpu = machine.gpus()[0][0]
     default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
     cache = timing_cache.chosen_path(spec.timing_cache, default)
@@ -77,6 +79,10 @@ def build_implicit(
     finally:
         device.close()
     return written(out, plan, log.lines, job, time.perf_counter() - began)
+
+
+def _int32(array: Any) -> Any:
+    return array.astype(np.int32) if array.dtype == np.int64 else array
 
 
 def check(onnx: Path, described: network_io.Network, feeds: Sequence[Feed]) -> None:
