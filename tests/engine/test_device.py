@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +66,14 @@ def test_a_recording_that_fails_ends_and_keeps_its_own_error(
 def test_an_error_of_cuda_names_the_function() -> None:
     with pytest.raises(BackendUnavailable, match="CUDA: cudaMalloc fails with 2"):
         device.checked(Recorder(cudaMalloc=2), "cudaMalloc", 1 << 50)
+
+
+def test_the_real_cuda_python_has_every_function_that_is_called() -> None:
+    found = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    source = Path(device.__file__).read_text(encoding="utf-8")
+    names = set(re.findall(r'"(cuda[A-Z]\w+)"', source))
+    assert len(names) > 15
+    assert [name for name in sorted(names) if not hasattr(found, name)] == []
 
 
 def test_without_a_binding_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

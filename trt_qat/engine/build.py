@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,14 +100,26 @@ def build(
         _preflight(onnx, target, trt.__version__)
     default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
     cache = timing_cache.chosen_path(spec.timing_cache, default)
-    if options.strong and spec.remainder == "fp16":
-        say("casting the float remainder to FP16")
-        onnx = typed_onnx(onnx, typed_path(out), spec.keep_fp32, feeds)
-    began = time.perf_counter()
-    job = Job(onnx, spec, described, options, gpu, cache)
-    plan, log = plan_of(trt, job, say)
-    seconds = time.perf_counter() - began
-    return written(out, plan, log.lines, job, seconds)
+    cast = typed_path(out) if options.strong and spec.remainder == "fp16" else None
+    with _gone_after_an_error(cast):
+        if cast is not None:
+            say("casting the float remainder to FP16")
+            onnx = typed_onnx(onnx, cast, spec.keep_fp32, feeds)
+        began = time.perf_counter()
+        job = Job(onnx, spec, described, options, gpu, cache)
+        plan, log = plan_of(trt, job, say)
+        return written(out, plan, log.lines, job, time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def _gone_after_an_error(path: Path | None) -> Iterator[None]:
+    """Remove a file that only a build which ended well has a use for."""
+    try:
+        yield
+    except BaseException:
+        if path is not None:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def check_target(target: str | None, gpu: machine.Gpu, spec: BuildSpec) -> int | None:
