@@ -10,7 +10,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.gpu.forms import with_float_weights
+from trt_qat.engine.compat import Version
+
 INPUT, OUTPUT = "x", "y"
+INT8_SINCE: Version = (10, 0)
+"""Before, INT8 initialisers behind DequantizeLinear alone are undocumented."""
 
 
 class _Builder:
@@ -85,6 +90,14 @@ def write(path: Path, *, channels: int = 64, size: int = 16, sparse: bool = True
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+    return path
+
+
+def write_for(version: Version, path: Path, **given: Any) -> Path:
+    """Write `write`'s network, its weights in the form that a version is documented for."""
+    write(path, **given)
+    if version < INT8_SINCE:
+        onnx.save(with_float_weights(onnx.load(path)), path)
     return path
 
 

@@ -41,6 +41,10 @@ def _spec(options: Options, **given: Any) -> BuildSpec:
     return BuildSpec.model_validate(options | {"batch": (1, 4, 16)} | given)
 
 
+def _network(path: Path, **given: Any) -> Path:
+    return net.write_for(compat.version(compat.load()), path, **given)
+
+
 def _checked(onnx_file: Path, engine: Path, *, graph: bool = False) -> dict[str, Any]:
     """Run an engine at two batch sizes; return how far it is from onnxruntime at the larger."""
     found: dict[str, Any] = {}
@@ -55,7 +59,7 @@ def _checked(onnx_file: Path, engine: Path, *, graph: bool = False) -> dict[str,
 @_probe
 def small_network(folder: Path, options: Options) -> Any:
     """Build, run at three batch sizes, compare; the first thing that can go wrong."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     made = build(path, folder / "small.engine", spec=_spec(options))
     return {"census": made.layers["census"], "compare": _checked(path, made.path)}
 
@@ -63,7 +67,7 @@ def small_network(folder: Path, options: Options) -> Any:
 @_probe
 def cuda_graph(folder: Path, options: Options) -> Any:
     """The same through a captured graph, over changes of shape."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     made = build(path, folder / "small.engine", spec=_spec(options))
     return _checked(path, made.path, graph=True)
 
@@ -92,7 +96,7 @@ def fp32_weights(folder: Path, options: Options) -> Any:
 @_probe
 def sparse_kernels(folder: Path, options: Options) -> Any:
     """2:4 at sizes where a sparse kernel should win: Found, Chose, and their names."""
-    path = net.write(folder / "wide.onnx", channels=512, size=14)
+    path = _network(folder / "wide.onnx", channels=512, size=14)
     made = build(path, folder / "wide.engine", spec=_spec(options, batch=(32, 32, 32)))
     layers = made.layers["layers"]
     return {
@@ -118,7 +122,7 @@ def data_dependent_shape(folder: Path, options: Options) -> Any:
 @_probe
 def version_compatible(folder: Path, options: Options) -> Any:
     """An engine that other versions may load holds host code."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     spec = _spec(options, version_compatible=True)
     made = build(path, folder / "vc.engine", spec=spec)
     return {"bytes": made.path.stat().st_size, "compare": _checked(path, made.path)}
@@ -127,7 +131,7 @@ def version_compatible(folder: Path, options: Options) -> Any:
 @_probe
 def ampere_plus(folder: Path, options: Options) -> Any:
     """An engine for every GPU since Ampere."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     spec = _spec(options, hardware_compatibility="ampere_plus")
     return _checked(path, build(path, folder / "ampere.engine", spec=spec).path)
 
@@ -135,14 +139,14 @@ def ampere_plus(folder: Path, options: Options) -> Any:
 @_probe
 def refit(folder: Path, options: Options) -> Any:
     """An engine whose weights may be exchanged."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     return _checked(path, build(path, folder / "r.engine", spec=_spec(options, refit="all")).path)
 
 
 @_probe
 def stripped(folder: Path, options: Options) -> Any:
     """A plan without weights: how much smaller, and what loading it says."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     spec = _spec(options, refit="identical", strip_weights=True)
     made = build(path, folder / "stripped.engine", spec=spec)
     return {"bytes": made.path.stat().st_size, "loading": _said(made.path)}
@@ -151,7 +155,7 @@ def stripped(folder: Path, options: Options) -> Any:
 @_probe
 def timing_cache(folder: Path, options: Options) -> Any:
     """A second build takes less time and the same kernels."""
-    path, cache = net.write(folder / "small.onnx"), folder / "a.timing"
+    path, cache = _network(folder / "small.onnx"), folder / "a.timing"
     seconds, kernels = [], []
     for at in range(2):
         began = time.perf_counter()
@@ -169,7 +173,7 @@ def timing_cache(folder: Path, options: Options) -> Any:
 @_probe
 def foreign_timing_cache(folder: Path, options: Options) -> Any:
     """A cache of garbage is replaced, not fatal."""
-    path, cache = net.write(folder / "small.onnx"), folder / "a.timing"
+    path, cache = _network(folder / "small.onnx"), folder / "a.timing"
     cache.write_bytes(b"no cache at all" * 100)
     said: list[str] = []
     spec = _spec(options, timing_cache=str(cache))
@@ -180,7 +184,7 @@ def foreign_timing_cache(folder: Path, options: Options) -> Any:
 @_probe
 def damaged_engine(folder: Path, options: Options) -> Any:
     """What is said of garbage, of a cut and of a changed plan; in a process that may die."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     plan = build(path, folder / "m.engine", spec=_spec(options)).path.read_bytes()
     half = len(plan) // 2
     changed = plan[:half] + bytes([plan[half] ^ 255]) + plan[half + 1 :]
@@ -204,7 +208,7 @@ def damaged_engine(folder: Path, options: Options) -> Any:
 @_probe
 def two_profiles(folder: Path, options: Options) -> Any:
     """Two ranges of batch sizes in one engine, the second of them used."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     shapes = [[batch, 64, 16, 16] for batch in (1, 16)]
     profiles = [{net.INPUT: {"min": s, "opt": s, "max": s}} for s in shapes]
     made = build(path, folder / "m.engine", spec=_spec(options, profiles=profiles))
@@ -216,7 +220,7 @@ def two_profiles(folder: Path, options: Options) -> Any:
 @_probe
 def keep_fp32(folder: Path, options: Options) -> Any:
     """A node that is kept in FP32 while FP16 computes the rest."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     made = build(path, folder / "m.engine", spec=_spec(options, keep_fp32=("add",)))
     return {"layers": made.layers["layers"], "compare": _checked(path, made.path)}
 
@@ -224,7 +228,7 @@ def keep_fp32(folder: Path, options: Options) -> Any:
 @_probe
 def every_verbosity(folder: Path, options: Options) -> Any:
     """What the inspector tells at each verbosity, in its own words."""
-    path, trt, found = net.write(folder / "small.onnx"), compat.load(), {}
+    path, trt, found = _network(folder / "small.onnx"), compat.load(), {}
     from trt_qat.engine.inspect import inspector_text
 
     for verbosity in ("detailed", "layer_names_only", "none"):
@@ -237,7 +241,7 @@ def every_verbosity(folder: Path, options: Options) -> Any:
 @_probe
 def build_log(folder: Path, options: Options) -> Any:
     """Lines of the builder's log that the parser should know: sparsity, memory, warnings."""
-    path = net.write(folder / "wide.onnx", channels=256, size=14)
+    path = _network(folder / "wide.onnx", channels=256, size=14)
     made = build(path, folder / "m.engine", spec=_spec(options, timing_cache="none"))
     words = ("parsity", "memory", "[W]", "[E]", "Layer(", "Tactic Name")
     return [line[:400] for line in made.log if any(word in line for word in words)][:400]
@@ -246,7 +250,7 @@ def build_log(folder: Path, options: Options) -> Any:
 @_probe
 def default_tactic_sources(folder: Path, options: Options) -> Any:
     """TensorRT's own choice of libraries, which may not be there: in a process that may die."""
-    net.write(folder / "small.onnx")
+    _network(folder / "small.onnx")
     command = [sys.executable, "-m", "trt_qat", "build", str(folder / "small.onnx"), "-o"]
     done = subprocess.run(
         [*command, str(folder / "m.engine"), "--set", "timing_cache=none"],
@@ -262,7 +266,7 @@ def default_tactic_sources(folder: Path, options: Options) -> Any:
 @_probe
 def accelerator(folder: Path, options: Options) -> Any:
     """What is said of a deep learning accelerator that this machine has or lacks."""
-    path = net.write(folder / "small.onnx")
+    path = _network(folder / "small.onnx")
     try:
         made = build(path, folder / "m.engine", spec=_spec(options, dla_core=0))
     except TrtQatError as error:

@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.gpu import carry, cells, external, probes, store, summary, work
+from benchmarks.gpu import carry, cells, external, net, probes, store, summary, work
 from benchmarks.gpu.cells import Cell
 from trt_qat.artifact import versions, write_json, write_text
 from trt_qat.benching import gpu as clocks
@@ -37,7 +37,6 @@ from trt_qat.errors import BackendUnavailable, TrtQatError
 from trt_qat.targets import parse_version
 
 ROOT = Path(__file__).parents[2]
-INT8_SINCE = (10, 0)  # INT8 initialisers behind DQ alone are undocumented before
 INTERNAL = ("edge_mask_convolutions", "jit_convolutions")
 MOST_CRASHES = 20
 
@@ -85,7 +84,7 @@ def bench_of(
     given: argparse.Namespace, models: dict[str, Any], version: compat.Version
 ) -> work.Bench:
     """Return what the cells share."""
-    auto = "int8" if version >= INT8_SINCE else "fp32"
+    auto = "int8" if version >= net.INT8_SINCE else "fp32"
     return work.Bench(
         carried=given.carried,
         models=models,

@@ -43,11 +43,7 @@ def spec(**given: Any) -> BuildSpec:
 
 
 def network(folder: Path, **given: Any) -> Path:
-    """Write the small network, with the weights in the form that the version is documented for."""
-    path = net.write(folder / "small.onnx", **given)
-    if compat.version(compat.load()) < (10, 0):
-        onnx.save(forms.with_float_weights(onnx.load(path)), path)
-    return path
+    return net.write_for(compat.version(compat.load()), folder / "small.onnx", **given)
 
 
 def agree(path: Path, opened: TrtRunner, batch: int, **given: Any) -> None:

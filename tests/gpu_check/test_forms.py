@@ -93,3 +93,12 @@ def test_an_output_behind_a_pair_keeps_its_name(tmp_path: Path) -> None:
         assert runner.infer({"x": np.array([0.3, 2.0], np.float32)})["y"].tolist() == pytest.approx(
             [0.3, 2]
         )
+
+
+@pytest.mark.parametrize(("version", "pairs"), [((8, 6), 4), ((10, 0), 2)])
+def test_the_small_network_is_in_the_form_that_the_version_is_documented_for(
+    small: Path, tmp_path: Path, version: tuple[int, int], pairs: int
+) -> None:
+    path = net.write_for(version, tmp_path / "m.onnx", channels=16, size=6)
+    assert operators(path)["QuantizeLinear"] == pairs
+    assert np.array_equal(answer(path), answer(small))
