@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import trt_qat as tq
 from tests.engine.test_layer_info import DATA, SAMPLES
 from tests.runs import command_line
 from trt_qat.artifact import sha256_file, write_json
@@ -91,6 +92,18 @@ def test_the_description_of_another_engine_is_not_taken(tmp_path: Path) -> None:
     engine.write_bytes(b"another plan")
     with pytest.raises(InputError, match="no layer information of this engine lies beside it"):
         evidence.read(engine)
+
+
+def test_it_is_public_and_takes_a_path_as_text() -> None:
+    found = tq.inspect(str(DATA / "10-sparse.json"))
+    assert found["census"]["sparse"] == {"sparse": 1}
+    assert found == tq.inspect(DATA / "10-sparse.json")
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_what_a_build_returns_is_what_reading_it_again_returns(path: Path) -> None:
+    found = evidence.read(path)
+    assert json.loads(json.dumps(found)) == found
 
 
 # The command
