@@ -104,9 +104,7 @@ def test_a_second_build_takes_its_kernels_from_the_cache(tmp_path: Path) -> None
 def test_a_damaged_cache_is_begun_anew(tmp_path: Path) -> None:
     path, cache = network(tmp_path), tmp_path / "bad.timing"
     cache.write_bytes(b"no cache" * 100)
-    said: list[str] = []
-    build(path, tmp_path / "a.engine", spec=spec(timing_cache=str(cache)), say=said.append)
-    assert any("a new one is begun" in line for line in said)
+    build(path, tmp_path / "a.engine", spec=spec(timing_cache=str(cache)))
     assert not cache.read_bytes().startswith(b"no cache")
 
 
