@@ -109,74 +109,57 @@ def _prediction(cells: Cells) -> dict[str, Any]:
 def page(machine: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """Return the summary as Markdown."""
     gpu = machine["gpus"][0]["name"] if machine["gpus"] else "no GPU"
-    lines = [f"# TensorRT {machine['tensorrt']} on {gpu}", ""]
-    lines += [f"Cells: {', '.join(f'{n} {status}' for status, n in found['status'].items())}.", ""]
+    status = ", ".join(f"{count} {what}" for what, count in found["status"].items())
+    counts = (
+        (name, ", ".join(f"{count} {what}" for what, count in sorted(each.items())))
+        for name, each in found["prediction"]["agreement"].items()
+    )
+    lines = [f"# TensorRT {machine['tensorrt']} on {gpu}", "", f"Cells: {status}.", ""]
     lines += _table(
         ("model", "batch", "pair", "p50 ratio", "95 %", "wanted", "met"),
-        (
-            (
-                row["model"],
-                row["batch"],
-                f"{row['a']} / {row['b']}",
-                f"{row['p50_ratio']:.3f}",
-                "{:.3f} to {:.3f}".format(*row["ci95"]),
-                row["wanted"],
-                {None: "", True: "yes", False: "no"}[row["met"]],
-            )
-            for row in found["ratios"]
-        ),
+        map(_ratio_cells, found["ratios"]),
     )
     lines += _table(
         ("model", "rebuilt", "found", "chose", "sparse kernels", "p50 ratio"),
-        (
-            (
-                row["model"],
-                len(row["found"]),
-                _joined(row["found"]),
-                _joined(row["chose"]),
-                _joined(row["kernels"]),
-                _joined(f"{ratio:.3f}" for ratio in row["p50_ratio"]),
-            )
-            for row in found["rebuilds"]
-        ),
+        map(_rebuild_cells, found["rebuilds"]),
     )
     lines += _table(
         (
-            "model",
-            "variant",
-            "batch",
-            "s",
-            "layers",
-            "INT8 in and out",
-            "found",
-            "chose",
-            "SQNR dB to onnxruntime",
-            "of FP16 inputs",
+            *("model", "variant", "batch", "s", "layers", "INT8 in and out", "found", "chose"),
+            *("SQNR dB to onnxruntime", "of FP16 inputs"),
         ),
-        (
-            (
-                row["model"],
-                row["variant"],
-                row["batch"],
-                row["seconds"],
-                row["layers"],
-                row["int8_in_int8_out"],
-                _or_dash(row["found"]),
-                _or_dash(row["chose"]),
-                *(_decibel(row[key]) for key in ("sqnr_db", "rounding_sqnr_db")),
-            )
-            for row in found["builds"]
-        ),
+        map(_build_cells, found["builds"]),
     )
-    lines += _table(
-        ("preflight against the inspector", "layers"),
-        (
-            (name, ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))
-            for name, counts in found["prediction"]["agreement"].items()
-        ),
-    )
+    lines += _table(("preflight against the inspector", "layers"), counts)
     lines += _table(("not done", "why"), found["not_done"].items())
     return "\n".join(lines)
+
+
+def _ratio_cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (
+        row["model"],
+        row["batch"],
+        f"{row['a']} / {row['b']}",
+        f"{row['p50_ratio']:.3f}",
+        "{:.3f} to {:.3f}".format(*row["ci95"]),
+        row["wanted"],
+        {None: "", True: "yes", False: "no"}[row["met"]],
+    )
+
+
+def _rebuild_cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    lists = (_joined(row[key]) for key in ("found", "chose", "kernels"))
+    ratios = _joined(f"{each:.3f}" for each in row["p50_ratio"])
+    return (row["model"], len(row["found"]), *lists, ratios)
+
+
+def _build_cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    keys = ("model", "variant", "batch", "seconds", "layers", "int8_in_int8_out")
+    return (
+        *(row[key] for key in keys),
+        *(_or_dash(row[key]) for key in ("found", "chose")),
+        *(_decibel(row[key]) for key in ("sqnr_db", "rounding_sqnr_db")),
+    )
 
 
 def _table(head: tuple[str, ...], rows: Any) -> list[str]:

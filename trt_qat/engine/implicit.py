@@ -48,20 +48,14 @@ def build_implicit(
         CheckFailed: TensorRT cannot build it.
     """
     onnx, out = Path(onnx), Path(engine)
-    spec = (spec or BuildSpec()).model_copy(update={"typing": "weak"})
-    described = network_io.read(onnx)
-    check(onnx, described, feeds)
+    check(onnx, described := network_io.read(onnx), feeds)
     trt = compat.load()
     if reason := machine.why_not_run():
         raise BackendUnavailable(reason)
     base = compat.calibrator_class(trt)
     if compat.narrows_int64(compat.version(trt)):  # its memory is read as INT32 then
         feeds = [{name: _int32(array) for name, array in feed.items()} for feed in feeds]
-    gpu = machine.gpus()[0][0]
-    default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
-    cache = timing_cache.chosen_path(spec.timing_cache, default)
-    options = resolve(spec, compat.version(trt), quantized=True)
-    job = Job(onnx, spec, described, options, gpu, cache)
+    job = _job(trt, onnx, described, spec or BuildSpec())
     began = time.perf_counter()
     device = open_device()
     try:
@@ -79,6 +73,15 @@ def build_implicit(
     finally:
         device.close()
     return written(out, plan, log.lines, job, time.perf_counter() - began)
+
+
+def _job(trt: Any, onnx: Path, described: network_io.Network, spec: BuildSpec) -> Job:
+    spec = spec.model_copy(update={"typing": "weak"})
+    gpu = machine.gpus()[0][0]
+    default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
+    cache = timing_cache.chosen_path(spec.timing_cache, default)
+    options = resolve(spec, compat.version(trt), quantized=True)
+    return Job(onnx, spec, described, options, gpu, cache)
 
 
 def _int32(array: Any) -> Any:
