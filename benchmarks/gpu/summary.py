@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.gpu.predicted import FIELDS
 
 Cells = Mapping[str, Mapping[str, Any]]
+GOOD_DB, MARGIN_DB = 30.0, 10.0
+"""Above the first an output is sound; below what rounding does by more than the second, suspect."""
 BOUNDS = {("dense", "implicit"): 1.0, ("dense", "fp16"): 1.0}
 """Pairs of which the issue asks a ratio of at most this (implicit), or below it (FP16)."""
 
@@ -41,6 +43,7 @@ def _builds(cells: Cells) -> Iterator[dict[str, Any]]:
         sparsity = found["sparsity"] or {}
         worst = [each["against_onnxruntime"]["sqnr_db"] for each in found["compare"]]
         floor = [each["rounding_sqnr_db"] for each in found["compare"]]
+        suspect = any(map(_is_suspect, worst, floor))
         yield {
             "model": model,
             "variant": variant,
@@ -53,8 +56,17 @@ def _builds(cells: Cells) -> Iterator[dict[str, Any]]:
             "chose": sparsity.get("chose"),
             "sqnr_db": min((each for each in worst if each is not None), default=None),
             "rounding_sqnr_db": min((each for each in floor if each is not None), default=None),
+            "suspect": suspect,
             "skipped_tactics": found["skipped_tactics"],
         }
+
+
+def _is_suspect(sqnr_db: float | None, rounding_db: float | None) -> bool:
+    """Tell whether an output is further from onnxruntime than rounding its inputs explains."""
+    if sqnr_db is None:
+        return False
+    floor = GOOD_DB if rounding_db is None else min(GOOD_DB, rounding_db - MARGIN_DB)
+    return sqnr_db < floor
 
 
 def _ratios(cells: Cells) -> Iterator[dict[str, Any]]:
@@ -126,7 +138,7 @@ def page(machine: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     lines += _table(
         (
             *("model", "variant", "batch", "s", "layers", "INT8 in and out", "found", "chose"),
-            *("SQNR dB to onnxruntime", "of FP16 inputs"),
+            *("SQNR dB to onnxruntime", "of FP16 inputs", "numerics"),
         ),
         map(_build_cells, found["builds"]),
     )
@@ -159,6 +171,7 @@ def _build_cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
         *(row[key] for key in keys),
         *(_or_dash(row[key]) for key in ("found", "chose")),
         *(_decibel(row[key]) for key in ("sqnr_db", "rounding_sqnr_db")),
+        "suspect" if row["suspect"] else "sound",
     )
 
 

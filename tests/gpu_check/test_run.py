@@ -188,6 +188,22 @@ def test_a_ratio_is_judged_by_what_was_asked() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sqnr_db", "rounding_db", "suspect"),
+    [(None, 20.0, False), (31.0, 60.0, False), (12.0, 20.0, False), (9.0, 20.0, True),
+     (29.0, None, True), (25.0, 60.0, True)],
+)  # fmt: skip
+def test_numerics_are_judged_by_what_rounding_alone_does(
+    sqnr_db: float | None, rounding_db: float | None, suspect: bool
+) -> None:
+    found = build_result()
+    found["compare"] = [
+        {"against_onnxruntime": {"sqnr_db": sqnr_db}, "rounding_sqnr_db": rounding_db}
+    ]
+    cells = {"build:m:dense:b1": {"status": "done", "is": found}}
+    assert summary.summarise(cells)["builds"][0]["suspect"] is suspect
+
+
 def test_a_prediction_that_was_wrong_is_listed_with_its_reason() -> None:
     found = summary.summarise(CELLS)["prediction"]
     assert found["agreement"]["sparse_kernel"] == {"only predicted": 1}
@@ -202,7 +218,7 @@ def test_the_page_shows_what_was_not_done() -> None:
     assert text.startswith("# TensorRT 8.6.0 on NVIDIA H100")
     assert "| m | b1 | dense / implicit | 1.040 | 1.030 to 1.050 |  | no |" in text
     assert r"| probe:p | CheckFailed: no \| really |" in text
-    assert "| m | sparse | b1 | 3.0 | 5 | 2 | 4 | 1 | 31.0 | 40.0 |" in text
+    assert "| m | sparse | b1 | 3.0 | 5 | 2 | 4 | 1 | 31.0 | 40.0 | sound |" in text
 
 
 def test_runs_of_one_benchmark_are_paired_by_session() -> None:
