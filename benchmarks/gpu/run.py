@@ -39,6 +39,7 @@ from trt_qat.targets import parse_version
 ROOT = Path(__file__).parents[2]
 INTERNAL = ("edge_mask_convolutions", "jit_convolutions")
 MOST_CRASHES = 20
+TESTS_S = 400
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -124,7 +125,7 @@ def gpu_tests(options: dict[str, Any]) -> dict[str, Any]:
         env=os.environ | {"TRT_QAT_TEST_BUILD": json.dumps(options)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=TESTS_S,
         check=False,
     )
     return {"exit": done.returncode, "tail": (done.stdout + done.stderr).splitlines()[-60:]}

@@ -26,21 +26,22 @@ def ids(version: tuple[int, int], **given: Any) -> list[str]:
 
 
 def test_the_best_comes_first() -> None:
-    found = ids(TEN, probes=["p"])
+    found = ids(TEN, probes=["p", cells.FIRST])
     order = [
-        "tests:gpu",
+        "probe:small_network",
         "build:big-224:dense:b1",
         "time:big-224:b1",
         "time:big-224:b32",
         "rebuild:big-224:sparse:b32",
         "build:small:sparse",
+        "tests:gpu",
         "probe:p",
         "time:other-224:b32",
         "time:big-224:b128",
         "time:small:b1",
     ]
     assert [found.index(each) for each in order] == sorted(found.index(each) for each in order)
-    assert found[0] == "tests:gpu"
+    assert found[0] == "probe:small_network"
 
 
 def test_a_time_comes_behind_the_engines_that_it_times() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu import carry, external, probes, run, store, summary, work
-from benchmarks.gpu.cells import Cell
+from benchmarks.gpu.cells import FIRST, Cell
 from benchmarks.gpu.predicted import FIELDS
 from trt_qat.engine import compat, machine
 from trt_qat.errors import CheckFailed
@@ -255,4 +255,5 @@ def test_the_median_is_read_from_what_trtexec_prints() -> None:
 
 def test_every_probe_says_what_it_asks() -> None:
     assert len(probes.PROBES) >= 15
+    assert FIRST in probes.PROBES
     assert all((probe.__doc__ or "").endswith(".") for probe in probes.PROBES.values())
