@@ -140,6 +140,14 @@ def test_the_logger_hears_the_library() -> None:
     assert any(line.startswith("[V] ") for line in said.lines[1:])
 
 
+def test_the_profiler_is_one_of_tensorrts_and_sums_up() -> None:
+    profiler = compat.make_layer_profiler(trt)
+    assert isinstance(profiler, trt.IProfiler)
+    for milliseconds in (0.25, 0.5):
+        profiler.report_layer_time("loop", milliseconds)
+    assert profiler.times_ms == {"loop": 0.75}
+
+
 def test_the_output_allocator_is_one_of_tensorrts() -> None:
     memory = Memory()
     allocator = compat.make_output_allocator(trt, memory)

@@ -115,6 +115,18 @@ def test_a_build_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_the_profiler_tells_the_time_of_every_layer(
+    made: tuple[Path, EngineArtifact], graph: bool
+) -> None:
+    _, engine = made
+    with TrtRunner(engine.path, graph=graph) as opened:
+        for _ in range(2):
+            times = opened.layer_times(net.feed(4))
+        assert set(times) & {each["name"] for each in engine.layers["layers"]}
+        assert all(0 <= each < 1000 for each in times.values())
+
+
 @pytest.mark.parametrize("options", [{"refit": "all"}, {"version_compatible": True}])
 def test_portable_and_refittable_engines_run(tmp_path: Path, options: dict[str, Any]) -> None:
     path = network(tmp_path)
