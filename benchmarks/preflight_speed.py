@@ -40,15 +40,20 @@ _LAYERS, _SIDE = 2000, 362  # five nodes a layer; 2000 * 362 * 362 floats are 1.
 
 
 def large(folder: Path) -> Path:
-    """Write a chain of 2,000 quantized MatMuls, 10,000 nodes, its FP32 weights in one file."""
+    """Write 10,000 nodes and 1 GB of weights."""
+    return matmuls(folder, _LAYERS, _SIDE)
+
+
+def matmuls(folder: Path, layers: int, side: int) -> Path:
+    """Write a chain of quantized MatMuls, five nodes a layer, its FP32 weights in one file."""
     nodes, stored, tensor = [], [], "x"
     stored.append(numpy_helper.from_array(np.float32(0.1), "s"))
     stored.append(numpy_helper.from_array(np.int8(0), "z"))
     draw = np.random.default_rng(0)
-    block = draw.standard_normal((_SIDE, _SIDE)).astype(np.float32)
+    block = draw.standard_normal((side, side)).astype(np.float32)
     with (folder / "weights.bin").open("wb") as file:
-        for i in range(_LAYERS):
-            weight = TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[_SIDE, _SIDE])
+        for i in range(layers):
+            weight = TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[side, side])
             weight.data_location = TensorProto.EXTERNAL
             weight.external_data.add(key="location", value="weights.bin")
             weight.external_data.add(key="offset", value=str(file.tell()))
@@ -64,7 +69,7 @@ def large(folder: Path) -> Path:
                 helper.make_node("MatMul", [names[1], names[3]], [names[4]], names[4]),
             ]
             tensor = names[4]
-    return _save(folder / "large.onnx", nodes, stored, ["N", _SIDE], tensor)
+    return _save(folder / "large.onnx", nodes, stored, ["N", side], tensor)
 
 
 class Network:
