@@ -42,6 +42,24 @@ def bench(
         int, typer.Option(help="Times that every model is opened afresh, at least; 1 or from 6 on.")
     ] = 8,
     seed: Annotated[int, typer.Option(help="Of the random orders.")] = 0,
+    rebuilds: Annotated[
+        int,
+        typer.Option(help="Build every engine as often (trt:FILE.onnx), and show the spread."),
+    ] = 0,
+    streams: Annotated[
+        str,
+        typer.Option(help="Also throughput of so many inferences at a time.", metavar="N,N,..."),
+    ] = "",
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also time every layer by the backend's profiler.")
+    ] = False,
+    accuracy: Annotated[
+        str,
+        typer.Option(
+            help="Of each SPEC in order, as known, for the plot of accuracy against latency.",
+            metavar="X,X,...",
+        ),
+    ] = "",
     saved: Annotated[
         Path | None, typer.Option("--from", help="Show a saved result instead of measuring.")
     ] = None,
@@ -58,9 +76,9 @@ def bench(
 
     from trt_qat.artifact import write_json
     from trt_qat.benching import plots
-    from trt_qat.benching.bench import Settings
     from trt_qat.benching.bench import bench as measure
-    from trt_qat.benching.table import tables
+    from trt_qat.benching.settings import Settings
+    from trt_qat.benching.table import layer_tables, tables
     from trt_qat.errors import InputError
 
     if bool(specs) == (saved is not None):
@@ -72,11 +90,20 @@ def bench(
         try:
             document = measure(
                 specs or [],
-                batches=_batches(batch),
+                batches=_numbers("--batch", batch),
                 data=data,
                 target=target,
                 model=model,
-                settings=Settings(precision, seconds, sessions, seed=seed),
+                settings=Settings(
+                    precision=precision,
+                    seconds=seconds,
+                    sessions=sessions,
+                    seed=seed,
+                    rebuilds=rebuilds,
+                    streams=_numbers("--streams", streams),
+                    layers=layers,
+                ),
+                accuracy=_fractions(accuracy, len(specs or [])),
                 say=_say,
             ).to_dict()
         except KeyboardInterrupt:
@@ -89,7 +116,10 @@ def bench(
     else:
         # A terminal folds; a file or a pipe has no width that the numbers should be cut to.
         width = None if sys.stdout.isatty() else WIDTH
-        Console(highlight=False, markup=False, width=width).print(tables(document))
+        screen = Console(highlight=False, markup=False, width=width)
+        screen.print(tables(document))
+        for table in layer_tables(document):
+            screen.print(table)
     for warning in document["warnings"]:
         _say(f"warning: {warning}")
     if plot is not None:
@@ -97,14 +127,28 @@ def bench(
             _say(f"wrote {path}")
 
 
-def _batches(text: str) -> tuple[int, ...]:
+def _numbers(option: str, text: str) -> tuple[int, ...]:
     from trt_qat.errors import InputError
 
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdigit() for part in parts):
-        message = f"--batch {text}: allowed: numbers with commas between them, such as 1,8,32"
+        message = f"{option} {text}: allowed: numbers with commas between them, such as 1,8,32"
         raise InputError(message)
     return tuple(int(part) for part in parts)
+
+
+def _fractions(text: str, count: int) -> tuple[float, ...]:
+    from trt_qat.errors import InputError
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        found = tuple(float(part) for part in parts)
+    except ValueError:
+        found = (float("nan"),)
+    if found and (len(found) != count or not all(0 <= each <= 1 for each in found)):
+        message = f"--accuracy {text}: allowed: {count} numbers from 0 to 1, one for each SPEC"
+        raise InputError(message)
+    return found
 
 
 def _say(line: str) -> None:

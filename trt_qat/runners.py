@@ -1,7 +1,7 @@
 """One protocol for whatever can run a model: onnxruntime here, torch and TensorRT in theirs.
 
 A runner is named by a SPEC: ``ort:FILE.onnx``, ``ort-int8:FILE.onnx``,
-``ort-cuda:FILE.onnx``, ``torch:module:function``.
+``ort-cuda:FILE.onnx``, ``torch:module:function``, ``torch-compile:module:function``.
 ``ort`` runs Q and DQ as plain float operators, which is what the graph says and the reference for
 parity. ``ort-int8`` lets onnxruntime fuse them into its own integer kernels; on x86 without VNNI
 those may saturate at 16 bits and so differ although the graph is right.
@@ -24,9 +24,11 @@ Feed = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 
 SPEC_HELP = (
-    "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function or "
-    "trt:FILE.engine (trt-graph: as a CUDA graph, trt-trusted: where no sidecar vouches for it)"
+    "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function, "
+    "torch-compile:module:function or trt:FILE.engine (trt-graph: as a CUDA graph, trt-trusted: "
+    "where no sidecar vouches for it)"
 )
+KINDS = ("ort", "ort-int8", "ort-cuda", "torch", "torch-compile", "trt", "trt-graph", "trt-trusted")
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
@@ -103,6 +105,7 @@ def open_session(
     *,
     fuse: bool = True,
     provider: str = CPU,
+    profile: Path | None = None,
 ) -> Any:
     """Return an onnxruntime session.
 
@@ -112,6 +115,7 @@ def open_session(
         entries: session entries.
         fuse: let onnxruntime fuse nodes; without, it only folds constants.
         provider: what shall run it. onnxruntime falls back to the CPU without an error.
+        profile: how the file of its profiler begins; None: it is off.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed, or another provider would run it.
@@ -131,6 +135,9 @@ def open_session(
     if not fuse:
         level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.graph_optimization_level = level
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     source = model if isinstance(model, bytes) else str(model)
@@ -157,13 +164,21 @@ class OrtRunner:
         path: the ONNX file.
         fused: let onnxruntime fuse Q/DQ into integer kernels; otherwise they run as plain floats.
         provider: of onnxruntime; another one than asked is an error.
+        profile: how the file that `end_profile` returns begins; None: nothing is profiled.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed, or has no such provider.
         GraphError: the file is missing or onnxruntime does not take it.
     """
 
-    def __init__(self, path: str | Path, *, fused: bool = False, provider: str = CPU) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        fused: bool = False,
+        provider: str = CPU,
+        profile: Path | None = None,
+    ) -> None:
         self.path = Path(path)
         self.fused = fused
         self.provider = provider
@@ -173,7 +188,7 @@ class OrtRunner:
             message = f"{self.path}: no such file"
             raise GraphError(message)
         self._session = open_session(
-            self.path, str(self.path), self.session_entries, provider=provider
+            self.path, str(self.path), self.session_entries, provider=provider, profile=profile
         )
         self.inputs = {item.name: _tensor_spec(item) for item in self._session.get_inputs()}
         self.outputs = [item.name for item in self._session.get_outputs()]
@@ -191,6 +206,10 @@ class OrtRunner:
             spec.check(feed[name])
         results = self._session.run(self.outputs, dict(feed))
         return dict(zip(self.outputs, results, strict=True))
+
+    def end_profile(self) -> Path:
+        """Return the file of onnxruntime's profiler, Chrome's trace format; it is off after."""
+        return Path(self._session.end_profiling())
 
     def __enter__(self) -> OrtRunner:
         return self
@@ -224,19 +243,18 @@ def runner(spec: str) -> Runner:
         return OrtRunner(rest, fused=kind == "ort-int8")
     if kind == "ort-cuda" and rest:
         return OrtRunner(rest, fused=True, provider=CUDA)
-    if kind == "torch" and rest:
-        return _torch_runner(rest)
+    if kind in ("torch", "torch-compile") and rest:
+        return _torch_runner(rest, compiled=kind == "torch-compile")
     if kind in ("trt", "trt-graph", "trt-trusted") and rest:
         from trt_qat.engine.runner import TrtRunner
 
         return TrtRunner(rest, trust=kind == "trt-trusted", graph=kind == "trt-graph")
-    kinds = ("ort", "ort-int8", "ort-cuda", "torch", "trt", "trt-graph", "trt-trusted")
-    close = nearest(kind, kinds)[0]
+    close = nearest(kind, KINDS)[0]
     message = f"{spec!r} is no SPEC (nearest kind: {close!r}); {SPEC_HELP}"
     raise InputError(message)
 
 
-def _torch_runner(path: str) -> Runner:
+def _torch_runner(path: str, *, compiled: bool) -> Runner:
     try:
         from trt_qat.qat.runner import TorchRunner
     except ModuleNotFoundError as error:
@@ -244,4 +262,4 @@ def _torch_runner(path: str) -> Runner:
             f"torch:{path} needs torch ({error.name} is missing): pip install 'trt-qat[train]'"
         )
         raise BackendUnavailable(message) from error
-    return TorchRunner.from_import_path(path)
+    return TorchRunner.from_import_path(path, compiled=compiled)

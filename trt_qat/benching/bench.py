@@ -2,60 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trt_qat.artifact import versions
-from trt_qat.benching import inputs, limit, machine, stats, timing
+from trt_qat.benching import assemble, extras, inputs, limit, machine, rebuilds, stats, timing
 from trt_qat.benching.doubts import doubts
+from trt_qat.benching.limit import Floor
 from trt_qat.benching.prepare import Prepared, prepare
 from trt_qat.benching.result import BenchResult, Ratio, Run
 from trt_qat.benching.session import Entry, Limits, Session, run_session
-from trt_qat.benching.stats import Interval
+from trt_qat.benching.settings import Options, Settings
 from trt_qat.errors import InputError
 from trt_qat.runners import Runner
 
 Say = Callable[[str], None]
-Floor = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how exactly to measure.
-
-    Attributes:
-        precision: relative half-width to reach, of the interval of the ratios, or of the median
-            where there is one model.
-        seconds: of timing for each model and batch size, at most, half of it in the least number
-            of sessions. With opening and warming up it may take twice as long.
-        sessions: at least; 1 is allowed and gives an interval for that session alone.
-        warmup_s: for each model in each session, at most.
-        seed: of every random order.
-    """
-
-    precision: float = 0.01
-    seconds: float = 10.0
-    sessions: int = 8
-    warmup_s: float = 3.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = stats.least_sessions()
-        if self.sessions != 1 and self.sessions < least:
-            message = f"bench: {self.sessions} sessions; allowed: 1, or {least} and more"
-            raise InputError(message)
-        for name in ("precision", "seconds", "warmup_s"):
-            if not 0 < getattr(self, name) < float("inf"):
-                message = f"bench: {name} is {getattr(self, name)}; it must be positive"
-                raise InputError(message)
-        if self.seed < 0:
-            message = f"bench: seed is {self.seed}; it must not be negative"
-            raise InputError(message)
 
 
 def bench(
@@ -65,6 +33,7 @@ def bench(
     data: str | Path | inputs.Arrays | None = None,
     target: str | None = None,
     model: str | Path | None = None,
+    accuracy: Sequence[float] = (),
     settings: Settings | None = None,
     say: Say = lambda line: None,
 ) -> BenchResult:
@@ -78,18 +47,22 @@ def bench(
         data: an ``.npz`` or arrays by input name; None: random values.
         target: a device of `trt_qat.targets` to take the roofline's floor of.
         model: the ONNX of that floor; None: the one that a SPEC names.
-        settings: how long and how exactly.
+        accuracy: of each model as known, from 0 to 1, to be drawn against latency; none: unknown.
+        settings: how long and how exactly, and what else to measure.
         say: is told of every session.
 
     Raises:
         InputError: no such SPEC or target, or settings that cannot be.
         GraphError: a file is missing or cannot be loaded.
-        DataError: inputs of unknown shape, a batch that is not taken, outputs that are no numbers.
+        DataError: inputs of unknown shape, a batch that is not taken, outputs that are no numbers,
+            or a model that fails while it is timed.
         BackendUnavailable: a backend is not on this machine.
     """
     settings = settings or Settings()
     sources = [specs] if isinstance(specs, str) or not isinstance(specs, Sequence) else list(specs)
-    sizes: list[int | None] = list(batches) or [None]
+    if accuracy and len(accuracy) != len(sources):
+        message = f"bench: {len(accuracy)} accuracies for {len(sources)} models; give one for each"
+        raise InputError(message)
     if not sources:
         message = "bench: no SPEC; give at least one"
         raise InputError(message)
@@ -97,14 +70,18 @@ def bench(
         message = f"bench: a batch of {wrong[0]} samples; allowed: 1 and more"
         raise InputError(message)
     arrays = inputs.load(Path(data)) if isinstance(data, (str, Path)) else data
-    tracks = [prepare(sources, size, arrays) for size in sizes]
-    onnx = None if model is None else Path(model)
-    floors = [[_floor(entry, target, onnx) for entry in track.entries] for track in tracks]
+    options = Options(tuple(batches), arrays, target, None if model is None else Path(model))
     watch, runs, ratios = machine.Watch(), list[Run](), list[Ratio]()
-    for track, floor in zip(tracks, floors, strict=True):
-        sessions = _sessions(track.entries, settings, say)
-        runs += _runs(track, sessions, floor, settings)
-        ratios += _ratios(track.entries, sessions, settings)
+    with contextlib.ExitStack() as stack:
+        build = None
+        if settings.rebuilds:
+            build = stack.enter_context(rebuilds.workshop(sources, say))
+        for track, sessions in _measured(sources, options, settings, build, say):
+            floors = _floors(track, options)
+            found = assemble.runs_of(track, sessions, floors, settings.seed, settings.rebuilds)
+            more = [{"accuracy": value} for value in accuracy] or [{} for _ in found]
+            runs += extras.added(found, track, settings, options, more)
+            ratios += assemble.ratios_of(track.entries, sessions, settings.seed, settings.rebuilds)
     device = {**machine.examine(), "load": watch.stop()}
     return BenchResult(
         device=device,
@@ -116,10 +93,34 @@ def bench(
     )
 
 
-def _floor(entry: Entry, target: str | None, model: Path | None) -> Floor | None:
-    if target is None:
-        return None
-    return limit.floor(limit.onnx_of(entry.label, model), target, entry.feeds[0])
+def _measured(
+    sources: list[str | Runner],
+    options: Options,
+    settings: Settings,
+    build: Callable[[], list[str]] | None,
+    say: Say,
+) -> Iterator[tuple[Prepared, list[Session]]]:
+    """Yield every track with its sessions; what is wrong with a model is said before any is."""
+    sizes: list[int | None] = list(options.batches) or [None]
+    labels = [source if isinstance(source, str) else source.name for source in sources]
+    opened: list[str | Runner] = list(build()) if build else sources
+    tracks = [prepare(opened, size, options.data, labels) for size in sizes]
+    for track in tracks:
+        _floors(track, options)
+    if build is not None:
+        yield from zip(tracks, _rebuilt_sessions(tracks, build, settings, say), strict=True)
+        return
+    for track in tracks:
+        yield track, _sessions(track.entries, settings, say)
+
+
+def _floors(track: Prepared, options: Options) -> list[Floor | None]:
+    if options.target is None:
+        return [None] * len(track.entries)
+    return [
+        limit.floor(limit.onnx_of(entry.label, options.model), options.target, entry.feeds[0])
+        for entry in track.entries
+    ]
 
 
 def _sessions(entries: Sequence[Entry], settings: Settings, say: Say) -> list[Session]:
@@ -141,72 +142,44 @@ def _sessions(entries: Sequence[Entry], settings: Settings, say: Say) -> list[Se
             return sessions
 
 
+def _rebuilt_sessions(
+    tracks: Sequence[Prepared], build: Callable[[], list[str]], settings: Settings, say: Say
+) -> list[list[Session]]:
+    """Build every model again and again and run some sessions of each build, for every track."""
+    each = math.ceil(settings.sessions / settings.rebuilds)
+    seconds = settings.seconds / (settings.rebuilds * each)
+    limits = Limits(seconds, settings.precision, settings.warmup_s)
+    draw = np.random.default_rng(settings.seed)
+    found: list[list[Session]] = [[] for _ in tracks]
+    for count in range(settings.rebuilds):
+        sources = build()
+        for sessions, track in zip(found, tracks, strict=True):
+            entries = [
+                replace(entry, source=source)
+                for entry, source in zip(track.entries, sources, strict=True)
+            ]
+            sessions += [run_session(entries, limits, draw) for _ in range(each)]
+        say(f"build {count + 1} of {settings.rebuilds}")
+    return found
+
+
 def _precise(entries: Sequence[Entry], sessions: Sequence[Session], settings: Settings) -> bool:
     if len(entries) == 1:
-        return _p50(sessions, 0, settings.seed).relative_half_width <= settings.precision
-    ratios = _ratios(entries, sessions, settings)
-    return all(each.ratio.relative_half_width <= settings.precision for each in ratios)
-
-
-def _ratios(
-    entries: Sequence[Entry], sessions: Sequence[Session], settings: Settings
-) -> list[Ratio]:
-    first = entries[0]
-    return [
-        Ratio(entry.label, first.label, first.batch, _ratio(sessions, i, 0, settings.seed))
-        for i, entry in enumerate(entries)
-        if i > 0
-    ]
-
-
-def _ratio(sessions: Sequence[Session], a: int, b: int, seed: int) -> Interval:
-    if len(sessions) == 1:
-        return stats.block_bootstrap_interval(sessions[0].log_ratios(a, b), seed).exp()
-    logs = np.array([np.median(session.log_ratios(a, b)) for session in sessions])
-    return stats.signed_rank_interval(logs).exp()
-
-
-def _p50(sessions: Sequence[Session], model: int, seed: int) -> Interval:
-    """Return the interval of a model's median latency in milliseconds."""
-    if len(sessions) == 1:
-        return stats.block_bootstrap_interval(np.log(sessions[0].rounds_ms[:, model]), seed).exp()
-    logs = np.array([session.log_p50(model) for session in sessions])
-    return stats.signed_rank_interval(logs).exp()
-
-
-def _runs(
-    track: Prepared, sessions: Sequence[Session], floors: Sequence[Floor | None], settings: Settings
-) -> list[Run]:
-    runs = []
-    for i, entry in enumerate(track.entries):
-        latencies = np.concatenate([session.latencies_ms[i] for session in sessions])
-        rates = [session.samples_per_second[i] for session in sessions]
-        floor = floors[i]
-        runs.append(
-            Run(
-                spec=entry.label,
-                batch=entry.batch,
-                latencies_ms=latencies,
-                p50=_p50(sessions, i, settings.seed),
-                session_p50_ms=tuple(float(np.exp(session.log_p50(i))) for session in sessions),
-                throughput=float(np.median(rates)),
-                warmups=tuple(session.warmups[i] for session in sessions),
-                timer=track.timer,
-                settings=track.settings[i],
-                limit=floor and limit.over(floor, stats.percentile(latencies, 50)),
-            )
-        )
-    return runs
+        found = [assemble.p50(sessions, 0, settings.seed)]
+    else:
+        found = [each.ratio for each in assemble.ratios_of(entries, sessions, settings.seed)]
+    return all(interval.relative_half_width <= settings.precision for interval in found)
 
 
 def _said(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
     most = max(len(run.session_p50_ms) for run in runs)
+    over = "builds" if settings.rebuilds >= stats.least_sessions() else "sessions"
     return {
         **asdict(settings),
         "sessions_run": most,
         "warmup_until": timing.CRITERION,
         "percentiles": stats.PERCENTILES,
-        "intervals": "Wilcoxon signed-rank over sessions"
+        "intervals": f"Wilcoxon signed-rank over {over}"
         if most > 1
         else "circular block bootstrap over the rounds of one session",
         "latency": "one inference at a time, inputs in turn; timer host: around infer, arrays in, "

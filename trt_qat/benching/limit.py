@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trt_qat import targets
 from trt_qat.errors import InputError
 from trt_qat.graph.preflight import preflight
+from trt_qat.graph.roofline import peak
 from trt_qat.runners import Feed
 
+Floor = dict[str, Any]
 ONNX_KINDS = ("ort", "ort-int8", "ort-cuda")
 
 
@@ -27,7 +30,7 @@ def onnx_of(spec: str, model: Path | None) -> Path:
     raise InputError(message)
 
 
-def floor(path: Path, target: str, feed: Feed) -> dict[str, Any]:
+def floor(path: Path, target: str, feed: Feed) -> Floor:
     """Return the roofline's floor for the shapes of a feed, without the measured time.
 
     Raises:
@@ -45,6 +48,44 @@ def floor(path: Path, target: str, feed: Feed) -> dict[str, Any]:
         "unknown_layers": found.unknown,
         "peaks_confirmed": found.confirmed,
     }
+
+
+def layer_floors(path: Path, target: str, feed: Feed) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the floor of every layer in microseconds, and what a picture of them needs.
+
+    Layers of unknown shape are left out. The picture needs, by layer, operations and operations a
+    byte, and the device's peaks in operations and bytes a second.
+
+    Raises:
+        GraphError: the file cannot be read.
+        InputError: no such target.
+    """
+    shapes = {name: tuple(array.shape) for name, array in feed.items()}
+    found = preflight(path, target, shapes=shapes).roofline
+    rows = [row for row in found.rows if row.cost and row.floor_us] if found else []
+    device = targets.target(target)
+    points = {
+        row.layer: {
+            "operations": row.cost.operations,
+            "intensity": row.cost.intensity,
+            "precision": row.cost.precision,
+            "sparse": row.cost.sparse,
+        }
+        for row in rows
+        if row.cost is not None
+    }
+    kinds = sorted({(row.cost.precision, row.cost.sparse) for row in rows if row.cost})
+    peaks = [
+        {"precision": kind, "sparse": sparse, "operations_s": peak(device, kind, sparse=sparse)}
+        for kind, sparse in kinds
+    ]
+    picture = {
+        "target": device.name,
+        "bytes_s": device.bandwidth_gb_s * 1e9,
+        "peaks": peaks,
+        "layers": points,
+    }
+    return {row.layer: float(row.floor_us or 0.0) for row in rows}, picture
 
 
 def over(floor: dict[str, Any], p50_ms: float) -> dict[str, Any]:

@@ -29,9 +29,18 @@ class Prepared:
 
 
 def prepare(
-    sources: Sequence[str | Runner], batch: int | None, data: inputs.Arrays | None
+    sources: Sequence[str | Runner],
+    batch: int | None,
+    data: inputs.Arrays | None,
+    labels: Sequence[str],
 ) -> Prepared:
     """Open the models, make their inputs and look at their outputs.
+
+    Args:
+        sources: SPECs or open runners.
+        batch: samples an inference; None: what a model is fixed to, else 1.
+        data: samples; None: random ones.
+        labels: what the models are called, one each.
 
     The first model that says what it takes decides names and shapes for all.
 
@@ -40,7 +49,6 @@ def prepare(
         DataError: inputs of unknown shape, a batch that is not taken, outputs that are no numbers.
         BackendUnavailable: a backend is not on this machine.
     """
-    labels = [source if isinstance(source, str) else source.name for source in sources]
     with contextlib.ExitStack() as stack:
         opened = [
             stack.enter_context(runner(source)) if isinstance(source, str) else source

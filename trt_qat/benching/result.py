@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trt_qat.benching import stats
+from trt_qat.benching.rebuilds import Spread, agree
 from trt_qat.benching.stats import Floats, Interval, Verdict
 from trt_qat.benching.timing import Timer, Warmup
 
@@ -29,6 +30,8 @@ class Run:
         timer: whose clock the latencies are from.
         settings: what the runner says of itself, such as providers or CUDA graphs.
         limit: measured over the roofline's floor; None without a target.
+        rebuilds: how far builds of it differ; None where it was not rebuilt.
+        extras: what else was measured, by key of the JSON: streams, layers, energy.
     """
 
     spec: str
@@ -41,6 +44,8 @@ class Run:
     timer: Timer
     settings: dict[str, Any] = field(default_factory=dict)
     limit: dict[str, Any] | None = None
+    rebuilds: Spread | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
 
     @property
     def p50_ms(self) -> float:
@@ -66,7 +71,11 @@ class Run:
             "session_p50_ms": list(self.session_p50_ms),
             "quantiles_ms": np.quantile(self.latencies_ms, QUANTILES).tolist(),
         }
-        return document if self.limit is None else document | {"limit": self.limit}
+        if self.limit is not None:
+            document["limit"] = self.limit
+        if self.rebuilds is not None:
+            document["rebuilds"] = self.rebuilds.to_dict("p50_ms")
+        return document | self.extras
 
 
 @dataclass(frozen=True)
@@ -77,15 +86,18 @@ class Ratio:
     b: str
     batch: int
     ratio: Interval
+    rebuilds: Spread | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """What it shows of a."""
+        """What it shows of a; nothing where two builds disagree on which is faster."""
+        if self.rebuilds is not None and not agree(self.rebuilds):
+            return "no difference shown"
         return stats.verdict(self.ratio)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of the JSON document's ``ratios``."""
-        return {
+        document = {
             "a": self.a,
             "b": self.b,
             "batch": self.batch,
@@ -94,6 +106,9 @@ class Ratio:
             "level": self.ratio.level,
             "verdict": self.verdict,
         }
+        if self.rebuilds is None:
+            return document
+        return document | {"rebuilds": self.rebuilds.to_dict("p50_ratio")}
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ class Session:
         """Return the logarithm of a model's median latency in milliseconds."""
         return float(np.log(np.median(self.latencies_ms[model])))
 
+    def log_ratio(self, a: int, b: int) -> float:
+        """Return the median over the rounds of log(a / b)."""
+        return float(np.median(self.log_ratios(a, b)))
+
     def log_ratios(self, a: int, b: int) -> Floats:
         """Return log(a / b) of the medians of every round; what both suffered cancels."""
         return np.log(self.rounds_ms[:, a]) - np.log(self.rounds_ms[:, b])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trt_qat.errors import DataError, ModelError
+from trt_qat.errors import BackendUnavailable, DataError, ModelError, first_line
 from trt_qat.locate import import_object
 from trt_qat.runners import Feed, Outputs, TensorSpec
 
@@ -22,10 +23,14 @@ class TorchRunner:
     Args:
         model: any module whose ``forward`` takes tensors and returns tensors.
         name: what reports call it.
+        forward: called in place of the module, with the same arguments; None: the module itself.
     """
 
-    def __init__(self, model: nn.Module, name: str = "torch") -> None:
+    def __init__(
+        self, model: nn.Module, name: str = "torch", forward: Callable[..., Any] | None = None
+    ) -> None:
         self.model = model.eval()
+        self._forward = forward or self.model
         self.name = name
         self.inputs: dict[str, TensorSpec] = {}
         self._arguments = _tensor_arguments(model)
@@ -33,18 +38,24 @@ class TorchRunner:
         self._device = torch.device("cpu") if parameter is None else parameter.device
 
     @classmethod
-    def from_import_path(cls, path: str) -> TorchRunner:
+    def from_import_path(cls, path: str, *, compiled: bool = False) -> TorchRunner:
         """Return a runner of the module that ``package.module:function`` is or returns.
+
+        Args:
+            path: ``package.module:function``.
+            compiled: run it by ``torch.compile`` (Inductor), which compiles at the first batch.
 
         Raises:
             RecipeError: no such function.
             ModelError: it returns something other than a module.
+            BackendUnavailable: Inductor has no compiler here.
         """
-        made = import_object(path, Path.cwd(), "SPEC torch")()
+        kind = "torch-compile" if compiled else "torch"
+        made = import_object(path, Path.cwd(), f"SPEC {kind}")()
         if not isinstance(made, nn.Module):
-            message = f"torch:{path} returned {type(made).__name__}; it must return a torch module"
+            message = f"{kind}:{path} returned {type(made).__name__}; it must return a torch module"
             raise ModelError(message)
-        return cls(made)
+        return cls(made, kind, forward=_compiled(made, path) if compiled else None)
 
     def infer(self, feed: Feed) -> Outputs:
         """Run one batch; inputs go by name where the names are ``forward``'s, else by position.
@@ -62,7 +73,7 @@ class TorchRunner:
         # The user may have put the model back into training mode since the last batch.
         self.model.eval()
         with torch.inference_mode():
-            result = self.model(**tensors) if by_name else self.model(*tensors.values())
+            result = self._forward(**tensors) if by_name else self._forward(*tensors.values())
         return _named(result, self.name)
 
     def __enter__(self) -> TorchRunner:
@@ -75,6 +86,32 @@ class TorchRunner:
         trace: TracebackType | None,
     ) -> None:
         return None
+
+
+def _compiled(model: nn.Module, path: str) -> Callable[..., Any]:
+    """Return the compiled module.
+
+    Raises:
+        BackendUnavailable: it runs on the CPU, for which Inductor writes C++, and no compiler of
+            that is here.
+    """
+    parameter = next(model.parameters(), None)
+    if parameter is None or parameter.device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except Exception as error:  # InvalidCxxCompiler, whose base class has moved
+            message = (
+                f"torch-compile:{path} needs a C++ compiler (g++ or clang++, or set CXX), and "
+                f"torch finds none ({first_line(error)}); torch:{path} runs without one"
+            )
+            raise BackendUnavailable(message) from error
+    # Dynamo counts compilations by code and not by module: after eight openings of one class it
+    # would run the ninth eagerly without an error.
+    torch.compiler.reset()
+    found: Callable[..., Any] = torch.compile(model)
+    return found
 
 
 def _tensor_arguments(model: nn.Module) -> list[str]:

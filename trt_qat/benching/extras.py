@@ -1,0 +1,57 @@
+"""What is measured beside latency, after it: streams, layers, energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trt_qat.benching import energy, layers, limit, streams
+from trt_qat.benching.prepare import Prepared
+from trt_qat.benching.result import Run
+from trt_qat.benching.session import Entry
+from trt_qat.benching.settings import Options, Settings
+
+
+def added(
+    runs: Sequence[Run],
+    track: Prepared,
+    settings: Settings,
+    options: Options,
+    known: Sequence[dict[str, Any]],
+) -> list[Run]:
+    """Return the runs with what the settings ask for and the machine can tell.
+
+    Args:
+        runs: of the track's models, in its order.
+        track: the models, at one batch size.
+        settings: what to measure, and for how long.
+        options: the device and the ONNX of the floors of layers.
+        known: of every model what is known already, by key of the JSON.
+
+    Raises:
+        InputError: streams of a runner that is open already.
+    """
+    meter = energy.meter() if settings.energy_s else None
+    found = []
+    for run, entry, own in zip(runs, track.entries, known, strict=True):
+        extras = dict(own)
+        if settings.streams:
+            seconds = settings.seconds / 2
+            extras["streams"] = streams.sweep(entry, settings.streams, seconds, settings.seed)
+        if settings.layers:
+            extras["layers"] = _layers(entry, options.target, options.model)
+        if meter is not None:
+            extras["energy"] = energy.measure(entry, settings.energy_s, meter)
+        found.append(replace(run, extras=extras))
+    return found
+
+
+def _layers(entry: Entry, target: str | None, model: Path | None) -> dict[str, Any] | None:
+    timed = layers.layer_times(entry)
+    if timed is None or target is None:
+        return timed
+    path = limit.onnx_of(entry.label, model)
+    floors, points = limit.layer_floors(path, target, entry.feeds[0])
+    return {**layers.against_floor(timed, floors), "roofline": points}

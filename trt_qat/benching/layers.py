@@ -1,0 +1,128 @@
+"""Time of every layer by the backend's own profiler, and how far each is from its floor.
+
+onnxruntime has a profiler; a TensorRT runner may have ``layer_times``; ``trtexec`` writes a file
+with ``--exportProfile``. A profiler slows a model down and keeps its layers from overlapping, so
+the sum over the layers is not the latency.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trt_qat.benching.session import Entry
+from trt_qat.errors import InputError
+from trt_qat.runners import CUDA, Feed, OrtRunner, runner
+
+ORT_KINDS: dict[str, dict[str, Any]] = {
+    "ort": {},
+    "ort-int8": {"fused": True},
+    "ort-cuda": {"fused": True, "provider": CUDA},
+}
+WARMUP = 5
+ITERATIONS = 50
+WORST = 10
+
+Rows = list[dict[str, Any]]
+
+
+def layer_times(entry: Entry) -> dict[str, Any] | None:
+    """Return the median time of every layer; None where the backend has no profiler.
+
+    Returns:
+        ``timer``, ``iterations`` and ``rows``: name, op and ``p50_us`` of each, longest first.
+    """
+    if not isinstance(entry.source, str):
+        return None
+    kind, _, rest = entry.source.partition(":")
+    if kind in ORT_KINDS:
+        rows = _onnxruntime(rest, ORT_KINDS[kind], entry.feeds)
+        return {"timer": "onnxruntime's profiler", "iterations": ITERATIONS, "rows": rows}
+    with runner(entry.source) as opened:
+        ask = getattr(opened, "layer_times", None)
+        if ask is None:
+            return None
+        found = [ask(entry.feeds[i % len(entry.feeds)]) for i in range(WARMUP + ITERATIONS)]
+    names = dict.fromkeys(name for each in found[WARMUP:] for name in each)
+    rows = [
+        _row(name, "", [1000 * each[name] for each in found[WARMUP:] if name in each])
+        for name in names
+    ]
+    return {"timer": "TensorRT's profiler", "iterations": ITERATIONS, "rows": _sorted(rows)}
+
+
+def read_trtexec(path: Path) -> dict[str, Any]:
+    """Return what ``trtexec --exportProfile=FILE`` wrote, in the form of `layer_times`.
+
+    Raises:
+        InputError: the file is missing or something else.
+    """
+    try:
+        head, *layers = json.loads(path.read_text(encoding="utf-8"))
+        rows = [{"name": e["name"], "op": "", "p50_us": 1000 * e["medianMs"]} for e in layers]
+        return {"timer": "trtexec", "iterations": int(head["count"]), "rows": _sorted(rows)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        message = f"{path}: is no file of trtexec --exportProfile ({type(error).__name__}: {error})"
+        raise InputError(message) from error
+
+
+def against_floor(found: Mapping[str, Any], floors: Mapping[str, float]) -> dict[str, Any]:
+    """Return the times with floor, multiple of it and time lost, the most lost first.
+
+    A profiler names fused layers after the layers in them, so a row's floor is the sum of those
+    whose names stand in it. Rows without any have none: reformats, pooling, what has no weights.
+
+    Args:
+        found: of `layer_times`.
+        floors: microseconds by name of layer.
+    """
+    rows: Rows = []
+    for row in found["rows"]:
+        own = [floor for name, floor in floors.items() if _names(row["name"], name)]
+        floor = sum(own) if own else None
+        lost = row["p50_us"] - (floor or 0.0)
+        times = row["p50_us"] / floor if floor else None
+        rows.append({**row, "floor_us": floor, "times_floor": times, "lost_us": lost})
+    rows.sort(key=lambda row: -row["lost_us"])
+    matched = [name for name in floors if any(_names(row["name"], name) for row in found["rows"])]
+    unmatched = sorted(set(floors) - set(matched))
+    return {**found, "rows": rows, "without_time": unmatched}
+
+
+def _names(row: str, layer: str) -> bool:
+    """Tell whether a profiler's name is of, or is fused from, a layer."""
+    if row == layer:
+        return True
+    # A whole name: 'conv1' is no part of 'conv10', nor of 'block/conv1'.
+    return re.search(rf"(?<![\w./-]){re.escape(layer)}(?![\w./-])", row) is not None
+
+
+def _onnxruntime(path: str, options: Mapping[str, Any], feeds: Sequence[Feed]) -> Rows:
+    with (
+        tempfile.TemporaryDirectory(prefix="trt-qat-profile-") as folder,
+        OrtRunner(path, profile=Path(folder) / "ort", **options) as opened,
+    ):
+        for i in range(WARMUP + ITERATIONS):
+            opened.infer(feeds[i % len(feeds)])
+        events = json.loads(opened.end_profile().read_text(encoding="utf-8"))
+    spent: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        name, cut, _ = event.get("name", "").rpartition("_kernel_time")
+        if event.get("cat") == "Node" and cut:
+            spent.setdefault((name, event["args"]["op_name"]), []).append(float(event["dur"]))
+    rows = [_row(name, op, times[WARMUP:]) for (name, op), times in spent.items()]
+    return _sorted(rows)
+
+
+def _row(name: str, op: str, microseconds: Sequence[float]) -> dict[str, Any]:
+    return {"name": name, "op": op, "p50_us": float(np.median(microseconds))}
+
+
+def _sorted(rows: Rows) -> Rows:
+    return sorted(rows, key=lambda row: -row["p50_us"])
