@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trt_qat.benching import energy, layers, limit, streams
+from trt_qat.benching import energy, fused, layers, limit, streams
 from trt_qat.benching.prepare import Prepared
 from trt_qat.benching.result import Run
 from trt_qat.benching.session import Entry
@@ -54,4 +54,5 @@ def _layers(entry: Entry, target: str | None, model: Path | None) -> dict[str, A
         return timed
     path = limit.onnx_of(entry.label, model)
     floors, points = limit.layer_floors(path, target, entry.feeds[0])
-    return {**layers.against_floor(timed, floors), "roofline": points}
+    written = fused.written_by(path, floors)
+    return {**layers.against_floor(timed, floors, written), "roofline": points}

@@ -82,9 +82,10 @@ def distribution(document: Document, batch: int) -> Figure:
 def legend_below(figure: Figure) -> None:
     """Put the legend of the first axes below all, where it covers no data."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower left", frameon=False, ncols=1 + (len(labels) > 3)
-    )
+    # Two columns only where both are sure to fit.
+    narrow = max(map(len, labels), default=0) < 4.4 * figure.get_figwidth()
+    columns = 2 if narrow and len(labels) > 2 else 1
+    figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=columns)
 
 
 def plain_ticks(axis: Any) -> None:
@@ -123,10 +124,11 @@ def ratios(document: Document) -> Figure:
     )
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    label = f"latency over that of {names[found[0]['b']]}, with 95 % interval"
+    said = "dots and bars: ratio of latency, 95 % interval"
     if any("rebuilds" in ratio for ratio in found):
-        label += "; ticks below: builds"
-    axes.set_xlabel(label)
+        said += "; ticks: builds"
+    axes.set_xlabel(said)
+    axes.set_title(f"Latency over that of {names[found[0]['b']]}", loc="left")
     return figure
 
 

@@ -29,7 +29,7 @@ LONGEST_NAME = 38
 
 
 def layers(document: Document, batch: int) -> Figure:
-    """Return the time of every layer, one bar a model, the longest first, the rest as one."""
+    """Return the time of the longest layers, one bar a model; the legend sums up the others."""
     found = [
         (name, number, {row["name"]: row["p50_us"] for row in run["layers"]["rows"]})
         for name, number, (run,) in series(document, batch)
@@ -40,17 +40,15 @@ def layers(document: Document, batch: int) -> Figure:
         for layer, value in times.items():
             longest[layer] = max(longest.get(layer, 0.0), value)
     shown = sorted(longest, key=lambda layer: -longest[layer])[:MOST_LAYERS]
-    rest = len(longest) - len(shown)
     labels = [_shortened(layer) for layer in shown]
-    labels += [f"{rest} others, summed"] if rest else []
-    figure, (axes,) = blank(8.4, 1.4 + (0.16 * len(found) + 0.12) * len(labels))
+    figure, (axes,) = blank(8.4, 1.6 + (0.09 * len(found) + 0.12) * len(labels))
     height = 0.8 / len(found)
     for position, (name, number, times) in enumerate(found):
         values = [times.get(layer, 0.0) for layer in shown]
-        if rest:
-            values.append(sum(value for layer, value in times.items() if layer not in shown))
+        rest = [value for layer, value in times.items() if layer not in shown]
         rows = [row + (position - (len(found) - 1) / 2) * height for row in range(len(labels))]
-        label = f"{name}, {sum(times.values()):,.0f} us in all"
+        label = f"{name}: {sum(times.values()):,.0f} us in all"
+        label += f", {sum(rest):,.0f} of it in {len(rest)} layers not shown" if rest else ""
         axes.barh(rows, values, height=0.92 * height, color=COLORS[number], label=label)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -87,9 +85,9 @@ def roofline(document: Document, batch: int) -> Figure:
     _roofs(axes, peaks, picture["bytes_s"], (left, max(*intensities, ridge) * 4))
     for name, number, found in runs:
         points = [
-            (found["roofline"]["layers"][layer], row["p50_us"])
+            (found["roofline"]["layers"][row["layers"][0]], row["p50_us"])
             for row in found["rows"]
-            if (layer := row["name"]) in found["roofline"]["layers"]
+            if len(row["layers"]) == 1
         ]
         axes.plot(
             [point["intensity"] for point, _ in points],
@@ -119,11 +117,20 @@ def _roofs(
     highest = max(peaks.values())
     ridge = highest / bytes_s
     axes.plot([left, ridge], [left * bytes_s, highest], color=INK, linewidth=1.2)
-    for (precision, sparse), rate in sorted(peaks.items(), key=lambda item: item[1]):
+    said = []
+    for (precision, sparse), rate in sorted(peaks.items(), key=lambda item: -item[1]):
         axes.plot([rate / bytes_s, right], [rate, rate], color=INK, linewidth=1.2)
         kind = precision.upper() + (" 2:4" if sparse else "")
-        text = f"{kind}, {rate / 1e12:,.0f} Tops/s"
-        axes.annotate(text, (right, rate), xytext=(0, 3), textcoords="offset points", ha="right")
+        said.append(f"{kind} {rate / 1e12:,.0f} Tops/s")
+    # Roofs lie within a factor of four of each other, too close for a word at each.
+    axes.annotate(
+        "\n".join(said),
+        (right, min(peaks.values())),
+        xytext=(-4, -5),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+    )
     middle = (left * min(ridge, right)) ** 0.5
     axes.annotate(
         f"{bytes_s / 1e9:,.0f} GB/s",
@@ -133,6 +140,7 @@ def _roofs(
         ha="right",
     )
     axes.set_xlim(left, right)
+    axes.set_ylim(top=3 * highest)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

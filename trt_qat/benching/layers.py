@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from trt_qat.benching.fused import SUFFIX
 from trt_qat.benching.session import Entry
 from trt_qat.errors import InputError
 from trt_qat.runners import CUDA, Feed, OrtRunner, runner
@@ -72,7 +73,9 @@ def read_trtexec(path: Path) -> dict[str, Any]:
         raise InputError(message) from error
 
 
-def against_floor(found: Mapping[str, Any], floors: Mapping[str, float]) -> dict[str, Any]:
+def against_floor(
+    found: Mapping[str, Any], floors: Mapping[str, float], written: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the times with floor, multiple of it and time lost, the most lost first.
 
     A profiler names fused layers after the layers in them, so a row's floor is the sum of those
@@ -81,26 +84,32 @@ def against_floor(found: Mapping[str, Any], floors: Mapping[str, float]) -> dict
     Args:
         found: of `layer_times`.
         floors: microseconds by name of layer.
+        written: of `trt_qat.benching.fused.written_by`.
     """
     rows: Rows = []
+    matched: set[str] = set()
     for row in found["rows"]:
-        own = [floor for name, floor in floors.items() if _names(row["name"], name)]
-        floor = sum(own) if own else None
+        own = _layers_of(row["name"], floors, written)
+        matched |= set(own)
+        floor = sum(floors[name] for name in own) if own else None
         lost = row["p50_us"] - (floor or 0.0)
         times = row["p50_us"] / floor if floor else None
-        rows.append({**row, "floor_us": floor, "times_floor": times, "lost_us": lost})
+        more = {"layers": own, "floor_us": floor, "times_floor": times, "lost_us": lost}
+        rows.append({**row, **more})
     rows.sort(key=lambda row: -row["lost_us"])
-    matched = [name for name in floors if any(_names(row["name"], name) for row in found["rows"])]
-    unmatched = sorted(set(floors) - set(matched))
-    return {**found, "rows": rows, "without_time": unmatched}
+    return {**found, "rows": rows, "without_time": sorted(set(floors) - matched)}
 
 
-def _names(row: str, layer: str) -> bool:
-    """Tell whether a profiler's name is of, or is fused from, a layer."""
-    if row == layer:
-        return True
-    # A whole name: 'conv1' is no part of 'conv10', nor of 'block/conv1'.
-    return re.search(rf"(?<![\w./-]){re.escape(layer)}(?![\w./-])", row) is not None
+def _layers_of(row: str, floors: Mapping[str, float], written: Mapping[str, str]) -> list[str]:
+    """Return the layers that a profiler's name is of, or is fused from."""
+    if row in floors:
+        return [row]
+    if row.endswith(SUFFIX) and (layer := written.get(row.removesuffix(SUFFIX))) is not None:
+        return [layer]
+    # Whole names: 'conv1' is no part of 'conv10', nor of 'block/conv1'. A node that belongs to a
+    # layer, 'conv1/DequantizeLinear', is not the layer.
+    names = set(re.split(r"[^\w./:-]+", row))
+    return [name for name in floors if name in names]
 
 
 def _onnxruntime(path: str, options: Mapping[str, Any], feeds: Sequence[Feed]) -> Rows:
