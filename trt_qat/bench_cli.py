@@ -84,6 +84,9 @@ def bench(
     if bool(specs) == (saved is not None):
         message = "bench: give SPECs to time, or --from bench.json to show, one of the two"
         raise InputError(message)
+    for path in (out, plot and plot / "x"):  # said now and not after minutes of measuring
+        if path is not None:
+            plots.check_writable(path)
     if saved is not None:
         document = plots.read(saved)
     else:
@@ -110,7 +113,8 @@ def bench(
             _say("interrupted: nothing was written")
             raise typer.Exit(INTERRUPTED) from None
     if out is not None:
-        write_json(out, document)
+        with plots.writable(out):
+            write_json(out, document)
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:

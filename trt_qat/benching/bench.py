@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_qat.artifact import versions
+from trt_qat.artifact import sha256_file, versions
 from trt_qat.benching import assemble, extras, inputs, limit, machine, rebuilds, stats, timing
 from trt_qat.benching.doubts import doubts
 from trt_qat.benching.limit import Floor
@@ -79,8 +79,12 @@ def bench(
         for track, sessions in _measured(sources, options, settings, build, say):
             floors = _floors(track, options)
             found = assemble.runs_of(track, sessions, floors, settings.seed, settings.rebuilds)
-            more = [{"accuracy": value} for value in accuracy] or [{} for _ in found]
-            runs += extras.added(found, track, settings, options, more)
+            known = [provenance(each.spec) for each in found]
+            if accuracy:
+                known = [
+                    {**own, "accuracy": value} for own, value in zip(known, accuracy, strict=True)
+                ]
+            runs += extras.added(found, track, settings, options, known)
             ratios += assemble.ratios_of(track.entries, sessions, settings.seed, settings.rebuilds)
     device = {**machine.examine(), "load": watch.stop()}
     return BenchResult(
@@ -112,6 +116,12 @@ def _measured(
         return
     for track in tracks:
         yield track, _sessions(track.entries, settings, say)
+
+
+def provenance(spec: str) -> dict[str, Any]:
+    """Return the digest of the file that a SPEC names; nothing where it names none."""
+    path = Path(spec.partition(":")[2])
+    return {"sha256": sha256_file(path)} if path.is_file() else {}
 
 
 def _floors(track: Prepared, options: Options) -> list[Floor | None]:

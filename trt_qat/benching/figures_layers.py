@@ -71,6 +71,8 @@ def roofline(document: Document, batch: int) -> Figure:
         if (run.get("layers") or {}).get("roofline")
     ]
     figure, (axes,) = blank(7.2, 4.4)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     intensities = [
         point["intensity"] for _, _, found in runs for point in found["roofline"]["layers"].values()
     ]
@@ -98,8 +100,6 @@ def roofline(document: Document, batch: int) -> Figure:
             markersize=5,
             alpha=0.8,
         )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xlabel("operations a byte moved")
     axes.set_ylabel("operations a second")
     axes.set_title(f"Roofline of {picture['target']}, batch {batch}", loc="left")
@@ -140,7 +140,7 @@ def _roofs(
         ha="right",
     )
     axes.set_xlim(left, right)
-    axes.set_ylim(top=3 * highest)
+    axes.margins(y=0.08)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -170,7 +170,9 @@ def pareto(document: Document, batch: int) -> Figure:
         axes.plot(p50, accuracy, MARKERS[number], color=COLORS[number], label=label, markersize=8)
     best = [points[i] for i in front(points)]
     x, y = [p for p, _ in best], [q for _, q in best]
-    axes.plot(x, y, color=QUIET, linewidth=1, drawstyle="steps-post", zorder=1, label="best so far")
+    axes.plot(
+        x, y, color=QUIET, linewidth=1, drawstyle="steps-post", zorder=1, label="Pareto front"
+    )
     if max(p for p, _ in points) > 4 * min(p for p, _ in points):
         axes.set_xscale("log")
         plain_ticks(axes.xaxis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -80,6 +81,19 @@ def draw(document: Document, folder: Path) -> list[Path]:
                     figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
                 written.append(path)
     return written
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be made, before the work whose result it shall hold.
+
+    Raises:
+        InputError: its folder cannot be made or written, or a folder has its name.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "is a folder" if path.is_dir() else f"{folder} is no folder that can be written"
+        message = f"{path}: cannot be written: {reason}"
+        raise InputError(message)
 
 
 @contextlib.contextmanager

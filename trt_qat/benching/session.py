@@ -12,6 +12,7 @@ import numpy as np
 
 from trt_qat.benching.stats import Floats, notch
 from trt_qat.benching.timing import Stopwatch, Warmup, no_garbage_collection, timer_of
+from trt_qat.errors import DataError, TrtQatError, first_line
 from trt_qat.runners import Feed, Runner, runner
 
 BLOCK_MS = 5.0
@@ -93,7 +94,7 @@ def run_session(entries: Sequence[Entry], limits: Limits, draw: np.random.Genera
     A round times each model once, in an order drawn anew, as a block of about 5 ms. With several
     models the first iteration of a block is thrown away: it finds the caches full of the other.
     """
-    with _opened(entries, draw) as stopwatches, no_garbage_collection():
+    with _opened(entries, draw) as stopwatches, no_garbage_collection(), _named(stopwatches):
         warmups = _warmed(stopwatches, limits, draw)
         sizes = [_block(warmup.latency_ms) for warmup in warmups]
         blocks = _rounds(stopwatches, sizes, limits, draw)
@@ -112,6 +113,25 @@ def run_session(entries: Sequence[Entry], limits: Limits, draw: np.random.Genera
 
 
 @contextlib.contextmanager
+def _named(stopwatches: Sequence[Stopwatch]) -> Iterator[None]:
+    """Say which model failed, where one that ran before does not run any more.
+
+    Raises:
+        DataError: the block raised what is no error of ours.
+    """
+    try:
+        yield
+    except TrtQatError:
+        raise
+    except Exception as error:  # a backend's own exceptions share no base class
+        running = next((each for each in stopwatches if each.running), None)
+        label = running.label if running else "bench"
+        done = f" after {running.done} inferences" if running else ""
+        message = f"{label}: failed while it was timed{done}: {first_line(error)}"
+        raise DataError(message) from error
+
+
+@contextlib.contextmanager
 def _opened(entries: Sequence[Entry], draw: np.random.Generator) -> Iterator[list[Stopwatch]]:
     """Open the SPECs in random order, as what is opened first gets other memory than the next."""
     opened: dict[int, Runner] = {}
@@ -122,7 +142,9 @@ def _opened(entries: Sequence[Entry], draw: np.random.Generator) -> Iterator[lis
                 stack.enter_context(runner(source)) if isinstance(source, str) else source
             )
         timer = timer_of(opened.values())
-        yield [Stopwatch(opened[i], entry.feeds, timer) for i, entry in enumerate(entries)]
+        yield [
+            Stopwatch(opened[i], entry.feeds, timer, entry.label) for i, entry in enumerate(entries)
+        ]
 
 
 def _warmed(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from trt_qat.benching.stats import Floats
+from trt_qat.errors import CheckFailed
 from trt_qat.runners import Feed, Runner
 
 Timer = Literal["host", "device"]
@@ -61,35 +62,72 @@ class Stopwatch:
         runner: what to time.
         feeds: given to it in turn, again and again.
         timer: whose clock to read.
+        label: what messages call it; the runner's name where empty.
     """
 
-    def __init__(self, runner: Runner, feeds: Sequence[Feed], timer: Timer) -> None:
+    def __init__(
+        self, runner: Runner, feeds: Sequence[Feed], timer: Timer, label: str = ""
+    ) -> None:
         self._infer: Callable[[Feed], Any] = runner.infer
         self._device: Callable[[Feed], float] | None = (
             getattr(runner, "device_timer", None) if timer == "device" else None
         )
         self._feeds = itertools.cycle(feeds)
+        self.label = label or runner.name
+        self.running = False
+        self.done = 0
 
     def latencies_ms(self, count: int) -> Floats:
         """Run ``count`` iterations; ``(count,) float64``, in milliseconds."""
-        if self._device is not None:
-            device, feeds = self._device, itertools.islice(self._feeds, count)
-            return np.array([device(feed) for feed in feeds])
+        self.running = True
         clock, infer = time.perf_counter_ns, self._infer
-        spent = []
-        for feed in itertools.islice(self._feeds, count):
-            begin = clock()
-            infer(feed)
-            spent.append(clock() - begin)
-        return np.array(spent) / 1e6
+        feeds = list(itertools.islice(self._feeds, count))
+        if self._device is not None:
+            found = np.array([self._device(feed) for feed in feeds])
+        else:
+            # Nothing in the loop but what is timed: what stands here is in every latency.
+            spent = []
+            for feed in feeds:
+                begin = clock()
+                infer(feed)
+                end = clock()
+                spent.append(end - begin)
+            found = np.array(spent) / 1e6
+        self.running = False
+        self.done += count
+        self._check(found)
+        return found
+
+    def _check(self, latencies: Floats) -> None:
+        """Refuse what no inference can take.
+
+        Raises:
+            CheckFailed: the clock stood still or went backwards.
+        """
+        if not latencies.min() > 0:
+            message = (
+                f"{self.label}: the {'device' if self._device else 'host'} clock told "
+                f"{latencies.min():g} ms for an inference; a clock that stands still or goes "
+                "backwards measures nothing (a virtual machine that was paused?)"
+            )
+            raise CheckFailed(message)
 
     def inferences_per_second(self, count: int) -> float:
-        """Run ``count`` iterations back to back, nothing between them, and time them as one."""
+        """Run ``count`` iterations back to back, nothing between them, and time them as one.
+
+        Raises:
+            CheckFailed: the clock stood still or went backwards.
+        """
+        self.running = True
         infer = self._infer
         begin = time.perf_counter()
         for feed in itertools.islice(self._feeds, count):
             infer(feed)
-        return count / (time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        self.running = False
+        self.done += count
+        self._check(np.array([1000 * seconds]))
+        return count / seconds
 
     def warm_up(self, limit_s: float) -> Warmup:
         """Run until the latency is stable, by `CRITERION`, or the time is up."""

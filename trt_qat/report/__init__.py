@@ -8,6 +8,7 @@ from typing import Any
 
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
+from trt_qat.report import bench_charts
 from trt_qat.report.page import page
 
 __all__ = ["write"]
@@ -39,6 +40,8 @@ def write(folder: str | Path) -> Path:
         message = f"{folder / 'manifest.json'}: not the manifest of a run"
         raise InputError(message)
     parts = {key: _read(folder / name) for key, name in PARTS.items() if name in made}
+    if benchmark := bench_charts.of_run(folder, made):
+        parts["bench"] = benchmark
     return write_text(folder / "report.html", page(manifest, parts))
 
 

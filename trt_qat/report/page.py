@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trt_qat.metrics import SCORE_TITLES
+from trt_qat.report import bench_charts
 from trt_qat.report.charts import Series, bar, interval_chart, line_chart, percent
 from trt_qat.report.markup import Markup, join, note, section, table, tag
 from trt_qat.report.style import STYLE
@@ -31,6 +32,7 @@ def page(manifest: Document, parts: Document) -> str:
         *_layers(parts),
         *_ranges(parts),
         *_parity(parts),
+        *bench_charts.sections(parts.get("bench")),
         *_preflight(parts),
         _data(manifest["data"]),
         _provenance(manifest),
