@@ -25,7 +25,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.benching import inputs, machine, stats
-from trt_qat.benching.bench import Settings, bench
+from trt_qat.benching.bench import bench
+from trt_qat.benching.settings import Settings
 from trt_qat.runners import Feed, OrtRunner
 
 RESULT = Path("benchmarks/results/cpu/bench_self.json")
@@ -98,7 +99,7 @@ def against_itself(spec: str, repetitions: int, seconds: float) -> dict[str, Any
     """Benchmark a model against itself again and again, with other random orders each time."""
     found = []
     for seed in range(repetitions):
-        result = bench([spec, spec], settings=Settings(seconds=seconds, seed=seed))
+        result = bench([spec, spec], settings=Settings(seconds=seconds, seed=seed, energy_s=0))
         interval = result.ratios[0].ratio
         found.append([interval.low, interval.center, interval.high])
         print(f"{seed + 1}: {found[-1]}", file=sys.stderr, flush=True)
@@ -125,7 +126,9 @@ def overhead(spec: str, pairs: int) -> dict[str, Any]:
             row[str(side)] = (
                 bare_p50_ms(spec, 1500)
                 if side == "bare"
-                else bench(spec, settings=Settings(seconds=0.6, sessions=6)).runs[0].p50_ms
+                else bench(spec, settings=Settings(seconds=0.6, sessions=6, energy_s=0))
+                .runs[0]
+                .p50_ms
             )
         rows.append(row)
         print(row, file=sys.stderr, flush=True)

@@ -4,9 +4,9 @@
 
 Ours is `trt_qat.export`: torch's dynamo exporter on the deployed model, the passes that give
 TensorRT its form, the checks of what was written. ``float`` is the same exporter on the float
-model, which no export by it can do without. ``modelopt`` is ``torch.onnx.export`` as ModelOpt's examples
-call it (TorchScript exporter, opset 20) on a model quantized with ``INT8_DEFAULT_CFG``; its graph
-has FP32 weights behind Q/DQ.
+model, which no export by it can do without. ``modelopt`` is ``torch.onnx.export`` as ModelOpt's
+examples call it (TorchScript exporter, opset 20) on a model quantized with ``INT8_DEFAULT_CFG``;
+its graph has FP32 weights behind Q/DQ.
 """
 
 from __future__ import annotations

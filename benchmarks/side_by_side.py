@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.benching import machine, stats
+from trt_qat.benching.timing import no_garbage_collection
 
 RESULTS = Path("benchmarks/results/cpu")
 STATUS = Path("/proc/self/status")
@@ -61,14 +62,14 @@ def in_turns(variants: Mapping[str, Variant], rounds: int, warmup: int = 1) -> S
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(warmup + rounds):
-        for name in draw.permutation(names):
-            call = variants[name]()
-            gc.collect()
-            begin = time.perf_counter()
-            call()
-            elapsed = time.perf_counter() - begin
-            if index >= warmup:
-                seconds[name].append(elapsed)
+        with no_garbage_collection():  # it collects before each round, and in none
+            for name in draw.permutation(names):
+                call = variants[name]()
+                begin = time.perf_counter()
+                call()
+                elapsed = time.perf_counter() - begin
+                if index >= warmup:
+                    seconds[name].append(elapsed)
     return {name: np.array(values) for name, values in seconds.items()}
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from trt_qat.benching.bench import bench
+from trt_qat.benching.settings import Settings
 from trt_qat.errors import InputError
 from trt_qat.report import write
 from trt_qat.report.charts import Series, interval_chart, line_chart
@@ -197,3 +199,45 @@ def test_values_are_escaped_once_and_attributes_too() -> None:
     assert escape(escape("<&>")) == "&lt;&amp;&gt;"
     assert tag("p", "<b>", title='"') == '<p title="&quot;">&lt;b&gt;</p>'
     assert "&lt;td&gt;" in table("<td>", ["a"], [["b"]], set())
+
+
+# The benchmark of a run
+
+
+@pytest.fixture
+def measured(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the run, its ONNX timed; one engine of it under a name that could be markup."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    settings = Settings(seconds=0.02, sessions=1, warmup_s=0.01, layers=True, energy_s=0)
+    specs = [f"ort:{folder / 'model.onnx'}", f"ort-int8:{folder / 'model.onnx'}"]
+    found = bench(specs, accuracy=(0.99, 0.98), settings=settings).to_dict()
+    found["warnings"] = ["<script>alert(1)</script>"]
+    (folder / "bench.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_a_benchmark_of_the_run_is_drawn(measured: Path) -> None:
+    text = write(measured).read_text()
+    page = Page(text)
+    assert page.tags.count("figure") >= 4
+    labels = {value for name, value in page.attributes if name == "aria-label"}
+    assert {"Latency against the first model", "Time by layer, batch 1"} <= labels
+    assert "var(--bench-1, #0072b2)" in text
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_a_benchmark_of_other_files_is_not(measured: Path) -> None:
+    path = measured / "bench.json"
+    document = json.loads(path.read_text())
+    for run in document["runs"]:
+        run["sha256"] = "0" * 64
+    path.write_text(json.dumps(document))
+    assert "--bench-1" not in write(measured).read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"runs": [1]}'])
+def test_a_file_that_is_no_benchmark_is_left_out(measured: Path, text: str) -> None:
+    (measured / "bench.json").write_text(text)
+    assert "--bench-1" not in write(measured).read_text()

@@ -84,7 +84,7 @@ def bench(
     if bool(specs) == (saved is not None):
         message = "bench: give SPECs to time, or --from bench.json to show, one of the two"
         raise InputError(message)
-    for path in (out, plot and plot / "x"):  # said now and not after minutes of measuring
+    for path in (out, plot and plot / "ratio.svg"):  # said now and not after minutes of measuring
         if path is not None:
             plots.check_writable(path)
     if saved is not None:

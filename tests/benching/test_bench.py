@@ -17,8 +17,8 @@ from tests.benching.conftest import QUICK
 from tests.benching.runners import LOG, Counted, Failing, NotANumber, OnDevice, Recorder
 from tests.graph.build import Builder
 from trt_qat.benching import bench as bench_module
-from trt_qat.benching.bench import Settings
 from trt_qat.benching.result import BenchResult
+from trt_qat.benching.settings import Settings
 from trt_qat.errors import BackendUnavailable, DataError, GraphError, InputError
 from trt_qat.runners import CUDA, OrtRunner
 
@@ -79,7 +79,7 @@ def test_sessions_go_on_until_the_intervals_are_narrow(
 ) -> None:
     answers = iter([False, False, True])
     monkeypatch.setattr(bench_module, "_precise", lambda *_: next(answers))
-    settings = Settings(seconds=60, sessions=6, warmup_s=0.01, precision=10)
+    settings = Settings(seconds=6, sessions=6, warmup_s=0.01, precision=10)
     found = tq.bench(f"ort:{linear}", settings=settings)
     assert len(found.runs[0].session_p50_ms) == 6 + 2
 

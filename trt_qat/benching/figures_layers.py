@@ -121,7 +121,8 @@ def _roofs(
     for (precision, sparse), rate in sorted(peaks.items(), key=lambda item: -item[1]):
         axes.plot([rate / bytes_s, right], [rate, rate], color=INK, linewidth=1.2)
         kind = precision.upper() + (" 2:4" if sparse else "")
-        said.append(f"{kind} {rate / 1e12:,.0f} Tops/s")
+        most = "" if precision in ("int8", "fp8", "fp16") else " at most"
+        said.append(f"{kind} {rate / 1e12:,.0f} Tops/s{most}")
     # Roofs lie within a factor of four of each other, too close for a word at each.
     axes.annotate(
         "\n".join(said),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -89,11 +89,12 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: its folder cannot be made or written, or a folder has its name.
     """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "is a folder" if path.is_dir() else f"{folder} is no folder that can be written"
-        message = f"{path}: cannot be written: {reason}"
+    if path.is_dir():
+        message = f"{path}: cannot be written: is a folder"
         raise InputError(message)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    with writable(path), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextlib.contextmanager

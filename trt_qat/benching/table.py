@@ -97,7 +97,7 @@ def _streams(runs: Sequence[Document], names: Mapping[str, str]) -> Table | None
     return table
 
 
-def layer_tables(document: Document) -> Iterator[Table]:
+def layer_tables(document: Document) -> Iterator[Group]:
     """Yield for every model whose layers were timed the ten that lose most, or take longest."""
     names = short_names([run["spec"] for run in document["runs"]])
     for run in document["runs"]:
@@ -109,8 +109,7 @@ def layer_tables(document: Document) -> Iterator[Table]:
         title = f"{names[run['spec']]}, batch {run['batch']}: layers that "
         title += "lose most against their floor" if floors else "take longest"
         columns = ["us", "share", *(["floor us", "x floor", "lost us"] if floors else [])]
-        table = Table("layer", *columns, title=title, box=None, title_justify="left")
-        table.pad_edge = False
+        table = Table("layer", *columns, box=None, pad_edge=False)
         for row in rows[:WORST]:
             cells = [f"{row['p50_us']:.4g}", f"{row['p50_us'] / total:.1%}"]
             if floors:
@@ -118,7 +117,7 @@ def layer_tables(document: Document) -> Iterator[Table]:
                 cells += [f"{floor:.3g}", _times(row["times_floor"])] if floor else ["", ""]
                 cells.append(f"{row['lost_us']:.4g}")
             table.add_row(f"{row['name']} ({row['op']})" if row["op"] else row["name"], *cells)
-        yield table
+        yield Group(Text(), Text(title), table)
 
 
 def _times(value: float) -> str:

@@ -30,7 +30,7 @@ class TorchRunner:
         self, model: nn.Module, name: str = "torch", forward: Callable[..., Any] | None = None
     ) -> None:
         self.model = model.eval()
-        self._forward = forward or self.model
+        self._forward = self.model if forward is None else forward
         self.name = name
         self.inputs: dict[str, TensorSpec] = {}
         self._arguments = _tensor_arguments(model)

@@ -58,7 +58,7 @@ def sections(document: Mapping[str, Any] | None) -> Iterator[Markup]:
     from trt_qat.benching import plots
 
     figures = [
-        tag("figure", tag("figcaption", _caption(name)), Markup(svg))
+        tag("figure", Markup(svg), role="img", aria_label=_caption(name))
         for name, svg in plots.inline(document)
     ]
     device = document["device"]
