@@ -1,7 +1,7 @@
-"""Tables of the README, made from ``benchmarks/results``: a number there is one that was measured.
+"""Tables of the documents, made from ``benchmarks/results``: each number there was measured.
 
-    python benchmarks/tables.py          # write them into README.md
-    python benchmarks/tables.py --check  # exit 1 if README.md differs from the results
+    python benchmarks/tables.py          # write them into README.md and docs/costs.md
+    python benchmarks/tables.py --check  # exit 1 if one of the two differs from the results
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
@@ -19,6 +19,7 @@ from typing import Any
 from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "costs.md")
 RESULTS = ROOT / "benchmarks" / "results" / "cpu"
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -105,16 +106,144 @@ def placement() -> str:
 
 def qat_step() -> str:
     """Time of a training step as ratios, one architecture a row."""
+    columns = {
+        "ours/fp32": "ours / FP32",
+        "modelopt/fp32": "ModelOpt / FP32",
+        "torch_ao/fp32": "torch.ao / FP32",
+        "ours/modelopt": "ours / ModelOpt",
+        "ours/torch_ao": "ours / torch.ao",
+        "learned/modelopt": "learned / ModelOpt",
+    }
     rows = []
     for name, found in read("qat_step")["architectures"].items():
         ratios = found["ratios"]
         cells = []
-        for key in ("ours/fp32", "modelopt/fp32", "ours/modelopt", "learned/modelopt"):
-            low, high = ratios[key]["ci95"]
-            cells.append(f"{ratios[key]['median']:.2f} ({low:.2f} to {high:.2f})")
+        for key in columns:
+            cells.append(with_interval(ratios[key], "median") if key in ratios else "")
         rows.append([name, *cells])
-    header = ["QAT step", "ours / FP32", "ModelOpt / FP32", "ours / ModelOpt", "learned / ModelOpt"]
-    return markdown(header, rows)
+    return markdown(["QAT step", *columns.values()], rows)
+
+
+def with_interval(found: dict[str, Any], key: str = "ratio") -> str:
+    """Return a ratio with its interval."""
+    low, high = found["ci95"]
+    return f"{found[key]:.2f} ({low:.2f} to {high:.2f})"
+
+
+def ratios_of(name: str, labels: dict[str, str], title: str) -> str:
+    """Return the ratios of a study of costs, a pair a row, with both medians."""
+    found = read(name)
+    rows = []
+    for key, label in labels.items():
+        a, b = key.split("/")
+        seconds = found["median_s"]
+        row = [label, with_interval(found["ratios"][key])]
+        rows.append([*row, duration(seconds[a]), duration(seconds[b])])
+    return markdown([title, "ratio", "first", "second"], rows)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds with three digits."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def cost_calibration() -> str:
+    """Calibration against a forward, ModelOpt and onnxruntime."""
+    labels = {
+        "ours-max/forward": "max / plain forward",
+        "ours-mse/forward": "mse / plain forward",
+        "ours-max/modelopt-max": "max / ModelOpt max",
+        "ours-max/ort-max": "max / onnxruntime MinMax",
+        "ours-percentile/ort-percentile": "percentile / onnxruntime Percentile",
+        "ours-entropy/ort-entropy": "entropy / onnxruntime Entropy",
+    }
+    return ratios_of("cost_calibration", labels, "calibration")
+
+
+def cost_masks() -> str:
+    """The search for masks against ModelOpt's."""
+    labels = {
+        "ours/modelopt": "ours / ModelOpt",
+        "ours-no-example/modelopt": "ours, no example inputs / ModelOpt",
+        "modelopt/topk": "ModelOpt / one topk a weight",
+    }
+    return ratios_of("cost_masks", labels, "2:4 masks")
+
+
+def cost_export() -> str:
+    """Export against torch's of the float model, and ModelOpt's way."""
+    labels = {
+        "ours/float": "ours / the same exporter, float model",
+        "ours/modelopt": "ours / TorchScript exporter, ModelOpt's model",
+    }
+    return ratios_of("cost_export", labels, "export")
+
+
+def cost_preflight() -> str:
+    """Preflight against loading the file."""
+    labels = {
+        "ours/load": "preflight / onnx.load",
+        "ours/shapes": "preflight / onnx shape inference",
+    }
+    return ratios_of("cost_preflight", labels, "preflight")
+
+
+def cost_startup() -> str:
+    """What processes take to start and end, and the peak of their memory."""
+    labels = {
+        "python": "python -c pass",
+        "typer": "python -c 'import typer'",
+        "help": "trt-qat --help",
+        "version": "trt-qat --version",
+        "bench-help": "trt-qat bench --help",
+        "import": "python -c 'import trt_qat'",
+        "onnxruntime": "python -c 'import onnxruntime'",
+        "torch": "python -c 'import torch'",
+    }
+    found = read("cost_startup")
+    base = found["median_s"]["python"]
+    rows = [
+        [
+            f"`{label}`",
+            duration(found["median_s"][key]),
+            f"{found['median_s'][key] / base:.1f}",
+            f"{found['memory'][key]['peak_mib']:.0f} MiB",
+        ]
+        for key, label in labels.items()
+    ]
+    return markdown(["process", "median", "over python", "peak memory"], rows)
+
+
+STUDIES = {
+    "cost_calibration": "calibration",
+    "cost_masks": "2:4 masks",
+    "cost_export": "export",
+    "cost_preflight": "preflight",
+}
+
+
+def cost_memory() -> str:
+    """How far each call raises the peak of a fresh process."""
+    rows = [
+        [f"{label}: {name}", f"{entry['growth_mib']:.0f} MiB", f"{entry['before_mib']:.0f} MiB"]
+        for study, label in STUDIES.items()
+        for name, entry in read(study)["memory"].items()
+    ]
+    return markdown(["call", "peak above what was there", "there before"], rows)
+
+
+def cost_curves() -> str:
+    """Exponents of the time over what grows."""
+    rows = []
+    for study, label in STUDIES.items():
+        for dimension, curves in read(study)["curves"].items():
+            for name, found in curves.items():
+                ends = f"{found['sizes'][0]} to {found['sizes'][-1]}"
+                exponent = f"{found['exponent']:.2f} ± {found['standard_error']:.2f}"
+                last = f"{found['last_exponent']:.2f}"
+                times = f"{duration(found['seconds'][0])} to {duration(found['seconds'][-1])}"
+                rows.append([f"{label}: {name}", f"{dimension} {ends}", times, exponent, last])
+    return markdown(["what", "grows", "time", "exponent", "at the end"], rows)
 
 
 def depthwise() -> str:
@@ -141,6 +270,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "placement": placement,
     "qat-step": qat_step,
     "calibration": calibration,
+    "cost-calibration": cost_calibration,
+    "cost-masks": cost_masks,
+    "cost-export": cost_export,
+    "cost-preflight": cost_preflight,
+    "cost-startup": cost_startup,
+    "cost-memory": cost_memory,
+    "cost-curves": cost_curves,
 }
 
 
@@ -159,11 +295,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    texts = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
     if given.check:
-        sys.exit(int(filled(text) != text))
-    write_text(readme, filled(text))
+        stale = [path for path, text in texts.items() if filled(text) != text]
+        for path in stale:
+            print(f"{path.name} differs from the results: python benchmarks/tables.py")
+        sys.exit(int(bool(stale)))
+    for path, text in texts.items():
+        write_text(path, filled(text))
 
 
 if __name__ == "__main__":

@@ -58,9 +58,9 @@ def waits(seconds: float) -> Callable[[], Callable[[], None]]:
 
 
 def test_variants_take_turns_and_their_ratio_is_right() -> None:
-    seconds = in_turns({"a": waits(0.002), "b": waits(0.006)}, rounds=8)
+    seconds = in_turns({"a": waits(0.002), "b": waits(0.006)}, rounds=6)
     found = summary(seconds, [("b", "a")])
-    assert found["rounds"] == 8
+    assert found["rounds"] == 6
     low, high = found["ratios"]["b/a"]["ci95"]
     assert low <= found["ratios"]["b/a"]["ratio"] <= high
     assert found["ratios"]["b/a"]["ratio"] == pytest.approx(3, rel=0.3)
