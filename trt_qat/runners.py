@@ -9,8 +9,9 @@ those may saturate at 16 bits and so differ although the graph is right.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -199,13 +200,21 @@ class OrtRunner:
         Raises:
             DataError: an input is missing, unknown, or of the wrong shape or type.
         """
+        results = self.prepared(feed)()
+        return dict(zip(self.outputs, results, strict=True))
+
+    def prepared(self, feed: Feed) -> Callable[[], Any]:
+        """Return what runs a batch and nothing else; to be called as often as wanted.
+
+        Raises:
+            DataError: an input is missing, unknown, or of the wrong shape or type.
+        """
         if set(feed) != set(self.inputs):
             message = f"{self.path}: fed {sorted(feed)}; its inputs are {sorted(self.inputs)}"
             raise DataError(message)
         for name, spec in self.inputs.items():
             spec.check(feed[name])
-        results = self._session.run(self.outputs, dict(feed))
-        return dict(zip(self.outputs, results, strict=True))
+        return partial(self._session.run, self.outputs, dict(feed))
 
     def end_profile(self) -> Path:
         """Return the file of onnxruntime's profiler, Chrome's trace format; it is off after."""

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from trt_qat.backends import has_gpu
+from trt_qat.benching.timing import Stopwatch
 from trt_qat.cli import main
-from trt_qat.runners import Feed, OrtRunner, Outputs
 
 QUICK = ("--seconds", "0.02", "--sessions", "1")
 LAYERS = "linear.onnx, batch 8: layers that "
@@ -124,16 +124,16 @@ def test_without_a_gpu_rebuilding_an_engine_is_exit_code_3(
 def test_an_interrupt_leaves_nothing_behind(
     linear: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """At the tenth inference of the timing."""
+    """After ten blocks of the timing."""
     count = itertools.count()
-    infer = OrtRunner.infer
+    latencies_ms = Stopwatch.latencies_ms
 
-    def interrupted(self: OrtRunner, feed: Feed) -> Outputs:
+    def interrupted(self: Stopwatch, iterations: int) -> Any:
         if next(count) == 10:
             raise KeyboardInterrupt
-        return infer(self, feed)
+        return latencies_ms(self, iterations)
 
-    monkeypatch.setattr(OrtRunner, "infer", interrupted)
+    monkeypatch.setattr(Stopwatch, "latencies_ms", interrupted)
     out, folder = tmp_path / "made" / "bench.json", tmp_path / "plots"
     arguments = (f"ort:{linear}", "--out", str(out), "--plot", str(folder))
     code, printed, said = call(monkeypatch, capsys, *arguments)

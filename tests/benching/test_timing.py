@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.benching.conftest import QUICK
 from tests.benching.runners import OnDevice, Recorder
 from trt_qat.benching.timing import Stopwatch, no_garbage_collection
 from trt_qat.errors import CheckFailed, DataError
-from trt_qat.runners import Feed, Outputs
+from trt_qat.runners import Feed, OrtRunner, Outputs
 
 FEEDS = tuple({"x": np.full((1, 4), i, np.float32)} for i in range(3))
 
@@ -51,6 +51,29 @@ def test_a_latency_is_what_the_inference_takes() -> None:
     assert (found >= 2).all()
     assert np.median(found) < 4
     assert watch.inferences_per_second(5) == pytest.approx(1000 / np.median(found), rel=0.2)
+
+
+def test_what_can_be_prepared_is_prepared_before_the_clock_runs(linear: str) -> None:
+    class Checked(Recorder):
+        checks = 0
+
+        def prepared(self, feed: Feed) -> Callable[[], Outputs]:
+            self.checks += 1
+            return lambda: self.infer(feed)
+
+    checked = Checked("a")
+    watch = Stopwatch(checked, FEEDS, "host")
+    watch.latencies_ms(7)
+    watch.inferences_per_second(2)
+    assert checked.checks == len(FEEDS)
+    assert len(checked.fed) == 9
+    with OrtRunner(linear) as opened:
+        feed = {"x": FEEDS[1]["x"]}
+        (alone,) = opened.prepared(feed)()
+        (named,) = opened.infer(feed).values()
+        np.testing.assert_array_equal(alone, named)
+        with pytest.raises(DataError, match="its inputs are"):
+            opened.prepared({"y": feed["x"]})
 
 
 def test_feeds_go_on_from_where_they_were() -> None:

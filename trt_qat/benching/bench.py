@@ -192,7 +192,8 @@ def _said(settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
         "intervals": f"Wilcoxon signed-rank over {over}"
         if most > 1
         else "circular block bootstrap over the rounds of one session",
-        "latency": "one inference at a time, inputs in turn; timer host: around infer, arrays in, "
-        "arrays out; timer device: what the runner's device_timer returns",
+        "latency": "one inference at a time, inputs in turn; timer host: around the run "
+        "of a checked input, arrays in, arrays out; timer device: what the runner's device_timer "
+        "returns",
         "throughput": "samples a second of inferences back to back, in a run of its own",
     }

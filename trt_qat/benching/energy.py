@@ -159,14 +159,14 @@ def _sampled(watts: Callable[[], float | None], run: Callable[[], None]) -> floa
             powers.append(watts())
 
     thread = threading.Thread(target=sample, daemon=True)
-    began = time.perf_counter()
     thread.start()
+    began = time.perf_counter()
     try:
         run()
+        seconds = time.perf_counter() - began
     finally:
         done.set()
         thread.join()
-    seconds = time.perf_counter() - began
     powers.append(watts())
     known = [power for power in powers if power is not None]
     return sum(known) / len(known) * seconds if known else None

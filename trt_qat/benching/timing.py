@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from trt_qat.errors import CheckFailed
 from trt_qat.runners import Feed, Runner
 
 Timer = Literal["host", "device"]
+Call = Callable[[], Any]
 
 WINDOWS = 3
 WINDOW_ITERATIONS = 3
@@ -56,7 +58,8 @@ class Stopwatch:
 
     A runner that can time itself on its device has an attribute ``device_timer``: a function that
     takes a feed, runs it and returns milliseconds, as CUDA events around the enqueue tell them.
-    Every other runner is timed on the host around ``infer``: arrays in, arrays out.
+    Every other runner is timed on the host around ``infer``: arrays in, arrays out. Where it has
+    ``prepared``, a function that takes a feed, checks it and returns what runs it, around that.
 
     Args:
         runner: what to time.
@@ -68,11 +71,15 @@ class Stopwatch:
     def __init__(
         self, runner: Runner, feeds: Sequence[Feed], timer: Timer, label: str = ""
     ) -> None:
-        self._infer: Callable[[Feed], Any] = runner.infer
-        self._device: Callable[[Feed], float] | None = (
-            getattr(runner, "device_timer", None) if timer == "device" else None
+        device = getattr(runner, "device_timer", None) if timer == "device" else None
+        self._on_device = device is not None
+        prepare: Callable[[Feed], Call] = getattr(runner, "prepared", None) or (
+            lambda feed: partial(runner.infer, feed)
         )
-        self._feeds = itertools.cycle(feeds)
+        # What runs is made before the clock does: cycling through feeds is no part of a latency.
+        calls: list[Call] = [prepare(feed) for feed in feeds]
+        self._calls = itertools.cycle(calls)
+        self._timed = itertools.cycle([partial(device, feed) for feed in feeds] if device else [])
         self.label = label or runner.name
         self.running = False
         self.done = 0
@@ -80,18 +87,14 @@ class Stopwatch:
     def latencies_ms(self, count: int) -> Floats:
         """Run ``count`` iterations; ``(count,) float64``, in milliseconds."""
         self.running = True
-        clock, infer = time.perf_counter_ns, self._infer
-        feeds = list(itertools.islice(self._feeds, count))
-        if self._device is not None:
-            found = np.array([self._device(feed) for feed in feeds])
+        if self._on_device:
+            found = np.array([timed() for timed in itertools.islice(self._timed, count)])
         else:
-            # Nothing in the loop but what is timed: what stands here is in every latency.
-            spent = []
-            for feed in feeds:
+            clock, spent = time.perf_counter_ns, list[int]()
+            for call in itertools.islice(self._calls, count):
                 begin = clock()
-                infer(feed)
-                end = clock()
-                spent.append(end - begin)
+                call()
+                spent.append(clock() - begin)
             found = np.array(spent) / 1e6
         self.running = False
         self.done += count
@@ -106,7 +109,7 @@ class Stopwatch:
         """
         if not latencies.min() > 0:
             message = (
-                f"{self.label}: the {'device' if self._device else 'host'} clock told "
+                f"{self.label}: the {'device' if self._on_device else 'host'} clock told "
                 f"{latencies.min():g} ms for an inference; a clock that stands still or goes "
                 "backwards measures nothing (a virtual machine that was paused?)"
             )
@@ -119,10 +122,9 @@ class Stopwatch:
             CheckFailed: the clock stood still or went backwards.
         """
         self.running = True
-        infer = self._infer
         begin = time.perf_counter()
-        for feed in itertools.islice(self._feeds, count):
-            infer(feed)
+        for call in itertools.islice(self._calls, count):
+            call()
         seconds = time.perf_counter() - begin
         self.running = False
         self.done += count
