@@ -1,7 +1,7 @@
 """Tables of the documents, made from ``benchmarks/results``: each number there was measured.
 
-    python benchmarks/tables.py          # write them into README.md and docs/costs.md
-    python benchmarks/tables.py --check  # exit 1 if one of the two differs from the results
+    python benchmarks/tables.py          # write them into the documents
+    python benchmarks/tables.py --check  # exit 1 if a document differs from the results
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "costs.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "costs.md", ROOT / "docs" / "bench.md")
 RESULTS = ROOT / "benchmarks" / "results" / "cpu"
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -264,12 +264,40 @@ def depthwise() -> str:
     return markdown(["MobileNet style, Fashion-MNIST", "accuracy", "points against FP32"], rows)
 
 
+def claims() -> str:
+    """Every claim that was measured on the CPU, with the widest of its repetitions."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks" / "claims").glob("*.toml")):
+        found = read(f"claim-{path.stem}")
+        groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+        for run in found["runs"]:
+            for entry in run["judged"]:
+                key = (entry["engine"], entry["baseline"], entry["batch"])
+                groups.setdefault(key, []).append(entry)
+        for (engine, baseline, batch), entries in groups.items():
+            low = min(entry["ci95"][0] for entry in entries)
+            high = max(entry["ci95"][1] for entry in entries)
+            middle = sorted(entry["p50_ratio"] for entry in entries)[len(entries) // 2]
+            holds = sum(entry["holds"] for entry in entries)
+            rows.append(
+                [
+                    found["claim"]["title"],
+                    f"{engine} / {baseline}",
+                    f"{batch}",
+                    f"{middle:.3f} ({low:.3f} to {high:.3f})",
+                    f"{holds} of {len(entries)}",
+                ]
+            )
+    return markdown(["claim", "latency of", "batch", "ratio", "holds"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "depthwise": depthwise,
     "placement": placement,
     "qat-step": qat_step,
     "calibration": calibration,
+    "claims": claims,
     "cost-calibration": cost_calibration,
     "cost-masks": cost_masks,
     "cost-export": cost_export,

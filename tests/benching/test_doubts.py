@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from trt_qat.benching.doubts import doubts
+from trt_qat.benching.rebuilds import Spread
 from trt_qat.benching.result import Ratio, Run
 from trt_qat.benching.stats import Interval
 from trt_qat.benching.timing import Warmup
@@ -52,6 +53,23 @@ def test_a_quiet_machine_gives_no_warning() -> None:
     assert doubts([run()], [Ratio("a", "b", 1, EXACT)], quiet(), 0.01, {}) == ()
 
 
+def test_builds_that_disagree_or_are_few_are_told() -> None:
+    ratio = Ratio("a", "b", 1, EXACT, Spread((0.97, 1.02), None))
+    few, disagreeing = doubts([run()], [ratio], quiet(), 0.01, {})
+    assert "a over b (batch 1): of 2 builds, so the interval is over sessions" in few
+    assert "builds disagree on which is faster (0.970 to 1.020)" in disagreeing
+    alike = Ratio("a", "b", 1, EXACT, Spread((0.97,) * 6, None))
+    assert doubts([run()], [alike], quiet(), 0.01, {}) == ()
+
+
+def test_a_latency_of_several_streams_is_said_to_be_none() -> None:
+    rows = [{"streams": count, "latency_valid": count == 1} for count in (1, 2, 4)]
+    (found,) = doubts([run(extras={"streams": rows})], [], quiet(), 0.01, {})
+    assert found == (
+        "ort:m.onnx (batch 1): a latency under 2, 4 streams holds waiting for the others: not valid"
+    )
+
+
 @pytest.mark.parametrize(
     ("device", "message"),
     [
@@ -79,6 +97,10 @@ def test_a_quiet_machine_gives_no_warning() -> None:
         (
             quiet() | {"jetson": {"gpu_mhz_range": [306.0, 1020.0]}},
             "the GPU's clock may vary from 306 to 1020 MHz: sudo jetson_clocks",
+        ),
+        (
+            quiet(jetson={"before": {"gpu_mhz": 918.0}, "after": {"gpu_mhz": 612.0}}),
+            "the GPU ran at 918 MHz before and 612 MHz after the benchmark",
         ),
     ],
 )

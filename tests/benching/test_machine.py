@@ -96,6 +96,7 @@ def test_a_jetson_is_known_by_its_device_tree(tmp_path: Path) -> None:
     assert found["model"] == "NVIDIA Jetson AGX Orin"
     assert (found["gpu_mhz"], found["gpu_mhz_range"]) == (612.0, [306.0, 1020.0])
     assert found["power_mw"] == {"VDD_GPU_SOC": 4000}
+    assert found["power_mode"] is None
     assert jetson.clocks_locked(found) is False
     assert jetson.clocks_locked(found | {"gpu_mhz_range": [1020.0, 1020.0]})
 

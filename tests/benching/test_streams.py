@@ -41,8 +41,9 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Entry:
 def test_streams_run_at_the_same_time(waiting: Entry) -> None:
     one, three = streams.sweep(waiting, (1, 3), 0.6, seed=0)
     assert (one["streams"], three["streams"]) == (1, 3)
-    assert 2 < three["throughput"] / one["throughput"] <= 3.3
-    assert one["throughput"] == pytest.approx(2 / 0.004, rel=0.3), "samples, not inferences"
+    # One at a time, two samples in 4 ms are the most that there can be; a loaded machine does less.
+    assert 1 / 0.004 < one["throughput"] <= 2 / 0.004
+    assert 2 / 0.004 < three["throughput"] <= 3 * 2 / 0.004
     assert one["ci95"][0] <= one["throughput"] <= one["ci95"][1]
 
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trt_qat.benching import gpu, jetson
+from trt_qat.benching import gpu, jetson, stats
+from trt_qat.benching.rebuilds import agree
 from trt_qat.benching.result import Ratio, Run
 
 MOST_CV = 0.025
@@ -29,9 +30,10 @@ def doubts(
         *_load(device["load"]),
         *_cpu_clocks(device),
         *_gpu_clocks(device["load"]["gpus"]),
-        *_jetson(device.get("jetson")),
+        *_jetson(device.get("jetson"), device["load"].get("jetson")),
         *_threads(runs, device, environment),
         *(text for run in runs for text in _run(run)),
+        *(text for ratio in ratios for text in _builds(ratio)),
         *(_imprecise(runs, ratios, precision)),
     )
     return tuple(dict.fromkeys(found))  # a model against itself says everything twice
@@ -80,7 +82,11 @@ def _gpu_clocks(gpus: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"GPU {number} has {after['processes']} processes computing on it"
 
 
-def _jetson(found: Mapping[str, Any] | None) -> Iterator[str]:
+def _jetson(found: Mapping[str, Any] | None, states: Mapping[str, Any] | None) -> Iterator[str]:
+    if states is not None:
+        before, after = states["before"]["gpu_mhz"], states["after"]["gpu_mhz"]
+        if before and after and abs(after / before - 1) > DRIFT:
+            yield f"the GPU ran at {before:g} MHz before and {after:g} MHz after the benchmark"
     if found is not None and jetson.clocks_locked(dict(found)) is False:
         low, high = found["gpu_mhz_range"]
         yield f"the GPU's clock may vary from {low:g} to {high:g} MHz: sudo jetson_clocks"
@@ -115,6 +121,10 @@ def _run(run: Run) -> Iterator[str]:
         yield f"{name}: not stable after warm-up in {unstable} of {len(run.warmups)} sessions"
     if len(run.session_p50_ms) == 1:
         yield f"{name}: one session only: its interval knows nothing of opening the model again"
+    crowded = [row["streams"] for row in run.extras.get("streams", ()) if not row["latency_valid"]]
+    if crowded:
+        counts = ", ".join(map(str, crowded))
+        yield f"{name}: a latency under {counts} streams holds waiting for the others: not valid"
     host_ms = 1000 * run.batch / run.throughput
     if run.timer == "device" and host_ms > 2 * run.p50_ms:
         yield (
@@ -123,6 +133,21 @@ def _run(run: Run) -> Iterator[str]:
         )
     if run.limit is not None:
         yield from _limit(name, run.limit, run.timer)
+
+
+def _builds(ratio: Ratio) -> Iterator[str]:
+    if ratio.rebuilds is None:
+        return
+    name = f"{ratio.a} over {ratio.b} (batch {ratio.batch})"
+    count, least = len(ratio.rebuilds.values), stats.least_sessions()
+    if count < least:
+        yield (
+            f"{name}: of {count} builds, so the interval is over sessions and does not know what "
+            f"another build would do; {least} builds or more make it one over builds"
+        )
+    if not agree(ratio.rebuilds):
+        low, high = min(ratio.rebuilds.values), max(ratio.rebuilds.values)
+        yield f"{name}: builds disagree on which is faster ({low:.3f} to {high:.3f})"
 
 
 def _limit(name: str, limit: Mapping[str, Any], timer: str) -> Iterator[str]:

@@ -38,6 +38,7 @@ class _Reading:
     own_s: float
     mhz: list[float] | None
     gpus: list[dict[str, Any]]
+    jetson: dict[str, Any] | None
     load: float | None
 
 
@@ -68,6 +69,7 @@ class Watch:
             "stolen_cpus": stolen,
             "load_average": [first.load, last.load],
             "cpu_mhz": {"before": first.mhz, "after": last.mhz},
+            "jetson": first.jetson and {"before": first.jetson, "after": last.jetson},
             "gpus": [
                 {"before": before, "after": after}
                 for before, after in zip(first.gpus, last.gpus, strict=False)
@@ -83,6 +85,7 @@ class Watch:
             own_s=time.process_time(),
             mhz=frequencies_mhz(self._proc, self._sys),
             gpus=gpu.read(),
+            jetson=jetson.read(self._sys) if jetson.examine(self._sys) else None,
             load=_load_average(self._proc),
         )
 
