@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import cost_calibration, cost_export, cost_masks, cost_preflight, cost_startup
-from benchmarks.side_by_side import Study, curve, growth, in_turns, quiet, ratio, summary
+from benchmarks.side_by_side import Study, curve, growth, in_turns, memory, quiet, ratio, summary
 from trt_qat.qat.sparsify import sparse_layers
 
 SMALL: dict[str, tuple[Study, dict[str, int]]] = {
@@ -97,6 +98,15 @@ def test_a_fixed_cost_shows_in_the_last_exponent() -> None:
     found = curve(sizes, [10 + size**2 for size in sizes])
     assert found["exponent"] < found["last_exponent"] < 2
     assert found["standard_error"] > 0.05
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_the_memory_of_a_variant_is_that_of_a_process_of_its_own() -> None:
+    """The weights are 16 MiB, which loading reads and inferring shapes does not."""
+    size = json.dumps({"layers": 4, "side": 1024})
+    found = memory(cost_preflight.__file__, ["load", "shapes"], "--size", size)
+    assert 14 < found["load"]["growth_mib"] < 40
+    assert found["shapes"]["growth_mib"] < 10
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,27 @@ def test_a_torch_model_is_made_anew_for_every_session() -> None:
     data = {"x": np.zeros((4, 4), np.float32)}
     settings = Settings(seconds=0.02, sessions=6, warmup_s=0.01, rebuilds=2, energy_s=0)
     tq.bench("torch:tests.benching.runners:Counted", data=data, settings=settings)
-    assert Counted.made == 1 + 6
+    assert Counted.made == 1 + 6, "once to look at it, then once a session"
+
+
+def test_the_build_that_was_looked_at_is_the_first_of_those_that_are_timed(
+    linear: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines take minutes each."""
+    built: list[str] = []
+
+    @contextlib.contextmanager
+    def workshop(sources: list[str], say: Any) -> Iterator[Callable[[], list[str]]]:
+        def build() -> list[str]:
+            built.append(sources[0])
+            return list(sources)
+
+        yield build
+
+    monkeypatch.setattr(rebuilds, "workshop", workshop)
+    settings = Settings(seconds=0.02, sessions=6, warmup_s=0.01, rebuilds=3, energy_s=0)
+    tq.bench(f"ort:{linear}", batches=(1, 2), settings=settings)
+    assert len(built) == 3
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trt_qat.artifact import sha256_file, versions
+from trt_qat.artifact import versions
 from trt_qat.benching import assemble, extras, inputs, limit, machine, rebuilds, stats, timing
 from trt_qat.benching.doubts import doubts
 from trt_qat.benching.limit import Floor
@@ -60,17 +61,10 @@ def bench(
     """
     settings = settings or Settings()
     sources = [specs] if isinstance(specs, str) or not isinstance(specs, Sequence) else list(specs)
-    if accuracy and len(accuracy) != len(sources):
-        message = f"bench: {len(accuracy)} accuracies for {len(sources)} models; give one for each"
-        raise InputError(message)
-    if not sources:
-        message = "bench: no SPEC; give at least one"
-        raise InputError(message)
-    if wrong := [size for size in batches if size < 1]:
-        message = f"bench: a batch of {wrong[0]} samples; allowed: 1 and more"
-        raise InputError(message)
+    _check(sources, batches, accuracy, settings)
     arrays = inputs.load(Path(data)) if isinstance(data, (str, Path)) else data
     options = Options(tuple(batches), arrays, target, None if model is None else Path(model))
+    known = [{"accuracy": value} for value in accuracy] or [{} for _ in sources]
     watch, runs, ratios = machine.Watch(), list[Run](), list[Ratio]()
     with contextlib.ExitStack() as stack:
         build = None
@@ -79,11 +73,6 @@ def bench(
         for track, sessions in _measured(sources, options, settings, build, say):
             floors = _floors(track, options)
             found = assemble.runs_of(track, sessions, floors, settings.seed, settings.rebuilds)
-            known = [provenance(each.spec) for each in found]
-            if accuracy:
-                known = [
-                    {**own, "accuracy": value} for own, value in zip(known, accuracy, strict=True)
-                ]
             runs += extras.added(found, track, settings, options, known)
             ratios += assemble.ratios_of(track.entries, sessions, settings.seed, settings.rebuilds)
     device = {**machine.examine(), "load": watch.stop()}
@@ -97,6 +86,34 @@ def bench(
     )
 
 
+def _check(
+    sources: Sequence[str | Runner],
+    batches: Sequence[int],
+    accuracy: Sequence[float],
+    settings: Settings,
+) -> None:
+    """Refuse what cannot be meant before anything is opened.
+
+    Raises:
+        InputError: no source, a batch below 1, another number of accuracies than of sources, or
+            what a runner that is open already cannot do.
+    """
+    message = None
+    opened = next((source.name for source in sources if not isinstance(source, str)), None)
+    if not sources:
+        message = "bench: no SPEC; give at least one"
+    elif accuracy and len(accuracy) != len(sources):
+        message = f"bench: {len(accuracy)} accuracies for {len(sources)} models; give one for each"
+    elif wrong := [size for size in batches if size < 1]:
+        message = f"bench: a batch of {wrong[0]} samples; allowed: 1 and more"
+    elif opened is not None and settings.streams:
+        message = f"{opened}: is open already, so it has one stream; give a SPEC"
+    elif opened is not None and settings.rebuilds:
+        message = f"{opened}: is open already, so it cannot be rebuilt; give a SPEC"
+    if message is not None:
+        raise InputError(message)
+
+
 def _measured(
     sources: list[str | Runner],
     options: Options,
@@ -107,21 +124,21 @@ def _measured(
     """Yield every track with its sessions; what is wrong with a model is said before any is."""
     sizes: list[int | None] = list(options.batches) or [None]
     labels = [source if isinstance(source, str) else source.name for source in sources]
-    opened: list[str | Runner] = list(build()) if build else sources
-    tracks = [prepare(opened, size, options.data, labels) for size in sizes]
+    first = build() if build else []
+    tracks = [prepare(first or sources, size, options.data, labels) for size in sizes]
     for track in tracks:
         _floors(track, options)
     if build is not None:
-        yield from zip(tracks, _rebuilt_sessions(tracks, build, settings, say), strict=True)
+        found = _rebuilt_sessions(tracks, itertools.chain([first], _builds(build)), settings, say)
+        yield from zip(tracks, found, strict=True)
         return
     for track in tracks:
         yield track, _sessions(track.entries, settings, say)
 
 
-def provenance(spec: str) -> dict[str, Any]:
-    """Return the digest of the file that a SPEC names; nothing where it names none."""
-    path = Path(spec.partition(":")[2])
-    return {"sha256": sha256_file(path)} if path.is_file() else {}
+def _builds(build: Callable[[], list[str]]) -> Iterator[list[str]]:
+    while True:
+        yield build()
 
 
 def _floors(track: Prepared, options: Options) -> list[Floor | None]:
@@ -153,16 +170,15 @@ def _sessions(entries: Sequence[Entry], settings: Settings, say: Say) -> list[Se
 
 
 def _rebuilt_sessions(
-    tracks: Sequence[Prepared], build: Callable[[], list[str]], settings: Settings, say: Say
+    tracks: Sequence[Prepared], builds: Iterator[list[str]], settings: Settings, say: Say
 ) -> list[list[Session]]:
-    """Build every model again and again and run some sessions of each build, for every track."""
+    """Run some sessions of each build of the models, for every track."""
     each = math.ceil(settings.sessions / settings.rebuilds)
     seconds = settings.seconds / (settings.rebuilds * each)
     limits = Limits(seconds, settings.precision, settings.warmup_s)
     draw = np.random.default_rng(settings.seed)
     found: list[list[Session]] = [[] for _ in tracks]
-    for count in range(settings.rebuilds):
-        sources = build()
+    for count, sources in enumerate(itertools.islice(builds, settings.rebuilds)):
         for sessions, track in zip(found, tracks, strict=True):
             entries = [
                 replace(entry, source=source)

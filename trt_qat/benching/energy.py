@@ -59,11 +59,24 @@ def measure(entry: Entry, seconds: float, found: Meter) -> dict[str, Any] | None
         seconds: for how long; counters tick every 20 to 100 ms, so a second at least is wise.
         found: of `meter`.
     """
-    idle = found.joules(lambda: time.sleep(min(IDLE_S, seconds)))
+    idle = _idle_watts(min(IDLE_S, seconds), found)
     if isinstance(entry.source, str):
         with runner(entry.source) as opened:
             return _run(opened, entry, seconds, found, idle)
     return _run(entry.source, entry, seconds, found, idle)
+
+
+def _idle_watts(seconds: float, found: Meter) -> float | None:
+    slept = 0.0
+
+    def sleep() -> None:
+        nonlocal slept
+        began = time.perf_counter()
+        time.sleep(seconds)
+        slept = time.perf_counter() - began
+
+    joules = found.joules(sleep)
+    return None if joules is None else joules / slept
 
 
 def _run(
@@ -87,7 +100,7 @@ def _run(
         "joules_per_inference": joules / count,
         "joules_per_sample": joules / count / entry.batch,
         "mean_w": joules / spent,
-        "idle_w": None if idle is None else idle / min(IDLE_S, seconds),
+        "idle_w": idle,
         "seconds": spent,
         "inferences": count,
     }

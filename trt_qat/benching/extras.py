@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trt_qat.artifact import sha256_file
 from trt_qat.benching import energy, fused, layers, limit, streams
 from trt_qat.benching.prepare import Prepared
 from trt_qat.benching.result import Run
@@ -29,14 +30,11 @@ def added(
         settings: what to measure, and for how long.
         options: the device and the ONNX of the floors of layers.
         known: of every model what is known already, by key of the JSON.
-
-    Raises:
-        InputError: streams of a runner that is open already.
     """
     meter = energy.meter() if settings.energy_s else None
     found = []
     for run, entry, own in zip(runs, track.entries, known, strict=True):
-        extras = dict(own)
+        extras = {**_digest(run.spec), **own}
         if settings.streams:
             seconds = settings.seconds / 2
             extras["streams"] = streams.sweep(entry, settings.streams, seconds, settings.seed)
@@ -46,6 +44,12 @@ def added(
             extras["energy"] = energy.measure(entry, settings.energy_s, meter)
         found.append(replace(run, extras=extras))
     return found
+
+
+def _digest(spec: str) -> dict[str, Any]:
+    """Return the digest of the file that a SPEC names; nothing where it names none."""
+    path = Path(spec.partition(":")[2])
+    return {"sha256": sha256_file(path)} if path.is_file() else {}
 
 
 def _layers(entry: Entry, target: str | None, model: Path | None) -> dict[str, Any] | None:

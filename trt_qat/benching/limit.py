@@ -24,7 +24,7 @@ def onnx_of(spec: str, model: Path | None) -> Path:
     kind, _, rest = spec.partition(":")
     if model is not None:
         return model
-    if kind in ONNX_KINDS:
+    if kind in ONNX_KINDS or rest.endswith(".onnx"):
         return Path(rest)
     message = f"{spec}: a floor is taken from an ONNX; give --model MODEL.onnx with --target"
     raise InputError(message)

@@ -76,12 +76,9 @@ def workshop(sources: Sequence[str | Runner], say: Say) -> Iterator[Callable[[],
     """Yield what returns the SPECs of freshly built models; their files go when the block ends.
 
     Raises:
-        InputError: a runner that is open already, or an engine that cannot be rebuilt.
+        InputError: an engine that cannot be rebuilt.
         BackendUnavailable: TensorRT or a GPU is missing.
     """
-    if opened := [source.name for source in sources if not isinstance(source, str)]:
-        message = f"{opened[0]}: is open already, so it cannot be rebuilt; give a SPEC"
-        raise InputError(message)
     specs = [source for source in sources if isinstance(source, str)]
     recipes = [recipe_of(spec) for spec in specs]
     with tempfile.TemporaryDirectory(prefix="trt-qat-rebuild-") as folder:

@@ -20,7 +20,6 @@ import numpy as np
 from trt_qat.benching import stats
 from trt_qat.benching.session import Entry
 from trt_qat.benching.stats import Floats
-from trt_qat.errors import InputError
 from trt_qat.runners import runner
 
 REPEATS = 6
@@ -44,17 +43,11 @@ def sweep(entry: Entry, counts: Sequence[int], seconds: float, seed: int) -> lis
     Every number of streams is measured six times, in random order, everything opened afresh.
 
     Args:
-        entry: a SPEC and its feeds.
+        entry: a SPEC, not an open runner, and its feeds.
         counts: numbers of streams.
         seconds: for all of them together.
         seed: of the order.
-
-    Raises:
-        InputError: the entry is a runner that is open already, of which there is only one.
     """
-    if not isinstance(entry.source, str):
-        message = f"{entry.label}: is open already, so it has one stream; give a SPEC"
-        raise InputError(message)
     each = max(LEAST_SECONDS, seconds / (REPEATS * len(counts)))
     found: dict[int, list[list[_Stretch]]] = {count: [] for count in counts}
     draw = np.random.default_rng(seed)
