@@ -53,6 +53,12 @@ def bench(
     layers: Annotated[
         bool, typer.Option("--layers", help="Also time every layer by the backend's profiler.")
     ] = False,
+    layer_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="What trtexec --exportProfile wrote of the first SPEC, to be shown as its layers.",
+        ),
+    ] = None,
     accuracy: Annotated[
         str,
         typer.Option(
@@ -105,6 +111,7 @@ def bench(
                     rebuilds=rebuilds,
                     streams=_numbers("--streams", streams),
                     layers=layers,
+                    layer_file=str(layer_file or ""),
                 ),
                 accuracy=_fractions(accuracy, len(specs or [])),
                 say=_say,

@@ -142,6 +142,32 @@ def test_the_profile_of_trtexec_is_read(tmp_path: Path) -> None:
     assert [(row["name"], row["p50_us"]) for row in found["rows"]] == [("b", 70.0), ("a", 10.0)]
 
 
+def test_a_profile_of_trtexec_is_set_against_the_floors(residual: Path, tmp_path: Path) -> None:
+    """Of the first model; names as TensorRT fuses them."""
+    path = tmp_path / "profile.json"
+    names = ("first + relu", "second + sum + relu2", "Reformatting CopyNode", "wide")
+    entries = [{"name": name, "medianMs": 0.01 * (i + 1)} for i, name in enumerate(names)]
+    path.write_text(json.dumps([{"count": 10}, *entries]))
+    settings = Settings(seconds=0.02, sessions=1, warmup_s=0.01, layer_file=str(path), energy_s=0)
+    first, second = tq.bench(
+        [f"ort:{residual}", f"ort:{residual}"], target="a100", settings=settings
+    ).to_dict()["runs"]
+    rows = {row["name"]: row for row in first["layers"]["rows"]}
+    assert {name: rows[name]["layers"] for name in names} == {
+        "first + relu": ["first"],
+        "second + sum + relu2": ["second"],
+        "Reformatting CopyNode": [],
+        "wide": ["wide"],
+    }
+    assert rows["wide"]["p50_us"] == 40
+    assert "layers" not in second
+
+
+def test_a_damaged_profile_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json: is no file of trtexec --exportProfile"):
+        tq.bench("ort:m.onnx", settings=Settings(layer_file=str(tmp_path / "none.json")))
+
+
 @pytest.mark.parametrize("text", ["{", "{}", "[]", "[1, 2]", '[{"count": 1}, {"name": "a"}]'])
 def test_another_file_is_no_profile(tmp_path: Path, text: str) -> None:
     path = tmp_path / "p.json"

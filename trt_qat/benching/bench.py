@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from trt_qat.artifact import versions
-from trt_qat.benching import assemble, extras, inputs, limit, machine, rebuilds, stats, timing
+from trt_qat.benching import (
+    assemble,
+    extras,
+    inputs,
+    layers,
+    limit,
+    machine,
+    rebuilds,
+    stats,
+    timing,
+)
 from trt_qat.benching.doubts import doubts
 from trt_qat.benching.limit import Floor
 from trt_qat.benching.prepare import Prepared, prepare
@@ -98,6 +108,8 @@ def _check(
         InputError: no source, a batch below 1, another number of accuracies than of sources, or
             what a runner that is open already cannot do.
     """
+    if settings.layer_file:
+        layers.read_trtexec(Path(settings.layer_file))
     message = None
     opened = next((source.name for source in sources if not isinstance(source, str)), None)
     if not sources:

@@ -33,13 +33,19 @@ def added(
     """
     meter = energy.meter() if settings.energy_s else None
     found = []
-    for run, entry, own in zip(runs, track.entries, known, strict=True):
+    files = [settings.layer_file, *[""] * (len(runs) - 1)]
+    for run, entry, own, file in zip(runs, track.entries, known, files, strict=True):
         extras = {**_digest(run.spec), **own}
         if settings.streams:
             seconds = settings.seconds / 2
             extras["streams"] = streams.sweep(entry, settings.streams, seconds, settings.seed)
-        if settings.layers:
-            extras["layers"] = _layers(entry, options.target, options.model)
+        timed = None
+        if file:
+            timed = layers.read_trtexec(Path(file))
+        elif settings.layers:
+            timed = layers.layer_times(entry)
+        if timed is not None:
+            extras["layers"] = _against_floor(timed, entry, options)
         if meter is not None:
             extras["energy"] = energy.measure(entry, settings.energy_s, meter)
         found.append(replace(run, extras=extras))
@@ -52,11 +58,10 @@ def _digest(spec: str) -> dict[str, Any]:
     return {"sha256": sha256_file(path)} if path.is_file() else {}
 
 
-def _layers(entry: Entry, target: str | None, model: Path | None) -> dict[str, Any] | None:
-    timed = layers.layer_times(entry)
-    if timed is None or target is None:
+def _against_floor(timed: dict[str, Any], entry: Entry, options: Options) -> dict[str, Any]:
+    if options.target is None:
         return timed
-    path = limit.onnx_of(entry.label, model)
-    floors, points = limit.layer_floors(path, target, entry.feeds[0])
+    path = limit.onnx_of(entry.label, options.model)
+    floors, points = limit.layer_floors(path, options.target, entry.feeds[0])
     written = fused.written_by(path, floors)
     return {**layers.against_floor(timed, floors, written), "roofline": points}

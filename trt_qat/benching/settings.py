@@ -26,6 +26,8 @@ class Settings:
         rebuilds: builds of every model, to see how far they differ; 0: the models as they are.
         streams: numbers of inferences at a time to measure throughput with, beside one.
         layers: also time every layer, where the backend can.
+        layer_file: what ``trtexec --exportProfile`` wrote of the first model: its times by layer,
+            in place of those of a profiler; empty: none.
         energy_s: seconds of inferences to measure energy over, where the machine tells it; 0: none.
     """
 
@@ -37,6 +39,7 @@ class Settings:
     rebuilds: int = 0
     streams: tuple[int, ...] = ()
     layers: bool = False
+    layer_file: str = ""
     energy_s: float = 2.0
 
     def __post_init__(self) -> None:
