@@ -15,7 +15,8 @@ from benchmarks.gpu.catalog import RATIOS, VARIANTS, Variant
 from benchmarks.gpu.cells import Cell
 from trt_qat import metrics
 from trt_qat.benching import stats
-from trt_qat.benching.bench import Settings, bench
+from trt_qat.benching.bench import bench
+from trt_qat.benching.settings import Settings
 from trt_qat.engine import compat, machine
 from trt_qat.engine.build import EngineArtifact, build
 from trt_qat.engine.implicit import build_implicit
