@@ -33,7 +33,8 @@ from tests.faults import FAULTS, Fault
 from tests.models import REFERENCE, Reference
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.errors import ModelError
-from trt_qat.layerwise import OrtTapped, compare_layers
+from trt_qat.layerwise import compare_layers
+from trt_qat.ort_tapped import OrtTapped
 from trt_qat.qat.tapped import TorchTapped
 
 RESULT = Path("benchmarks/results/cpu/fault_injection.json")

@@ -13,9 +13,11 @@ from torch import nn
 import trt_qat as tq
 from tests.faults import FAULTS, Fault, dropped_bias, replaced_layer
 from tests.test_runners import feed, linear_onnx
-from trt_qat.accumulate import Difference
+from trt_qat import metrics
+from trt_qat.accumulate import CHUNK, Difference
 from trt_qat.errors import DataError, GraphError
-from trt_qat.layerwise import LayerComparison, OrtTapped, compare_layers
+from trt_qat.layerwise import LayerComparison, compare_layers
+from trt_qat.ort_tapped import OrtTapped
 from trt_qat.qat.models import REFERENCE_MODELS
 from trt_qat.qat.tapped import TorchTapped
 
@@ -119,6 +121,36 @@ def test_a_model_of_a_fixed_batch_is_compared_whole(
         assert found.first_divergence is None
 
 
+def test_runs_into_used_memory_give_what_fresh_ones_do(
+    exported: tuple[nn.Module, Path],
+) -> None:
+    """The second and third batch overwrite the tensors of the first; the last is a smaller one."""
+    model, path = exported
+    tapped = OrtTapped(path)
+    names = list(TorchTapped(model).match(tapped.taps))
+    draw = np.random.default_rng(5)
+    for count in (3, 3, 3, 2):
+        feed = {"x": draw.normal(size=(count, 1, 8, 8)).astype(np.float32)}
+        again = {name: array.copy() for name, array in tapped.observe(feed, names).items()}
+        fresh = OrtTapped(path).observe(feed, names)
+        assert all((again[name] == fresh[name]).all() for name in names)
+        forced = OrtTapped(path).force(feed, fresh)
+        assert all(
+            (forced[name] == array).all() for name, array in tapped.force(feed, fresh).items()
+        )
+
+
+def test_outputs_of_torch_come_from_the_run_that_shows_its_tensors(
+    exported: tuple[nn.Module, Path],
+) -> None:
+    comparison = LayerComparison(TorchTapped(exported[0]), OrtTapped(exported[1]), memory_bytes=1)
+    seen = comparison.update(FEED)
+    assert seen is not None
+    with torch.inference_mode():
+        assert np.allclose(next(iter(seen.values())), exported[0](BATCH).numpy(), atol=1e-5)
+    assert LayerComparison(OrtTapped(exported[1]), OrtTapped(exported[1])).update(FEED) is None
+
+
 def test_saturation_is_the_part_beyond_the_grid(exported: tuple[nn.Module, Path]) -> None:
     model, path = exported
     loud = {"x": FEED["x"] * 4}
@@ -172,6 +204,21 @@ def test_a_difference_is_that_of_its_definition() -> None:
     assert (found.max_abs, found.mean_abs, found.argmax_agreement) == (1.0, 0.5, 0.0)
     assert found.sqnr_db == pytest.approx(10 * np.log10(25))
     assert found.cosine == pytest.approx(21 / (5 * np.sqrt(18)))
+
+
+def test_pieces_add_up_whatever_their_number() -> None:
+    """Float64 by definition against what is measured piece by piece in float32."""
+    draw = np.random.default_rng(0)
+    ref = draw.normal(size=3 * CHUNK + 17).astype(np.float32)
+    cand = ref + draw.normal(scale=1e-3, size=ref.size).astype(np.float32)
+    cand[:CHUNK] = ref[:CHUNK]
+    found = Difference(limit=2.0)
+    found.update(ref, cand, "y")
+    assert found.max_abs == metrics.max_abs(ref, cand)
+    assert found.mean_abs == pytest.approx(metrics.mean_abs(ref, cand), rel=1e-5)
+    assert found.sqnr_db == pytest.approx(metrics.sqnr_db(ref, cand), abs=1e-4)
+    assert found.cosine == pytest.approx(metrics.cosine(ref, cand), abs=1e-7)
+    assert found.beyond == np.count_nonzero(np.abs(ref) > 2)
 
 
 def test_squares_beyond_float32_are_no_infinity() -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from trt_qat import metrics
 from trt_qat.accumulate import Difference
 from trt_qat.errors import DataError
-from trt_qat.layerwise import LayerComparison, LayerDifference, OrtTapped, tapped
+from trt_qat.layerwise import LayerComparison, LayerDifference, tapped
+from trt_qat.ort_tapped import OrtTapped
 from trt_qat.runners import Feed, Outputs, Runner, runner
 
 MIN_AGREEMENT = 0.999
@@ -93,9 +94,10 @@ def compare(
     with left, right:
         inner = None if layers is False else _layer_comparison(left, right, required=bool(layers))
         for batch in batches:
-            tally.update(_finite(left, batch), _finite(right, batch), labels)
-            if inner is not None:
-                inner.update(batch)
+            # Fails first where a feed does not fit: it knows its inputs.
+            answers = _finite(right, batch)
+            seen = inner.update(batch) if inner is not None else None
+            tally.update(_finite(left, batch, seen), answers, labels)
     if not tally.samples:
         message = "compare: no feeds; give at least one batch"
         raise DataError(message)
@@ -162,13 +164,14 @@ def _layer_comparison(left: Runner, right: Runner, *, required: bool) -> LayerCo
     return None
 
 
-def _finite(runner: Runner, batch: Feed) -> Outputs:
-    """Run a batch; outputs with at least one dimension.
+def _finite(runner: Runner, batch: Feed, known: Outputs | None = None) -> Outputs:
+    """Run a batch, unless its outputs are known; outputs with at least one dimension.
 
     Raises:
         DataError: an output holds NaN or infinity.
     """
-    outputs = {name: np.atleast_1d(array) for name, array in runner.infer(batch).items()}
+    found = runner.infer(batch) if known is None else known
+    outputs = {name: np.atleast_1d(array) for name, array in found.items()}
     for name, array in outputs.items():
         if not np.isfinite(array).all():
             message = f"{runner.name}: output {name!r} holds NaN or infinity"

@@ -10,22 +10,19 @@ below the signal, and it is not carried on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trt_qat.accumulate import Difference
-from trt_qat.errors import DataError, TrtQatError, first_line
-from trt_qat.graph.load import embed_weights, load_graph
-from trt_qat.graph.taps import FORCED, Tap, forced, observed, taps
+from trt_qat.errors import TrtQatError
+from trt_qat.graph.taps import Tap
+from trt_qat.ort_tapped import OrtTapped, Values
 from trt_qat.qat.int8 import CODE_MAX
-from trt_qat.runners import PARITY_SESSION, Feed, OrtRunner, Runner, open_session
-
-Values = dict[str, NDArray[Any]]
+from trt_qat.runners import Feed, OrtRunner, Outputs, Runner
 
 MIN_LOCAL_SQNR_DB = 60.0
 """Of a node that computes what the reference's does. Float rounding leaves 100 dB and more, ties of
@@ -37,7 +34,10 @@ ROUNDING = 1e-6
 MEMORY_BYTES = 1_000_000_000
 """For the tensors of one batch: the observed ones, the forced ones and their differences."""
 
-_COPIES = 4
+_COPIES = 3
+
+_THREADS = 2
+"""numpy lets go of the interpreter's lock; more than two wait for memory."""
 
 
 @dataclass(frozen=True)
@@ -83,79 +83,15 @@ class LayerDifference:
 class Reference(Protocol):
     """A model whose inner tensors can be read."""
 
+    @property
+    def outputs(self) -> Outputs | None:
+        """What it returned in the last `observe`; None: observing changes how it is computed."""
+
     def match(self, wanted: list[Tap]) -> dict[str, str]:
         """Return the candidate's tensor -> what it is called here, for those that are here."""
 
     def observe(self, feed: Feed, names: list[str]) -> Values:
         """Run one batch; the named tensors, which are overwritten by the next one."""
-
-
-class OrtTapped:
-    """The tensors of an ONNX model on onnxruntime, Q and DQ as plain float operators.
-
-    Raises:
-        GraphError: the file is missing or damaged, or onnxruntime does not take the graph.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.model = embed_weights(load_graph(self.path))
-        self.taps = taps(self.model)
-        self.fixed_batch = _has_fixed_batch(self.model)
-        self._sessions: dict[tuple[bool, tuple[str, ...]], _Session] = {}
-
-    def match(self, wanted: list[Tap]) -> dict[str, str]:
-        """Match by the tensor's name, or else by the name and operator of its node."""
-        here = {tap.tensor for tap in self.taps}
-        by_node = {(tap.node, tap.op): tap.tensor for tap in reversed(self.taps)}
-        found = {}
-        for tap in wanted:
-            name = tap.tensor if tap.tensor in here else by_node.get((tap.node, tap.op))
-            if name is not None:
-                found[tap.tensor] = name
-        return found
-
-    def observe(self, feed: Feed, names: list[str]) -> Values:
-        """Run one batch; the named tensors."""
-        return self._session(names, force=False).run(feed, names)
-
-    def force(self, feed: Feed, values: Values) -> Values:
-        """Run one batch with ``values`` at the inputs of every node; the same tensors, computed."""
-        names = list(values)
-        session = self._session(names, force=True)
-        given = {name: values[name.removeprefix(FORCED)] for name in session.forced}
-        return session.run({**feed, **given}, names)
-
-    def _session(self, names: list[str], *, force: bool) -> _Session:
-        key = (force, tuple(names))
-        if key not in self._sessions:
-            wanted = [tap for tap in self.taps if tap.tensor in set(names)]
-            make = forced if force else observed
-            self._sessions[key] = _Session(make(self.model, wanted), self.path)
-        return self._sessions[key]
-
-
-class _Session:
-    """A session of a changed graph; inputs that nothing reads any more may be missing from it.
-
-    Nodes are not fused: every node's output is wanted.
-    """
-
-    def __init__(self, model: Any, path: Path) -> None:
-        self.path = path
-        content: bytes = model.SerializeToString()
-        self._session = open_session(content, str(path), PARITY_SESSION, fuse=False)
-        self.inputs = [item.name for item in self._session.get_inputs()]
-        self.forced = [name for name in self.inputs if name.startswith(FORCED)]
-
-    def run(self, feed: Mapping[str, NDArray[Any]], names: list[str]) -> Values:
-        fed = {name: feed[name] for name in self.inputs if name in feed}
-        try:
-            return dict(zip(names, self._session.run(names, fed), strict=True))
-        except Exception as error:
-            # onnxruntime's own exceptions share no public base class.
-            message = f"{self.path}: onnxruntime cannot run it: {first_line(error)}"
-            raise DataError(message) from error
 
 
 @dataclass
@@ -173,13 +109,13 @@ class Layers:
     unmatched: tuple[str, ...] = ()
 
 
-@dataclass
 class _Tally:
-    """Both differences of a tensor, and what its grid cuts off."""
+    """Both differences of a tensor; ``grown`` counts what the tensor's grid cuts off too."""
 
-    grown: Difference = field(default_factory=lambda: Difference(with_classes=False))
-    own: Difference = field(default_factory=lambda: Difference(with_classes=False))
-    cut: int = 0
+    def __init__(self, step: float | None) -> None:
+        limit = None if step is None else (CODE_MAX + 0.5) * step
+        self.grown = Difference(with_classes=False, limit=limit)
+        self.own = Difference(with_classes=False)
 
 
 class LayerComparison:
@@ -197,8 +133,11 @@ class LayerComparison:
         self._tallies: dict[str, _Tally] = {}
         self._samples: int | None = None
 
-    def update(self, feed: Feed) -> None:
-        """Add a batch, by the candidate's input names.
+    def update(self, feed: Feed) -> Outputs | None:
+        """Add a batch, by the candidate's input names; return the reference's outputs.
+
+        None where only another run can tell them: observing changes how they are computed, or they
+        are not one row a sample and the batch was cut.
 
         Raises:
             DataError: a tensor has another shape in the reference, or holds NaN or infinity.
@@ -206,9 +145,12 @@ class LayerComparison:
         count = min((len(array) for array in feed.values() if array.ndim), default=0)
         if self._samples is None:
             self._samples = self._samples_at_once(feed, count)
+        parts = []
         for start in range(0, count, self._samples):
             part = {name: array[start : start + self._samples] for name, array in feed.items()}
             self._add(part)
+            parts.append(self.ref.outputs)
+        return _joined(parts, count)
 
     def _samples_at_once(self, feed: Feed, count: int) -> int:
         """Return how many samples fit into memory, from what one needs; drop what is not there."""
@@ -223,7 +165,8 @@ class LayerComparison:
         if self.cand.fixed_batch:
             samples = count
         self.matched = {name: key for name, key in self.matched.items() if key in values}
-        self._tallies = {name: _Tally() for name in self.matched}
+        steps = {tap.tensor: tap.step for tap in self.cand.taps}
+        self._tallies = {name: _Tally(steps[name]) for name in self.matched}
         return samples
 
     def _add(self, feed: Feed) -> None:
@@ -231,14 +174,17 @@ class LayerComparison:
         names = [tap.tensor for tap in wanted]
         seen = self.ref.observe(feed, list(dict.fromkeys(self.matched.values())))
         reference = {name: seen[self.matched[name]] for name in names}
-        # One after the other, so that the memory of the first is free for the second.
-        for name, array in self.cand.observe(feed, names).items():
-            self._tallies[name].grown.update(reference[name], array, name)
-        for name, array in self.cand.force(feed, reference).items():
-            self._tallies[name].own.update(reference[name], array, name)
-        for tap in wanted:
-            if tap.step is not None:
-                self._tallies[tap.tensor].cut += _cut_off(reference[tap.tensor], tap.step)
+        # One after the other: the second run writes into the memory of the first.
+        grown = self.cand.observe(feed, names)
+        self._measure({n: self._tallies[n].grown for n in names}, reference, grown)
+        own = self.cand.force(feed, reference)
+        self._measure({n: self._tallies[n].own for n in names}, reference, own)
+
+    def _measure(self, tallies: dict[str, Difference], ref: Values, cand: Values) -> None:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            work = [threads.submit(t.update, ref[n], cand[n], n) for n, t in tallies.items()]
+            for done in work:
+                done.result()
 
     def result(self, min_local_sqnr_db: float = MIN_LOCAL_SQNR_DB) -> Layers:
         """Return the layers; below the limit a node's own error is a divergence."""
@@ -282,19 +228,17 @@ def tapped(runner: Runner) -> Reference | None:
     return None
 
 
-def _has_fixed_batch(model: Any) -> bool:
-    """Tell whether some input's first dimension is a number: no other batch may be fed."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    shapes = [
-        item.type.tensor_type.shape.dim
-        for item in model.graph.input
-        if item.name not in stored and item.type.tensor_type.HasField("shape")
-    ]
-    return any(len(dims) > 0 and dims[0].HasField("dim_value") for dims in shapes)
-
-
-def _cut_off(array: NDArray[Any], step: float) -> int:
-    return int(np.count_nonzero(np.abs(array) > (CODE_MAX + 0.5) * step))
+def _joined(parts: list[Outputs | None], count: int) -> Outputs | None:
+    """Return outputs of the parts of a batch as those of the whole; None where they are not."""
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts):
+        return None
+    if len(known) == 1:
+        return known[0]
+    if not all(array.ndim for part in known for array in part.values()):
+        return None
+    whole = {name: np.concatenate([part[name] for part in known]) for name in known[0]}
+    return whole if all(len(array) == count for array in whole.values()) else None
 
 
 def _layer(tap: Tap, ref_tensor: str, tally: _Tally) -> LayerDifference:
@@ -312,5 +256,5 @@ def _layer(tap: Tap, ref_tensor: str, tally: _Tally) -> LayerDifference:
         steps=None if tap.step is None else grown.max_abs / tap.step,
         local_sqnr_db=own.sqnr_db,
         local_max_abs=own.max_abs,
-        saturated=None if tap.step is None else tally.cut / max(grown.elements, 1),
+        saturated=None if tap.step is None else grown.beyond / max(grown.elements, 1),
     )

@@ -104,7 +104,6 @@ def open_session(
     name: str,
     entries: Mapping[str, str],
     *,
-    fuse: bool = True,
     provider: str = CPU,
     profile: Path | None = None,
 ) -> Any:
@@ -114,7 +113,6 @@ def open_session(
         model: an ONNX file, or the bytes of one.
         name: what messages call it.
         entries: session entries.
-        fuse: let onnxruntime fuse nodes; without, it only folds constants.
         provider: what shall run it. onnxruntime falls back to the CPU without an error.
         profile: how the file of its profiler begins; None: it is off.
 
@@ -133,9 +131,6 @@ def open_session(
         raise BackendUnavailable(message)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if not fuse:
-        level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.graph_optimization_level = level
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)

@@ -11,18 +11,19 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trt_qat.errors import ModelError
 from trt_qat.graph.taps import PAIR, Tap
-from trt_qat.layerwise import Values
+from trt_qat.ort_tapped import Values
 from trt_qat.qat.onnx_passes import WEIGHTED
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.qat.quantize import quantized
 from trt_qat.qat.runner import TorchRunner
-from trt_qat.runners import Feed
+from trt_qat.runners import Feed, Outputs
 
 _CALL, _LAST = "#", "last"  # a key is "path#0", its first call, or "path#last"
 
@@ -35,7 +36,8 @@ class TorchTapped:
         self._modules = dict(model.named_modules())
         self._norms = _norms_of(model)
         self._runner = TorchRunner(model)
-        self._buffers: dict[str, NDArray[np.float32]] = {}
+        self._buffers: dict[str, Tensor] = {}
+        self.outputs: Outputs | None = None
 
     def match(self, wanted: list[Tap]) -> dict[str, str]:
         """Match nodes with calls of modules, as the module's docstring says."""
@@ -91,7 +93,7 @@ class TorchTapped:
             for path in paths
         ]
         try:
-            self._runner.infer(feed)
+            self.outputs = self._runner.infer(feed)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -99,12 +101,11 @@ class TorchTapped:
 
     def _kept(self, key: str, output: Tensor) -> NDArray[np.float32]:
         # A copy, because an operation in place may follow.
-        values = output.detach().float().cpu().numpy()
         kept = self._buffers.get(key)
-        if kept is None or kept.shape != values.shape:
-            kept = self._buffers[key] = np.empty(values.shape, np.float32)
-        np.copyto(kept, values)
-        return kept
+        if kept is None or kept.shape != output.shape:
+            kept = self._buffers[key] = torch.empty(output.shape, dtype=torch.float32)
+        array: NDArray[np.float32] = kept.copy_(output.detach()).numpy()
+        return array
 
 
 def _is_leaf(module: nn.Module) -> bool:
