@@ -6,7 +6,8 @@ Each architecture is quantized and exported, each fault of tests/faults.py is pu
 times at places drawn with a fixed seed, and the faulty graph is compared with the sound one and
 with the torch model. Named is: first divergence is the very node at fault. With torch, only the
 tensors of modules and quantizers are matched, so "named" there is the first matched tensor at or
-behind the fault.
+behind the fault. "Fused" is the faulty graph on onnxruntime's integer kernels, bisected: named is
+the first fused group that holds a node that is not as in the sound graph.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ import trt_qat as tq
 from tests.faults import FAULTS, Fault
 from tests.models import REFERENCE, Reference
 from trt_qat.artifact import platform_facts, versions, write_json
+from trt_qat.bisection import bisect
 from trt_qat.errors import ModelError
+from trt_qat.graph.cuts import cuts
 from trt_qat.layerwise import compare_layers
 from trt_qat.ort_tapped import OrtTapped
 from trt_qat.qat.tapped import TorchTapped
+from trt_qat.rebuild import OrtRebuild
+from trt_qat.runners import OrtRunner
 
 RESULT = Path("benchmarks/results/cpu/fault_injection.json")
 
@@ -62,6 +67,27 @@ def expected(fault: Fault, matched: set[str], model: ModelProto) -> str | None:
             if set(node.output) & matched:
                 return str(node.name)
     return None
+
+
+def changed(sound: ModelProto, faulty: ModelProto) -> set[str]:
+    """Return the names of the nodes that are not in the sound graph as they are here."""
+    known = {node.name: node.SerializeToString(deterministic=True) for node in sound.graph.node}
+    return {
+        node.name
+        for node in faulty.graph.node
+        if known.get(node.name) != node.SerializeToString(deterministic=True)
+    }
+
+
+def fused(path: Path, faulty: Path, feed: dict[str, Any]) -> tuple[str | None, str, bool]:
+    """Bisect the faulty graph; the group found, the one wanted, and whether the marks kept it."""
+    reference = OrtTapped(path)
+    wrong = changed(reference.model, onnx.load(faulty))
+    want = next(cut for cut in cuts(reference.model) if wrong.intersection(cut.nodes))
+    with OrtRunner(faulty, fused=True) as runner:
+        found = bisect(reference, OrtRebuild(runner, path), [feed])
+    first = found.first_divergence
+    return None if first is None else first.cand_tensor, want.tensor, found.outputs_kept
 
 
 def main() -> None:
@@ -93,7 +119,9 @@ def main() -> None:
         "injections": len(rows),
         "named_against_onnx": sum(row["onnx"] for row in rows) / len(rows),
         "named_against_torch": sum(row["torch"] for row in rows) / len(rows),
-        "missed": [row for row in rows if not (row["onnx"] and row["torch"])],
+        "named_fused": sum(row["fused"] for row in rows) / len(rows),
+        "marks_kept_fused": sum(row["marks_kept"] for row in rows) / len(rows),
+        "missed": [row for row in rows if not (row["onnx"] and row["torch"] and row["fused"])],
         "by_fault": by_fault(rows),
     }
     write_json(given.out, document)
@@ -112,39 +140,47 @@ def judge(
     first = against_torch.first_divergence
     matched = {layer.cand_tensor for layer in against_torch.layers}
     want = expected(fault, matched, fault.model)
+    group, group_wanted, kept = fused(path, faulty, feed)
     return {
         "fault": fault.kind,
         "node": fault.node,
         "onnx": found is not None and found.name == fault.node,
         "torch": first is not None and first.name == want,
+        "fused": group == group_wanted,
+        "marks_kept": kept,
         "onnx_found": None if found is None else found.name,
         "torch_found": None if first is None else first.name,
         "torch_expected": want,
+        "fused_found": group,
+        "fused_expected": group_wanted,
     }
 
 
 def by_fault(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """Count injections and names by kind of fault."""
     counts: dict[str, dict[str, int]] = defaultdict(
-        lambda: {"injections": 0, "onnx": 0, "torch": 0}
+        lambda: {"injections": 0, "onnx": 0, "torch": 0, "fused": 0}
     )
     for row in rows:
         counts[row["fault"]]["injections"] += 1
         counts[row["fault"]]["onnx"] += row["onnx"]
         counts[row["fault"]]["torch"] += row["torch"]
+        counts[row["fault"]]["fused"] += row["fused"]
     return dict(counts)
 
 
 def show(document: dict[str, Any]) -> None:
     """Print the table."""
-    table = Table("fault", "injections", "named against ONNX", "named against torch", box=None)
+    head = ("fault", "injections", "named against ONNX", "named against torch", "named fused")
+    table = Table(*head, box=None)
     for kind, counts in document["by_fault"].items():
-        table.add_row(kind, str(counts["injections"]), str(counts["onnx"]), str(counts["torch"]))
+        table.add_row(kind, *(str(counts[key]) for key in ("injections", "onnx", "torch", "fused")))
     Console().print(table)
     print(json.dumps(document["missed"], indent=1))
     print(
         f"{document['injections']} injections: {document['named_against_onnx']:.1%} named against "
-        f"ONNX, {document['named_against_torch']:.1%} against torch"
+        f"ONNX, {document['named_against_torch']:.1%} against torch, "
+        f"{document['named_fused']:.1%} on fused kernels"
     )
 
 

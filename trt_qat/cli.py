@@ -242,6 +242,14 @@ def compare(
         bool | None,
         typer.Option("--layers/--no-layers", help="Inner tensors too; absent: where it can be."),
     ] = None,
+    bisect: Annotated[
+        bool | None,
+        typer.Option(
+            "--bisect/--no-bisect",
+            help="Find the first fused layer that differs by building the candidate again with "
+            "more outputs; absent: where an engine differs from its ONNX.",
+        ),
+    ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -252,7 +260,9 @@ def compare(
     from trt_qat.feeds import feeds_for
 
     feeds, labels = feeds_for((ref, cand), data)
-    found = compare_runners(ref, cand, feeds, labels=labels, min_agreement=agreement, layers=layers)
+    found = compare_runners(
+        ref, cand, feeds, labels=labels, min_agreement=agreement, layers=layers, bisect=bisect
+    )
     if as_json:
         _print_json(found.to_dict())
     else:

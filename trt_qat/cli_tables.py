@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from trt_qat.bisection import Bisection
 from trt_qat.comparison import Comparison
 from trt_qat.metrics import SCORE_TITLES
 from trt_qat.pipeline import RunResult
@@ -82,6 +83,8 @@ def compare_table(found: Comparison, worst: int = 0) -> Group:
     lines = [f"{found.cand} against {found.ref}, {found.samples} samples"]
     if found.layers:
         lines.append(_divergence(found))
+    if found.bisection is not None:
+        lines.append(_bisected(found.bisection))
     if found.accuracy:
         lines.append(
             f"accuracy: {found.accuracy['ref']:.2%} reference, {found.accuracy['cand']:.2%} here"
@@ -133,10 +136,20 @@ def _divergence(found: Comparison) -> str:
     first = found.first_divergence
     if first is None:
         return f"no layer of {len(found.layers)} makes an error of its own beyond rounding"
+    whose = "the reference's" if found.bisection is None else "its own"
     return (
         f"first divergence: {first.op} {first.name!r}, which makes {_decibel(first.local_sqnr_db)} "
-        f"dB from the reference's inputs (largest difference {first.local_max_abs:.3g})"
+        f"dB from {whose} inputs (largest difference {first.local_max_abs:.3g})"
     )
+
+
+def _bisected(found: Bisection) -> str:
+    text = f"{found.builds} builds with {len(found.marked)} of {found.cuts} cuts marked"
+    if not found.outputs_kept:
+        text += "; the marks changed the outputs, so fusions around them are not as they were"
+    if found.nodes:
+        text += "\nnodes of the group: " + ", ".join(found.nodes)
+    return text
 
 
 def _rank(sqnr_db: float | None) -> float:

@@ -11,14 +11,20 @@ from numpy.typing import NDArray
 
 from trt_qat import metrics
 from trt_qat.accumulate import Difference
+from trt_qat.bisection import Bisection
+from trt_qat.bisection import bisect as run_bisection
 from trt_qat.errors import DataError
 from trt_qat.layerwise import LayerComparison, LayerDifference, tapped
 from trt_qat.ort_tapped import OrtTapped
+from trt_qat.rebuild import rebuildable
 from trt_qat.runners import Feed, Outputs, Runner, runner
 
 MIN_AGREEMENT = 0.999
 MIN_SQNR_DB = 20.0
 """For outputs without classes: noise of a tenth of the signal's amplitude."""
+
+
+BISECTION_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Comparison:
     layers: tuple[LayerDifference, ...] = ()
     first_divergence: LayerDifference | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
+    bisection: Bisection | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stable JSON form."""
@@ -56,6 +63,10 @@ class Comparison:
         document["layers"] = list(document["layers"])
         if not self.accuracy:
             del document["accuracy"]
+        if self.bisection is None:
+            del document["bisection"]
+        else:
+            document["bisection"] = self.bisection.to_dict()
         return document
 
 
@@ -68,6 +79,7 @@ def compare(
     min_agreement: float = MIN_AGREEMENT,
     min_sqnr_db: float = MIN_SQNR_DB,
     layers: bool | None = None,
+    bisect: bool | None = None,
 ) -> Comparison:
     """Run both on the same feeds and compare their outputs, and what is between.
 
@@ -82,6 +94,8 @@ def compare(
         min_sqnr_db: for a pass, of every output that has none.
         layers: compare inner tensors too (`trt_qat.layerwise`); absent: where both sides show
             them, which ``ort:`` and ``torch:`` do, and names match.
+        bisect: find the first fused group that differs (`trt_qat.bisection`), on the first 32
+            samples; absent: where an engine does not pass against the ONNX it was built from.
 
     Raises:
         DataError: no feeds, outputs that do not correspond, NaN or infinity, or ``layers`` is true
@@ -90,29 +104,47 @@ def compare(
     batches: Iterable[Feed] = [feeds] if isinstance(feeds, Mapping) else feeds
     left = runner(ref) if isinstance(ref, str) else ref
     right = runner(cand) if isinstance(cand, str) else cand
-    tally = _Tally()
+    tally, first = _Tally(), None
     with left, right:
-        inner = None if layers is False else _layer_comparison(left, right, required=bool(layers))
+        compiled = rebuildable(right, left) if bisect else None
+        plain = layers is False or bisect
+        inner = None if plain else _layer_comparison(left, right, required=bool(layers))
         for batch in batches:
+            first = batch if first is None else first
             # Fails first where a feed does not fit: it knows its inputs.
             answers = _finite(right, batch)
             seen = inner.update(batch) if inner is not None else None
             tally.update(_finite(left, batch, seen), answers, labels)
-    if not tally.samples:
-        message = "compare: no feeds; give at least one batch"
-        raise DataError(message)
-    found = inner.result() if inner is not None else None
+        if not tally.samples or first is None:
+            message = "compare: no feeds; give at least one batch"
+            raise DataError(message)
+        feed = _few(right, first)
     outputs = tally.outputs()
+    passed = all(_passes(output, min_agreement, min_sqnr_db) for output in outputs)
+    if bisect is None and not passed and right.name.startswith("trt") and left.name == "ort":
+        compiled = rebuildable(right, left)
+    halves = None
+    if compiled is not None:
+        halves = run_bisection(OrtTapped(compiled.reference), compiled, [feed])
+    found = halves if halves is not None else inner.result() if inner is not None else None
     return Comparison(
         ref=ref if isinstance(ref, str) else ref.name,
         cand=cand if isinstance(cand, str) else cand.name,
         samples=tally.samples,
         outputs=outputs,
-        passed=all(_passes(output, min_agreement, min_sqnr_db) for output in outputs),
+        passed=passed,
         layers=found.layers if found is not None else (),
         first_divergence=found.first_divergence if found is not None else None,
         accuracy=tally.accuracy(),
+        bisection=halves,
     )
+
+
+def _few(runner: Runner, batch: Feed) -> Feed:
+    """Return what a bisection is run on: a batch is run again for every build."""
+    if any(spec.shape and isinstance(spec.shape[0], int) for spec in runner.inputs.values()):
+        return batch
+    return {name: array[:BISECTION_SAMPLES] for name, array in batch.items()}
 
 
 @dataclass

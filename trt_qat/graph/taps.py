@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -37,6 +39,11 @@ class Tap:
     op: str
     element_type: int = TensorProto.FLOAT
     step: float | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type, of numpy."""
+        return helper.tensor_dtype_to_np_dtype(self.element_type)
 
 
 def taps(model: ModelProto) -> list[Tap]:
