@@ -26,7 +26,7 @@ ONLY_IN = {
     "pycuda": ("engine/",),
     "cuda": ("engine/",),
     "pynvml": ("engine/", "benching/"),
-    "polygraphy": ("engine/", "comparison.py"),
+    "polygraphy": ("polygraphy_bridge.py",),
     "onnxruntime": ("runners.py", "graph/trial.py"),
     "onnx": ("graph/", "qat/"),
     "sklearn": ("data/builtin.py",),

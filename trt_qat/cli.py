@@ -233,7 +233,10 @@ def compare(
     cand: Annotated[str, typer.Option(help="The candidate, such as ort-int8:model.onnx.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="An .npz with one array per input, and labels; absent: random inputs."),
+        typer.Option(
+            help="An .npz with one array per input, and labels; a data-loader script or saved "
+            "inputs of Polygraphy's, FILE.py[:function] or FILE.json; absent: random inputs."
+        ),
     ] = None,
     agreement: Annotated[
         float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
@@ -250,6 +253,10 @@ def compare(
             "more outputs; absent: where an engine differs from its ONNX.",
         ),
     ] = None,
+    save_outputs: Annotated[
+        Path | None,
+        typer.Option(help="Write the outputs of both there, for polygraphy run --load-outputs."),
+    ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -261,7 +268,14 @@ def compare(
 
     feeds, labels = feeds_for((ref, cand), data)
     found = compare_runners(
-        ref, cand, feeds, labels=labels, min_agreement=agreement, layers=layers, bisect=bisect
+        ref,
+        cand,
+        feeds,
+        labels=labels,
+        min_agreement=agreement,
+        layers=layers,
+        bisect=bisect,
+        save_outputs=save_outputs,
     )
     if as_json:
         _print_json(found.to_dict())

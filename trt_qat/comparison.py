@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_qat import metrics
+from trt_qat import metrics, polygraphy_bridge
 from trt_qat.accumulate import Difference
 from trt_qat.bisection import Bisection
 from trt_qat.bisection import bisect as run_bisection
@@ -17,7 +18,7 @@ from trt_qat.errors import DataError
 from trt_qat.layerwise import LayerComparison, LayerDifference, tapped
 from trt_qat.ort_tapped import OrtTapped
 from trt_qat.rebuild import rebuildable
-from trt_qat.runners import Feed, Outputs, Runner, runner
+from trt_qat.runners import Feed, Outputs, Runner, TensorSpec, runner
 
 MIN_AGREEMENT = 0.999
 MIN_SQNR_DB = 20.0
@@ -80,15 +81,16 @@ def compare(
     min_sqnr_db: float = MIN_SQNR_DB,
     layers: bool | None = None,
     bisect: bool | None = None,
+    save_outputs: str | Path | None = None,
 ) -> Comparison:
     """Run both on the same feeds and compare their outputs, and what is between.
 
     Batches are taken one by one and forgotten, so memory does not grow with their number.
 
     Args:
-        ref: the reference, a SPEC or a runner.
+        ref: the reference, a SPEC or a runner, one of Polygraphy's too.
         cand: the candidate, likewise.
-        feeds: one batch or several, arrays by input name.
+        feeds: one batch or several, arrays by input name, or a DataLoader of Polygraphy's.
         labels: ``(samples,) int64``; with them the accuracies of the first output are compared.
         min_agreement: of argmax, for a pass, of every output that has classes.
         min_sqnr_db: for a pass, of every output that has none.
@@ -96,29 +98,36 @@ def compare(
             them, which ``ort:`` and ``torch:`` do, and names match.
         bisect: find the first fused group that differs (`trt_qat.bisection`), on the first 32
             samples; absent: where an engine does not pass against the ONNX it was built from.
+        save_outputs: write the outputs of both there, as Polygraphy's RunResults; they are held
+            in memory until then.
 
     Raises:
         DataError: no feeds, outputs that do not correspond, NaN or infinity, or ``layers`` is true
             and no inner tensor can be compared.
     """
-    batches: Iterable[Feed] = [feeds] if isinstance(feeds, Mapping) else feeds
-    left = runner(ref) if isinstance(ref, str) else ref
-    right = runner(cand) if isinstance(cand, str) else cand
+    left, right = _runner(ref), _runner(cand)
     tally, first = _Tally(), None
+    kept: list[tuple[Outputs, Outputs]] = []
     with left, right:
         compiled = rebuildable(right, left) if bisect else None
         plain = layers is False or bisect
         inner = None if plain else _layer_comparison(left, right, required=bool(layers))
-        for batch in batches:
+        for batch in _batches(feeds, (left, right)):
             first = batch if first is None else first
             # Fails first where a feed does not fit: it knows its inputs.
             answers = _finite(right, batch)
             seen = inner.update(batch) if inner is not None else None
-            tally.update(_finite(left, batch, seen), answers, labels)
+            wanted = _finite(left, batch, seen)
+            tally.update(wanted, answers, labels)
+            if save_outputs is not None:
+                kept.append((wanted, answers))
         if not tally.samples or first is None:
             message = "compare: no feeds; give at least one batch"
             raise DataError(message)
         feed = _few(right, first)
+    if save_outputs is not None:
+        sides = [(left.name, [pair[0] for pair in kept]), (right.name, [pair[1] for pair in kept])]
+        polygraphy_bridge.save_outputs(Path(save_outputs), sides)
     outputs = tally.outputs()
     passed = all(_passes(output, min_agreement, min_sqnr_db) for output in outputs)
     if bisect is None and not passed and right.name.startswith("trt") and left.name == "ort":
@@ -138,6 +147,21 @@ def compare(
         accuracy=tally.accuracy(),
         bisection=halves,
     )
+
+
+def _runner(given: str | Runner) -> Runner:
+    if isinstance(given, str):
+        return runner(given)
+    if polygraphy_bridge.is_polygraphy(given):
+        return polygraphy_bridge.PolygraphyRunner(given)
+    return given
+
+
+def _batches(feeds: Feed | Iterable[Feed], runners: Sequence[Runner]) -> Iterable[Feed]:
+    if isinstance(feeds, Mapping):
+        return [feeds]
+    inputs: Mapping[str, TensorSpec] = next((r.inputs for r in runners if r.inputs), {})
+    return polygraphy_bridge.with_metadata(feeds, inputs)
 
 
 def _few(runner: Runner, batch: Feed) -> Feed:

@@ -1,4 +1,4 @@
-"""Inputs for a comparison: from an .npz, or random ones where none is given."""
+"""Inputs for a comparison: an .npz, a script or JSON of Polygraphy's, or random ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError
+from trt_qat.polygraphy_bridge import load_feeds, random_feed
 from trt_qat.runners import Feed, TensorSpec, runner
 
 LABELS = "labels"
@@ -25,8 +26,9 @@ def feeds_for(
 
     Args:
         specs: of the runners; the first whose inputs are known decides names and shapes.
-        path: an ``.npz`` with one array per input, and optionally ``labels``; None: random inputs
-            from a normal distribution with a fixed seed.
+        path: an ``.npz`` with one array per input, and optionally ``labels``; a data-loader script
+            of Polygraphy's, ``FILE.py[:function]``, or inputs that it saved, ``FILE.json``; None:
+            random inputs of mean 0 and variance 1 by Polygraphy's DataLoader.
 
     Raises:
         DataError: the file is damaged or does not fit, or no runner's inputs are known.
@@ -37,6 +39,8 @@ def feeds_for(
             message = f"the inputs of {specs[0]} are not known; give --data FILE.npz"
             raise DataError(message)
         return [_random_feed(inputs)], None
+    if path.suffix == ".json" or ".py" in path.suffix:
+        return load_feeds(str(path)), None
     arrays = _load(path)
     labels = arrays.pop(LABELS, None)
     lengths = {len(array) for array in arrays.values() if array.ndim}
@@ -72,8 +76,6 @@ def _fixed_batch(inputs: dict[str, TensorSpec]) -> int | None:
 
 
 def _random_feed(inputs: dict[str, TensorSpec]) -> Feed:
-    random = np.random.default_rng(0)
-    feed = {}
     for name, spec in inputs.items():
         if np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool":
             message = (
@@ -83,10 +85,7 @@ def _random_feed(inputs: dict[str, TensorSpec]) -> Feed:
         if any(isinstance(size, str) for size in spec.shape[1:]):
             message = f"input {name!r} has shape {spec.shape}; give --data for dynamic sizes"
             raise DataError(message)
-        first = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else RANDOM_SAMPLES
-        shape = (first, *(int(size) for size in spec.shape[1:]))
-        feed[name] = random.standard_normal(shape).astype(spec.dtype)
-    return feed
+    return random_feed(inputs, RANDOM_SAMPLES)
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,8 @@
 """One protocol for whatever can run a model: onnxruntime here, torch and TensorRT in theirs.
 
 A runner is named by a SPEC: ``ort:FILE.onnx``, ``ort-int8:FILE.onnx``,
-``ort-cuda:FILE.onnx``, ``torch:module:function``, ``torch-compile:module:function``.
+``ort-cuda:FILE.onnx``, ``torch:module:function``, ``torch-compile:module:function``,
+``polygraphy:OUTPUTS.json``.
 ``ort`` runs Q and DQ as plain float operators, which is what the graph says and the reference for
 parity. ``ort-int8`` lets onnxruntime fuse them into its own integer kernels; on x86 without VNNI
 those may saturate at 16 bits and so differ although the graph is right.
@@ -26,10 +27,14 @@ Outputs = dict[str, NDArray[Any]]
 
 SPEC_HELP = (
     "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function, "
-    "torch-compile:module:function or trt:FILE.engine (trt-graph: as a CUDA graph, trt-trusted: "
-    "where no sidecar vouches for it)"
+    "torch-compile:module:function, trt:FILE.engine (trt-graph: as a CUDA graph, trt-trusted: "
+    "where no sidecar vouches for it) or polygraphy:OUTPUTS.json, what polygraphy run "
+    "--save-outputs wrote"
 )
-KINDS = ("ort", "ort-int8", "ort-cuda", "torch", "torch-compile", "trt", "trt-graph", "trt-trusted")
+KINDS = (
+    *("ort", "ort-int8", "ort-cuda", "torch", "torch-compile"),
+    *("trt", "trt-graph", "trt-trusted", "polygraphy"),
+)
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
@@ -253,6 +258,10 @@ def runner(spec: str) -> Runner:
         from trt_qat.engine.runner import TrtRunner
 
         return TrtRunner(rest, trust=kind == "trt-trusted", graph=kind == "trt-graph")
+    if kind == "polygraphy" and rest:
+        from trt_qat.polygraphy_bridge import SavedRunner
+
+        return SavedRunner(rest)
     close = nearest(kind, KINDS)[0]
     message = f"{spec!r} is no SPEC (nearest kind: {close!r}); {SPEC_HELP}"
     raise InputError(message)
