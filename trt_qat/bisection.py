@@ -33,16 +33,19 @@ MAX_MEAN_STEPS = 0.02
 one code in a thousand by one step; a table of 256 values or a mean over integers one in a
 hundred."""
 
-MIN_SQNR_DB = 40.0
-"""Of a float tensor that a group writes. Kernels of TF32 and FP16 leave 60 dB and more."""
-
-SUSPECT_MEAN_STEPS, SUSPECT_SQNR_DB = 0.001, 60.0
+SUSPECT_MEAN_STEPS, SUSPECT_MORE_DB = 0.001, 20.0
 """Of what several groups make together: the later ones may hide the error of an earlier one. A
 false suspicion costs a build and no more."""
 
 
 class Rebuildable(Protocol):
-    """A candidate that can be built again with inner tensors as outputs besides its own."""
+    """A candidate that can be built again with inner tensors as outputs besides its own.
+
+    Attributes:
+        min_sqnr_db: of a float tensor that a group of its kernels writes; less is no rounding.
+    """
+
+    min_sqnr_db: float
 
     def with_outputs(self, taps: Sequence[Tap]) -> Runner:
         """Return a runner of the same network whose outputs hold these tensors too."""
@@ -106,7 +109,7 @@ def bisect(
         first, between = None, []
         for tensor, found in layers.items():
             between = suspects(search.cuts, tensor, known)
-            if found.differs(whole=bool(between)):
+            if found.differs(cand.min_sqnr_db, whole=bool(between)):
                 first = tensor
                 break
         if first is None or not between:
@@ -186,12 +189,12 @@ class _Marked:
         self.grown = Difference(with_classes=False)
         self.own = Difference(with_classes=False)
 
-    def differs(self, *, whole: bool) -> bool:
+    def differs(self, min_sqnr_db: float, *, whole: bool) -> bool:
         """Tell whether its own error is more than rounding; ``whole``: of more than one group."""
         own = self.own
         if self.cut.tap.step is not None:
             return own.mean_abs > (SUSPECT_MEAN_STEPS if whole else MAX_MEAN_STEPS)
-        limit = SUSPECT_SQNR_DB if whole else MIN_SQNR_DB
+        limit = min_sqnr_db + (SUSPECT_MORE_DB if whole else 0.0)
         return own.sqnr_db is not None and own.sqnr_db < limit and own.max_abs > ROUNDING
 
 

@@ -11,6 +11,7 @@ from trt_qat.stages import Metrics, Run, Stage, torch_stage
 
 QAT_CODE = ("specs.py", "ranges.py", "data/*.py", "qat/*.py", "qat/placement/*.py")
 GRAPH_CODE = ("verify.py", "metrics.py", "comparison.py", "runners.py", "graph/**/*.py")
+LAYER_CODE = ("layerwise.py", "ort_tapped.py", "accumulate.py", "qat/tapped.py")
 
 
 def _verify(name: str) -> Any:
@@ -109,9 +110,16 @@ PLAN = (
     Stage(
         "compare",
         outputs=("compare.json", "answers.npz"),
-        parents=("model.onnx", "fp32.pt", "qat.pt", "qat_logits.npz", "sparsity.json"),
+        parents=(
+            "model.onnx",
+            "fp32.pt",
+            "qat.pt",
+            "qat_logits.npz",
+            "sparsity.json",
+            "ranges.json",
+        ),
         tables=("tolerances",),
-        packages=GRAPH_CODE,
+        packages=(*GRAPH_CODE, *LAYER_CODE),
         work=_verify("compare"),
     ),
     Stage("bench", why_not=_this_version_stops),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,11 +53,22 @@ def sensitivity(
     study = torch_stages("sensitivity").study(state, sparse=sparse)
     ranked = study.sensitivity(say)
     found = None if budget is None else study.suggest(ranked, budget, say)
+    document = asdict(ranked) | {"suggestion": None if found is None else found.to_dict()}
+    _keep(state, document)
     if as_json:
-        document = asdict(ranked) | {"suggestion": None if found is None else found.to_dict()}
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
         return
     Console(highlight=False, markup=False).print(sensitivity_table(ranked, found))
+
+
+def _keep(state: Run, document: dict[str, Any]) -> None:
+    """Leave the study in the run folder, and write the report again where there is one."""
+    from trt_qat import artifact, report
+
+    fp32 = artifact.sha256_file(state.path("fp32.pt"))
+    artifact.write_json(state.path(report.SENSITIVITY), document | {"fp32": fp32})
+    if state.path("report.html").is_file():
+        report.write(state.folder)
 
 
 def _check_trained(state: Run, engine: Path) -> None:

@@ -12,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat import artifact, metrics
+from trt_qat.backends import why_no_torch
 from trt_qat.comparison import Comparison, compare_outputs
 from trt_qat.errors import SparsityLost
 from trt_qat.graph.load import load_graph
+from trt_qat.graph.section import around
 from trt_qat.graph.sparsity import LayerSparsity, layer_sparsity
+from trt_qat.layerwise import MIN_LOCAL_SQNR_DB
 from trt_qat.runners import OrtRunner, Outputs
 from trt_qat.specs import Tolerances
-from trt_qat.stages import Metrics, Run
+from trt_qat.stages import Metrics, Run, torch_stages
 
 BATCH = 256
+LAYER_SAMPLES = 64
 
 
 def compare(run: Run) -> Metrics:
@@ -42,15 +46,38 @@ def compare(run: Run) -> Metrics:
         for layer in sparsity
         if not layer["holds_2_4"]
     ]
-    document = parity.to_dict() | {
-        "passed": not failures,
-        "session": "session.disable_quant_qdq=1: Q and DQ as plain float operators",
-        "fused": fused.to_dict() | {"session": "default: Q/DQ fused into integer kernels"},
-        "sparsity": sparsity,
-        "failures": failures,
-    }
+    document = (
+        parity.to_dict()
+        | _layers(run)
+        | {
+            "passed": not failures,
+            "session": "session.disable_quant_qdq=1: Q and DQ as plain float operators",
+            "fused": fused.to_dict() | {"session": "default: Q/DQ fused into integer kernels"},
+            "sparsity": sparsity,
+            "failures": failures,
+        }
+    )
     artifact.write_json(run.path("compare.json"), document)
     return {"onnx": entry, "onnx_fused": fused_entry, "failures": failures}
+
+
+def _layers(run: Run) -> dict[str, Any]:
+    """Return what is found layer by layer; nothing where torch is missing.
+
+    With a first divergence goes the graph around it, for the report.
+    """
+    if why_no_torch() is not None:
+        return {}
+    found = torch_stages("compare").layers(run, LAYER_SAMPLES)
+    first = found.first_divergence
+    section = around(load_graph(run.path("model.onnx")), first.name) if first else []
+    return {
+        "layers": [asdict(layer) for layer in found.layers],
+        "layer_samples": min(LAYER_SAMPLES, len(run.data.test.images)),
+        "min_local_sqnr_db": MIN_LOCAL_SQNR_DB,
+        "first_divergence": None if first is None else asdict(first),
+        "section": section,
+    }
 
 
 def _keep_answers(run: Run, answers: Outputs) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from trt_qat import artifact, metrics
 from trt_qat.errors import ModelError
+from trt_qat.layerwise import Layers, compare_layers
+from trt_qat.ort_tapped import OrtTapped
 from trt_qat.qat import checkpoint
 from trt_qat.qat.batches import logits_of
 from trt_qat.qat.evaluate import evaluate
@@ -26,6 +28,7 @@ from trt_qat.qat.quantize import ranges_of
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sensitivity import Study
 from trt_qat.qat.sparsify import sparsify as sparsify_model
+from trt_qat.qat.tapped import TorchTapped
 from trt_qat.ranges import Ranges
 from trt_qat.specs import TrainSpec
 from trt_qat.stages import Metrics, Run
@@ -107,6 +110,19 @@ def export(run: Run) -> Metrics:
     # names the file of its weights after its own.
     path = export_onnx(model, _example(run), run.path("model.onnx"), spec=run.recipe.spec.export)
     return {"bytes": path.stat().st_size}
+
+
+def layers(run: Run, samples: int) -> Layers:
+    """Compare the exported ONNX with the trained model layer by layer, on test images."""
+    model = _ranged_model(run)
+    checkpoint.load_into(model, run.path("qat.pt"))
+    candidate = OrtTapped(run.path("model.onnx"))
+    value = candidate.model.graph.input[0]
+    fixed = value.type.tensor_type.shape.dim[0].dim_value
+    images = run.data.test.images[: fixed or samples]
+    if len(images) < fixed:
+        images = np.concatenate([images, np.repeat(images[-1:], fixed - len(images), axis=0)])
+    return compare_layers(TorchTapped(model), candidate, [{value.name: images}])
 
 
 def study(run: Run, *, sparse: bool) -> Study:

@@ -25,10 +25,15 @@ PARTS = {
 }
 
 
+SENSITIVITY = "sensitivity.json"
+"""Of ``trt-qat sensitivity``: no stage of a run writes it, so no manifest names it."""
+
+
 def write(folder: str | Path) -> Path:
     """Write the report of a run folder and return its path.
 
-    Only files that the run's manifest names are read: a folder may hold older ones.
+    Only files that the run's manifest names are read: a folder may hold older ones. A study of
+    sensitivity is read if it is of the run's float model.
 
     Raises:
         InputError: the folder holds no run, or a file of it is damaged.
@@ -42,6 +47,11 @@ def write(folder: str | Path) -> Path:
     parts = {key: _read(folder / name) for key, name in PARTS.items() if name in made}
     if benchmark := bench_charts.of_run(folder, made):
         parts["bench"] = benchmark
+    studied = folder / SENSITIVITY
+    if studied.is_file():
+        found = _read(studied)
+        if found.get("fp32") == made.get("fp32.pt"):  # else it is of another float model
+            parts["sensitivity"] = found
     return write_text(folder / "report.html", page(manifest, parts))
 
 

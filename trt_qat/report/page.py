@@ -9,6 +9,7 @@ from typing import Any
 from trt_qat.metrics import SCORE_TITLES
 from trt_qat.report import bench_charts
 from trt_qat.report.charts import Series, bar, interval_chart, line_chart, percent
+from trt_qat.report.compare_sections import layer_errors, ptq_against_qat, sensitivity
 from trt_qat.report.markup import Markup, join, note, section, table, tag
 from trt_qat.report.style import STYLE
 
@@ -27,11 +28,14 @@ def page(manifest: Document, parts: Document) -> str:
     scores = parts.get("metrics", {})
     sections = [
         *_accuracy(scores),
+        *ptq_against_qat(manifest, parts),
         *_checks(manifest, parts),
         *_training(parts),
         *_layers(parts),
         *_ranges(parts),
         *_parity(parts),
+        *layer_errors(parts),
+        *sensitivity(parts),
         *bench_charts.sections(parts.get("bench")),
         *_preflight(parts),
         _data(manifest["data"]),
@@ -46,8 +50,9 @@ def page(manifest: Document, parts: Document) -> str:
     )
     body = tag(
         "body",
+        tag("a", "To the content", href="#content", class_="skip"),
         tag("header", tag("h1", manifest["name"]), _verdict(manifest), _lead(scores)),
-        tag("main", *sections),
+        tag("main", *sections, id="content", tabindex="-1"),
         tag("footer", f"trt-qat {manifest['versions']['trt-qat']}"),
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"

@@ -68,10 +68,31 @@ polyline.third { stroke: var(--third); }
 .key.third { background: var(--third); }
 .bar { width: 7rem; height: 8px; display: block; margin-top: .5em; }
 .track { fill: var(--line); } .fill { fill: var(--first); }
+.skip { position: absolute; left: -100rem; }
+.skip:focus { left: 1rem; top: .5rem; padding: .4rem .8rem; background: var(--raised);
+  color: var(--ink); border: 2px solid var(--first); border-radius: .4rem; z-index: 1; }
+main:focus { outline: none; }
+summary:focus-visible { outline: 2px solid var(--first); outline-offset: 2px; }
+h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
+.errors circle.own, .dot-key.own { fill: var(--first); background: var(--first); }
+circle.grown { fill: var(--second); }
+.dot-key.grown { background: var(--second); }
+circle.first-divergence { fill: var(--bad) !important; stroke: var(--page); stroke-width: 2; }
+.dot-key { display: inline-block; width: .6rem; height: .6rem; border-radius: 50%;
+  margin-right: .4rem; }
+.limit { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4; }
+.key.limit { background: var(--bad); }
+.section-graph { display: block; }
+.node rect { fill: var(--raised); stroke: var(--line); stroke-width: 1.5; }
+.node .op { fill: var(--ink); font-weight: 600; font-size: 13px; }
+.node.centre rect { stroke: var(--bad); stroke-width: 2.5; }
+.edge { stroke: var(--quiet); stroke-width: 1.5; } marker path { fill: var(--quiet); }
+.intervals .label { overflow-wrap: anywhere; }
 footer { padding-top: 2rem; padding-bottom: 3rem; }
 @media (max-width: 36rem) {
   .intervals .row { grid-template-columns: 1fr auto; gap: 0 .75rem; margin-bottom: .5rem; }
   .intervals svg { grid-row: 2; grid-column: 1 / -1; height: 22px; }
   .bar { width: 4rem; }
+  .two th, .two td { white-space: normal; padding-right: .5rem; }
 }
 """
