@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import trt_qat as tq
-from tests.test_runners import feed, linear_onnx
+from tests.test_runners import Linear, feed, linear_onnx
 from trt_qat import metrics
 from trt_qat.comparison import compare_outputs
 from trt_qat.errors import DataError
+from trt_qat.qat.runner import TorchRunner
 
 A = np.array([[1.0, 2.0, 3.0], [0.0, 5.0, 1.0]], dtype=np.float32)
 
@@ -120,10 +121,11 @@ def test_the_json_has_the_keys_of_the_contract(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert set(document["outputs"][0]) == {
         "name", "max_abs", "mean_abs", "cosine", "sqnr_db", "argmax_agreement",
+        "top5_agreement", "relative",
     }  # fmt: skip
     assert set(document["layers"][0]) == {
         "name", "op", "ref_tensor", "cand_tensor", "max_abs", "mean_abs", "cosine", "sqnr_db",
-        "argmax_agreement", "steps", "local_sqnr_db", "local_max_abs", "saturated",
+        "argmax_agreement", "steps", "local_sqnr_db", "local_max_abs", "saturated", "relative",
     }  # fmt: skip
     assert document["first_divergence"] is None
     json.dumps(document, allow_nan=False)
@@ -170,9 +172,60 @@ def test_no_feeds_are_refused(tmp_path: Path) -> None:
         tq.compare(spec, spec, [])
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_input_that_is_not_a_number_is_refused(tmp_path: Path, value: float) -> None:
+    """QuantizeLinear makes a number of it, and both sides would agree."""
+    spec = f"ort:{linear_onnx(tmp_path)}"
+    with pytest.raises(DataError, match=r"input 'x' holds NaN or infinity; mend the data"):
+        tq.compare(spec, spec, {"x": np.full((1, 4), value, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [0, 3],
+            r"labels \(2,\) from 0 to 3, and the first output has 3 classes; .* 0 to 2",
+        ),
+        ([-1, 0], r"from -1 to 0"),
+        ([[0], [1]], r"labels \(2, 1\)"),
+        ([0], r"1 labels for more samples; give one each"),
+    ],
+)
+def test_labels_of_other_classes_are_refused(labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        compare_outputs(("a", {"o": A}), ("b", {"o": A}), labels=np.array(labels))
+
+
+def test_labels_need_logits() -> None:
+    depth = np.ones((2, 3, 4), np.float32)
+    with pytest.raises(DataError, match=r"labels need logits \(N, classes\); .* \(2, 3, 4\)"):
+        compare_outputs(("a", {"o": depth}), ("b", {"o": depth}), labels=np.array([0, 1]))
+
+
+def test_the_five_largest_are_compared_as_sets() -> None:
+    ref = np.arange(8, dtype=np.float32)[None].repeat(2, axis=0)
+    cand = ref.copy()
+    cand[0, [7, 6]] = cand[0, [6, 7]]  # another order of the same
+    cand[1, 0] = 100.0  # one of five is another
+    (found,) = compare_outputs(("a", {"o": ref}), ("b", {"o": cand})).outputs
+    assert found.argmax_agreement == 0.0
+    assert found.top5_agreement == pytest.approx((1 + 0.8) / 2)
+    (few,) = compare_outputs(("a", {"o": A}), ("b", {"o": A})).outputs
+    assert few.top5_agreement is None
+
+
+def test_the_relative_error_is_that_of_norms() -> None:
+    (found,) = compare_outputs(("a", {"o": A}), ("b", {"o": A * 1.1})).outputs
+    assert found.relative == pytest.approx(0.1, rel=1e-5)
+    zero = np.zeros_like(A)
+    (none,) = compare_outputs(("a", {"o": zero}), ("b", {"o": A})).outputs
+    assert none.relative is None
+
+
 def test_an_answer_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
     spec = f"ort:{linear_onnx(tmp_path)}"
-    broken = {"x": np.full((1, 4), math.nan, np.float32)}
-    torch_spec = "torch:tests.test_runners:Linear"
+    model = Linear()
+    torch.nn.init.constant_(model.layer.weight, math.inf)
     with pytest.raises(DataError, match=r"torch: output 'output' holds NaN or infinity"):
-        tq.compare(torch_spec, spec, broken)
+        tq.compare(TorchRunner(model), spec, feed())

@@ -13,6 +13,9 @@ from trt_qat.errors import DataError
 
 Array = NDArray[Any]
 
+TOP = 5
+"""Largest entries of a row whose agreement is counted where there are more."""
+
 CHUNK = 1 << 16
 """Elements that are measured at once: three pieces of float32 fit into a level-2 cache."""
 
@@ -38,6 +41,8 @@ class Difference:
     signal: float = 0.0
     candidate: float = 0.0
     classes: bool = False
+    top_rows: int = 0
+    top_overlap: float = 0.0
     beyond: int = 0
 
     def update(self, ref: Array, cand: Array, name: str) -> None:
@@ -52,7 +57,10 @@ class Difference:
             DataError: the shapes differ, or one of the two holds NaN or infinity.
         """
         if ref.shape != cand.shape:
-            message = f"compare: {name!r} is {ref.shape} in the reference, {cand.shape} here"
+            message = (
+                f"compare: {name!r} is {ref.shape} in the reference, {cand.shape} here; models "
+                "that are not exports of one are compared with --no-layers"
+            )
             raise DataError(message)
         left, right = _flat(ref), _flat(cand)
         scratch = np.empty(min(CHUNK, left.size), left.dtype)
@@ -65,6 +73,9 @@ class Difference:
             equal = ref.argmax(axis=-1) == cand.argmax(axis=-1)
             self.rows += equal.size
             self.equal_rows += int(equal.sum())
+            if ref.shape[-1] > TOP:
+                self.top_overlap += _top_overlap(ref, cand)
+                self.top_rows += equal.size
 
     def _add(self, left: Array, right: Array, scratch: Array, name: str) -> None:
         """Add a piece that stays in the processor's cache while it is read again and again."""
@@ -117,6 +128,25 @@ class Difference:
     def argmax_agreement(self) -> float | None:
         """Part of the rows with the largest entry at the same place; None without classes."""
         return self.equal_rows / self.rows if self.classes and self.rows else None
+
+    @property
+    def top5_agreement(self) -> float | None:
+        """Mean part of a row's five largest entries that both have; None with five classes."""
+        return self.top_overlap / self.top_rows if self.top_rows else None
+
+    @property
+    def relative(self) -> float | None:
+        """Norm of the difference over the norm of the reference; None over a zero reference."""
+        return math.sqrt(self.noise / self.signal) if self.signal else None
+
+
+def _top_overlap(ref: Array, cand: Array) -> float:
+    """Return the sum over rows of the part of the five largest that both have."""
+    # Stable, so that of equal entries the same ones are taken on both sides.
+    sides = [np.argsort(-x.reshape(-1, x.shape[-1]), axis=1, kind="stable") for x in (ref, cand)]
+    left, right = (order[:, :TOP] for order in sides)
+    both = (left[:, :, None] == right[:, None, :]).any(axis=2)
+    return float(both.mean(axis=1).sum())
 
 
 def _flat(array: Array) -> Array:

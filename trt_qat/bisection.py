@@ -232,4 +232,5 @@ def _layer(found: _Marked) -> LayerDifference:
         local_sqnr_db=own.sqnr_db,
         local_max_abs=own.max_abs * unit,
         saturated=None,
+        relative=grown.relative,
     )

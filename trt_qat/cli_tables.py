@@ -65,17 +65,27 @@ def run_table(result: RunResult) -> Group:
 def compare_table(found: Comparison, worst: int = 0) -> Group:
     """Return one row for each output, the worst layers, and the first that diverges."""
     table = Table(
-        "output", "max abs", "mean abs", "cosine", "SQNR dB", "argmax", box=None, pad_edge=False
+        "output",
+        "max abs",
+        "mean abs",
+        "relative",
+        "cosine",
+        "SQNR dB",
+        "argmax",
+        "top 5",
+        box=None,
+        pad_edge=False,
     )
     for output in found.outputs:
-        agreement = output.argmax_agreement
+        agreements = (output.argmax_agreement, output.top5_agreement)
         table.add_row(
             output.name,
             f"{output.max_abs:.3g}",
             f"{output.mean_abs:.3g}",
+            "" if output.relative is None else f"{output.relative:.2%}",
             f"{output.cosine:.6f}",
             _decibel(output.sqnr_db),
-            "" if agreement is None else f"{agreement:.4%}",
+            *("" if part is None else f"{part:.4%}" for part in agreements),
         )
     parts: list[Any] = [table, Text()]
     if found.layers and worst:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_qat import metrics, polygraphy_bridge
-from trt_qat.accumulate import Difference
+from trt_qat import polygraphy_bridge
 from trt_qat.bisection import Bisection
 from trt_qat.bisection import bisect as run_bisection
 from trt_qat.errors import DataError
@@ -19,6 +18,7 @@ from trt_qat.layerwise import LayerComparison, LayerDifference, tapped
 from trt_qat.ort_tapped import OrtTapped
 from trt_qat.rebuild import rebuildable
 from trt_qat.runners import Feed, Outputs, Runner, TensorSpec, runner
+from trt_qat.tally import Tally, TensorDifference
 
 MIN_AGREEMENT = 0.999
 MIN_SQNR_DB = 20.0
@@ -26,21 +26,6 @@ MIN_SQNR_DB = 20.0
 
 
 BISECTION_SAMPLES = 32
-
-
-@dataclass(frozen=True)
-class TensorDifference:
-    """How far one output of the candidate is from the reference's, over all samples.
-
-    ``sqnr_db`` is None where the two are equal, ``argmax_agreement`` where there are no classes.
-    """
-
-    name: str
-    max_abs: float
-    mean_abs: float
-    cosine: float
-    sqnr_db: float | None
-    argmax_agreement: float | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +91,7 @@ def compare(
             and no inner tensor can be compared.
     """
     left, right = _runner(ref), _runner(cand)
-    tally, first = _Tally(), None
+    tally, first = Tally(), None
     kept: list[tuple[Outputs, Outputs]] = []
     with left, right:
         compiled = rebuildable(right, left) if bisect else None
@@ -114,6 +99,7 @@ def compare(
         inner = None if plain else _layer_comparison(left, right, required=bool(layers))
         for batch in _batches(feeds, (left, right)):
             first = batch if first is None else first
+            _check_batch(batch)
             # Fails first where a feed does not fit: it knows its inputs.
             answers = _finite(right, batch)
             seen = inner.update(batch) if inner is not None else None
@@ -164,44 +150,19 @@ def _batches(feeds: Feed | Iterable[Feed], runners: Sequence[Runner]) -> Iterabl
     return polygraphy_bridge.with_metadata(feeds, inputs)
 
 
+def _check_batch(batch: Feed) -> None:
+    """Check what is fed: a Q takes NaN for a number, and both sides would agree on it."""
+    for name, array in batch.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            message = f"compare: input {name!r} holds NaN or infinity; mend the data"
+            raise DataError(message)
+
+
 def _few(runner: Runner, batch: Feed) -> Feed:
     """Return what a bisection is run on: a batch is run again for every build."""
     if any(spec.shape and isinstance(spec.shape[0], int) for spec in runner.inputs.values()):
         return batch
     return {name: array[:BISECTION_SAMPLES] for name, array in batch.items()}
-
-
-@dataclass
-class _Tally:
-    """What is kept of the batches that were compared."""
-
-    differences: dict[str, Difference] = field(default_factory=dict)
-    samples: int = 0
-    labelled: int = 0
-    correct: dict[str, int] = field(default_factory=lambda: {"ref": 0, "cand": 0})
-
-    def update(self, ref: Outputs, cand: Outputs, labels: NDArray[np.int64] | None) -> None:
-        pairs = list(_pairs(ref, cand))
-        for name, left, right in pairs:
-            self.differences.setdefault(name, Difference()).update(left, right, name)
-        _, left, right = pairs[0]
-        if labels is not None:
-            wanted = labels[self.samples : self.samples + len(left)]
-            if len(wanted) != len(left):
-                message = f"compare: {len(labels)} labels for more samples; give one each"
-                raise DataError(message)
-            self.correct["ref"] += metrics.correct(left, wanted)
-            self.correct["cand"] += metrics.correct(right, wanted)
-            self.labelled += len(wanted)
-        self.samples += len(left)
-
-    def outputs(self) -> tuple[TensorDifference, ...]:
-        return tuple(_difference(name, found) for name, found in self.differences.items())
-
-    def accuracy(self) -> dict[str, float]:
-        if not self.labelled:
-            return {}
-        return {side: hits / self.labelled for side, hits in self.correct.items()}
 
 
 def _layer_comparison(left: Runner, right: Runner, *, required: bool) -> LayerComparison | None:
@@ -244,7 +205,7 @@ def compare_outputs(
     min_sqnr_db: float = MIN_SQNR_DB,
 ) -> Comparison:
     """Compare outputs that were computed before; each side is its name and its outputs."""
-    tally = _Tally()
+    tally = Tally()
     tally.update(ref[1], cand[1], labels)
     outputs = tally.outputs()
     return Comparison(
@@ -255,33 +216,6 @@ def compare_outputs(
         passed=all(_passes(output, min_agreement, min_sqnr_db) for output in outputs),
         accuracy=tally.accuracy(),
     )
-
-
-def _difference(name: str, found: Difference) -> TensorDifference:
-    return TensorDifference(
-        name=name,
-        max_abs=found.max_abs,
-        mean_abs=found.mean_abs,
-        cosine=found.cosine,
-        sqnr_db=found.sqnr_db,
-        argmax_agreement=found.argmax_agreement,
-    )
-
-
-def _pairs(ref: Outputs, cand: Outputs) -> Iterable[tuple[str, NDArray[Any], NDArray[Any]]]:
-    """Pair outputs by name; by position where the names differ, as torch's have none."""
-    if len(ref) != len(cand):
-        message = f"compare: the reference returns {list(ref)}, the candidate {list(cand)}"
-        raise DataError(message)
-    by_name = set(ref) == set(cand)
-    for position, (name, right) in enumerate(cand.items()):
-        left = ref[name] if by_name else list(ref.values())[position]
-        if left.shape != right.shape:
-            message = (
-                f"compare: output {name!r} is {left.shape} in the reference, {right.shape} here"
-            )
-            raise DataError(message)
-        yield name, left, right
 
 
 def _passes(output: TensorDifference, min_agreement: float, min_sqnr_db: float) -> bool:

@@ -58,6 +58,7 @@ class LayerDifference:
         local_sqnr_db: the same with the reference's values at the node's inputs: its own error.
         local_max_abs: likewise.
         saturated: part of the elements that the INT8 grid cuts off; None: float.
+        relative: norm of the difference over that of the reference; None: the reference is zero.
     """
 
     name: str
@@ -73,6 +74,7 @@ class LayerDifference:
     local_sqnr_db: float | None
     local_max_abs: float
     saturated: float | None
+    relative: float | None = None
 
     def diverges(self, min_sqnr_db: float) -> bool:
         """Tell whether the node's own error is more than rounding."""
@@ -257,4 +259,5 @@ def _layer(tap: Tap, ref_tensor: str, tally: _Tally) -> LayerDifference:
         local_sqnr_db=own.sqnr_db,
         local_max_abs=own.max_abs,
         saturated=None if tap.step is None else grown.beyond / max(grown.elements, 1),
+        relative=grown.relative,
     )

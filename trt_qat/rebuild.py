@@ -11,7 +11,6 @@ from trt_qat import artifact
 from trt_qat.errors import GraphError, InputError
 from trt_qat.graph.load import embed_weights, load_graph
 from trt_qat.graph.taps import Tap, observed
-from trt_qat.layerwise import MIN_LOCAL_SQNR_DB
 from trt_qat.runners import Feed, OrtRunner, Outputs, Runner, TensorSpec
 
 
@@ -58,9 +57,13 @@ class Rebuild:
 
 
 class OrtRebuild(Rebuild):
-    """onnxruntime with its fused kernels, which compute in FP32 what is not INT8."""
+    """onnxruntime with its fused kernels.
 
-    min_sqnr_db = MIN_LOCAL_SQNR_DB
+    Of what is not INT8 they leave 130 dB, being FP32. A residual Add hides what is added to it: an
+    error of a branch at 60 dB may be one of 75 in the stream.
+    """
+
+    min_sqnr_db = 80.0
 
     def __init__(self, runner: OrtRunner, reference: Path) -> None:
         super().__init__(runner.path, reference)
