@@ -14,7 +14,7 @@ import pytest
 from trt_qat.benching.bench import bench
 from trt_qat.benching.settings import Settings
 from trt_qat.errors import InputError
-from trt_qat.report import write
+from trt_qat.report import SENSITIVITY, write
 from trt_qat.report.charts import Series, interval_chart, line_chart
 from trt_qat.report.markup import escape, table, tag
 
@@ -131,6 +131,36 @@ def test_text_from_outside_is_never_markup(run_folder: Path, tmp_path: Path) -> 
     page = Page(write(folder).read_text())
     assert "script" not in page.tags
     assert page.text.count(evil) >= 4
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_study_of_sensitivity_is_shown_if_it_is_of_this_float_model(
+    run_folder: Path, tmp_path: Path, own: bool
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    fp32 = json.loads((folder / "manifest.json").read_text())["artifacts"]["fp32.pt"]
+    layers = [{"name": "stem.0", "alone_db": 31.25, "without_db": 37.4}]
+    suggestion = {"exclude": ["stem.0"], "recipe": '[quantize]\nexclude = ["stem.0"]\n'}
+    study = {"full_db": 30.0, "layers": layers, "suggestion": suggestion}
+    document = study | {"fp32": fp32 if own else "0" * 64}
+    (folder / SENSITIVITY).write_text(json.dumps(document))
+    text = Page(write(folder).read_text()).text
+    assert ("Sensitivity to INT8" in text) == own
+    assert ('exclude = ["stem.0"]' in text) == own
+
+
+def test_ptq_stands_beside_qat(page: Page, run_folder: Path) -> None:
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    ptq, qat = metrics["sparse_ptq"]["accuracy"], metrics["qat"]["accuracy"]
+    assert f"points against PTQ{100 * (qat - ptq):+.2f}" in page.text
+
+
+def test_every_layer_of_the_comparison_is_drawn_and_listed(page: Page, run_folder: Path) -> None:
+    layers = json.loads((run_folder / "compare.json").read_text())["layers"]
+    assert len(layers) > 10
+    assert page.attributes.count(("class", "own")) == len(layers)
+    assert [row["name"] for row in layers if row["name"] not in page.text] == []
 
 
 def test_a_run_that_failed_says_so(run_folder: Path, tmp_path: Path) -> None:

@@ -59,16 +59,15 @@ def sensitivity(
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
         return
     Console(highlight=False, markup=False).print(sensitivity_table(ranked, found))
+    say(f"to see it in the report: trt-qat report {state.folder}")
 
 
 def _keep(state: Run, document: dict[str, Any]) -> None:
-    """Leave the study in the run folder, and write the report again where there is one."""
+    """Leave the study in the run folder, where the next report shows it."""
     from trt_qat import artifact, report
 
     fp32 = artifact.sha256_file(state.path("fp32.pt"))
     artifact.write_json(state.path(report.SENSITIVITY), document | {"fp32": fp32})
-    if state.path("report.html").is_file():
-        report.write(state.folder)
 
 
 def _check_trained(state: Run, engine: Path) -> None:
