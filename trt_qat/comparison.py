@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from trt_qat import polygraphy_bridge
 from trt_qat.bisection import Bisection
 from trt_qat.bisection import bisect as run_bisection
-from trt_qat.errors import DataError
-from trt_qat.layerwise import LayerComparison, LayerDifference, tapped
+from trt_qat.errors import DataError, TrtQatError
+from trt_qat.layerwise import LayerComparison, LayerDifference, Layers, tapped
 from trt_qat.ort_tapped import OrtTapped
 from trt_qat.rebuild import rebuildable
 from trt_qat.runners import Feed, Outputs, Runner, TensorSpec, runner
@@ -82,7 +83,8 @@ def compare(
         layers: compare inner tensors too (`trt_qat.layerwise`); absent: where both sides show
             them, which ``ort:`` and ``torch:`` do, and names match.
         bisect: find the first fused group that differs (`trt_qat.bisection`), on the first 32
-            samples; absent: where an engine does not pass against the ONNX it was built from.
+            samples; absent: where an engine does not pass against the ONNX it was built from and
+            can be built again here.
         save_outputs: write the outputs of both there, as Polygraphy's RunResults; they are held
             in memory until then.
 
@@ -91,48 +93,80 @@ def compare(
             and no inner tensor can be compared.
     """
     left, right = _runner(ref), _runner(cand)
-    tally, first = Tally(), None
-    kept: list[tuple[Outputs, Outputs]] = []
-    with left, right:
-        compiled = rebuildable(right, left) if bisect else None
-        plain = layers is False or bisect
-        inner = None if plain else _layer_comparison(left, right, required=bool(layers))
-        for batch in _batches(feeds, (left, right)):
-            first = batch if first is None else first
-            _check_batch(batch)
-            # Fails first where a feed does not fit: it knows its inputs.
-            answers = _finite(right, batch)
-            seen = inner.update(batch) if inner is not None else None
-            wanted = _finite(left, batch, seen)
-            tally.update(wanted, answers, labels)
-            if save_outputs is not None:
-                kept.append((wanted, answers))
-        if not tally.samples or first is None:
-            message = "compare: no feeds; give at least one batch"
-            raise DataError(message)
-        feed = _few(right, first)
+    compiled = rebuildable(right, left) if bisect else None
+    both = _Both(left, right, keep=save_outputs is not None)
+    both.run(feeds, labels, layers=False if bisect else layers)
     if save_outputs is not None:
-        sides = [(left.name, [pair[0] for pair in kept]), (right.name, [pair[1] for pair in kept])]
-        polygraphy_bridge.save_outputs(Path(save_outputs), sides)
-    outputs = tally.outputs()
+        polygraphy_bridge.save_outputs(Path(save_outputs), both.kept)
+    outputs = both.tally.outputs()
     passed = all(_passes(output, min_agreement, min_sqnr_db) for output in outputs)
-    if bisect is None and not passed and right.name.startswith("trt") and left.name == "ort":
-        compiled = rebuildable(right, left)
     halves = None
     if compiled is not None:
-        halves = run_bisection(OrtTapped(compiled.reference), compiled, [feed])
-    found = halves if halves is not None else inner.result() if inner is not None else None
+        halves = run_bisection(OrtTapped(compiled.reference), compiled, [both.few])
+    elif bisect is None and not passed and right.name.startswith("trt"):
+        # Unasked: what was compared counts, even if the engine cannot be built again here.
+        with contextlib.suppress(TrtQatError):
+            compiled = rebuildable(right, left)
+            halves = run_bisection(OrtTapped(compiled.reference), compiled, [both.few])
+    found = both.layers if halves is None else halves
     return Comparison(
         ref=ref if isinstance(ref, str) else ref.name,
         cand=cand if isinstance(cand, str) else cand.name,
-        samples=tally.samples,
+        samples=both.tally.samples,
         outputs=outputs,
         passed=passed,
         layers=found.layers if found is not None else (),
         first_divergence=found.first_divergence if found is not None else None,
-        accuracy=tally.accuracy(),
+        accuracy=both.tally.accuracy(),
         bisection=halves,
     )
+
+
+class _Both:
+    """Two runners on the same feeds: what is left of it.
+
+    Attributes:
+        tally: of the outputs.
+        layers: what was found of inner tensors; None: they were not compared.
+        few: the first samples, for what has to be run again and again.
+        kept: name and outputs of each side, if they are to be kept.
+    """
+
+    def __init__(self, left: Runner, right: Runner, *, keep: bool) -> None:
+        self.left, self.right, self.keep = left, right, keep
+        self.tally = Tally()
+        self.layers: Layers | None = None
+        self.few: Feed = {}
+        self.kept: tuple[tuple[str, list[Outputs]], ...] = ((left.name, []), (right.name, []))
+
+    def run(
+        self,
+        feeds: Feed | Iterable[Feed],
+        labels: NDArray[np.int64] | None,
+        *,
+        layers: bool | None,
+    ) -> None:
+        """Run both, and compare inner tensors where they can be or ``layers`` says so."""
+        left, right = self.left, self.right
+        with left, right:
+            inner = None
+            if layers is not False:
+                inner = _layer_comparison(left, right, required=bool(layers))
+            for batch in _batches(feeds, (left, right)):
+                _check_batch(batch)
+                self.few = self.few or _few(right, batch)
+                # Fails first where a feed does not fit: it knows its inputs.
+                answers = _finite(right, batch)
+                seen = inner.update(batch) if inner is not None else None
+                wanted = _finite(left, batch, seen)
+                self.tally.update(wanted, answers, labels)
+                if self.keep:
+                    for (_, outputs), given in zip(self.kept, (wanted, answers), strict=True):
+                        outputs.append(given)
+        if not self.tally.samples:
+            message = "compare: no feeds; give at least one batch"
+            raise DataError(message)
+        self.layers = inner.result() if inner is not None else None
 
 
 def _runner(given: str | Runner) -> Runner:

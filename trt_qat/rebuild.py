@@ -49,7 +49,11 @@ class Rebuild:
         path = Path(folder.name) / self.onnx.name
         model = observed(self.model, taps)
         path.write_bytes(model.SerializeToString())
-        return _Temporary(self.build(path), folder)
+        try:
+            return _Temporary(self.build(path), folder)
+        except BaseException:
+            folder.cleanup()
+            raise
 
     def build(self, onnx: Path) -> Runner:
         """Return a runner of a changed copy."""
