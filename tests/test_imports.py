@@ -32,7 +32,14 @@ ONLY_IN = {
     "sklearn": ("data/builtin.py",),
     "PIL": ("data/sources.py",),
     "matplotlib": ("benching/plots.py", "benching/figures"),
-    "typer": ("cli.py", "bench_cli.py", "engine_cli.py", "gate_cli.py", "sensitivity_cli.py"),
+    "typer": (
+        "cli.py",
+        "bench_cli.py",
+        "compare_cli.py",
+        "engine_cli.py",
+        "gate_cli.py",
+        "sensitivity_cli.py",
+    ),
 }
 """Library -> the parts of trt_qat that may import it, at the top or inside a function."""
 

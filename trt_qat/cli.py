@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from trt_qat import __version__, bench_cli, engine_cli, targets
+from trt_qat.compare_cli import compare
 from trt_qat.errors import TrtQatError, visible
 from trt_qat.gate_cli import check
 from trt_qat.sensitivity_cli import sensitivity
@@ -227,65 +228,7 @@ def _mend(
     return fix(model, out, select=rules[0], ignore=rules[1], half=half, feeds=feeds)
 
 
-@app.command()
-def compare(
-    ref: Annotated[str, typer.Option(help="The reference, such as ort:model.onnx.")],
-    cand: Annotated[str, typer.Option(help="The candidate, such as ort-int8:model.onnx.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="An .npz with one array per input, and labels; a data-loader script or saved "
-            "inputs of Polygraphy's, FILE.py[:function] or FILE.json; absent: random inputs."
-        ),
-    ] = None,
-    agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
-    ] = 0.999,
-    layers: Annotated[
-        bool | None,
-        typer.Option("--layers/--no-layers", help="Inner tensors too; absent: where it can be."),
-    ] = None,
-    bisect: Annotated[
-        bool | None,
-        typer.Option(
-            "--bisect/--no-bisect",
-            help="Find the first fused layer that differs by building the candidate again with "
-            "more outputs; absent: where an engine differs from its ONNX.",
-        ),
-    ] = None,
-    save_outputs: Annotated[
-        Path | None,
-        typer.Option(help="Write the outputs of both there, for polygraphy run --load-outputs."),
-    ] = None,
-    worst: Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")] = 10,
-    as_json: AsJson = False,
-) -> None:
-    """Compare outputs of two runners, then layer by layer: which one differs first."""
-    from trt_qat.cli_tables import compare_table
-    from trt_qat.comparison import compare as compare_runners
-    from trt_qat.errors import CheckFailed
-    from trt_qat.feeds import feeds_for
-
-    feeds, labels = feeds_for((ref, cand), data)
-    found = compare_runners(
-        ref,
-        cand,
-        feeds,
-        labels=labels,
-        min_agreement=agreement,
-        layers=layers,
-        bisect=bisect,
-        save_outputs=save_outputs,
-    )
-    if as_json:
-        _print_json(found.to_dict())
-    else:
-        _stdout().print(compare_table(found, worst))
-    if not found.passed:
-        message = f"{cand} differs from {ref} by more than is allowed"
-        raise CheckFailed(message)
-
-
+app.command()(compare)
 app.command()(sensitivity)
 app.command()(check)
 

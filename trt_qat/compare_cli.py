@@ -1,0 +1,72 @@
+"""``trt-qat compare``: two runners side by side, on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    ref: Annotated[str, typer.Option(help="The reference, such as ort:model.onnx.")],
+    cand: Annotated[str, typer.Option(help="The candidate, such as ort-int8:model.onnx.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .npz with one array per input, and labels; a data-loader script or saved "
+            "inputs of Polygraphy's, FILE.py[:function] or FILE.json; absent: random inputs."
+        ),
+    ] = None,
+    agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
+    ] = 0.999,
+    layers: Annotated[
+        bool | None,
+        typer.Option("--layers/--no-layers", help="Inner tensors too; absent: where it can be."),
+    ] = None,
+    bisect: Annotated[
+        bool | None,
+        typer.Option(
+            "--bisect/--no-bisect",
+            help="Find the first fused layer that differs by building the candidate again with "
+            "more outputs; absent: where an engine differs from its ONNX.",
+        ),
+    ] = None,
+    save_outputs: Annotated[
+        Path | None,
+        typer.Option(help="Write the outputs of both there, for polygraphy run --load-outputs."),
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")] = 10,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
+    ] = False,
+) -> None:
+    """Compare outputs of two runners, then layer by layer: which one differs first."""
+    from rich.console import Console
+
+    from trt_qat.cli_tables import compare_table
+    from trt_qat.comparison import compare as compare_runners
+    from trt_qat.errors import CheckFailed
+    from trt_qat.feeds import feeds_for
+
+    feeds, labels = feeds_for((ref, cand), data)
+    found = compare_runners(
+        ref,
+        cand,
+        feeds,
+        labels=labels,
+        min_agreement=agreement,
+        layers=layers,
+        bisect=bisect,
+        save_outputs=save_outputs,
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+    else:
+        Console(highlight=False, markup=False).print(compare_table(found, worst))
+    if not found.passed:
+        message = f"{cand} differs from {ref} by more than is allowed"
+        raise CheckFailed(message)
