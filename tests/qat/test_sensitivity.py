@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.sensitivity import Sensitivity, Study, Suggestion
 from trt_qat.qat.sparsify import sparsify
+from trt_qat.report import SENSITIVITY, write
 from trt_qat.specs import QuantizeSpec
 
 WORST = "stages.1.conv1"
@@ -123,15 +125,19 @@ def test_the_json_holds_the_lines_to_paste() -> None:
     assert document["recipe"] == '[quantize]\nexclude = ["a", "b"]\n'
 
 
-def test_the_command_ranks_the_layers_of_a_trained_run(finished: RunResult) -> None:
-    engine, folder = next(finished.folder.parent.rglob("*.toml")), str(finished.folder)
+def test_the_command_ranks_the_layers_of_a_trained_run(finished: RunResult, tmp_path: Path) -> None:
+    engine, folder = next(finished.folder.parent.rglob("*.toml")), tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
     done = CliRunner().invoke(
-        app, ["sensitivity", str(engine), "--out", folder, "--budget", "1", "--json"]
+        app, ["sensitivity", str(engine), "--out", str(folder), "--budget", "1", "--json"]
     )
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["layers"]
     assert document["suggestion"]["exclude"] == []
+    kept = json.loads((folder / SENSITIVITY).read_text())
+    assert kept["layers"] == document["layers"]
+    assert "Sensitivity to INT8" in write(folder).read_text(), "the float model is this run's"
 
 
 def test_a_run_that_is_not_trained_is_told_how(finished: RunResult, tmp_path: Path) -> None:
