@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trt_qat.backends import why_no_tensorrt, why_no_torch
-from trt_qat.engine.machine import on_this_gpu, why_no_engines
+from trt_qat.backends import why_no_torch
+from trt_qat.engine.machine import on_this_gpu, why_no_engines, why_not_run
 from trt_qat.specs import EngineSpec
 from trt_qat.stages import Metrics, Run, Stage, torch_stage
 
@@ -36,10 +36,10 @@ def _write_report(run: Run) -> Metrics:
     return {}
 
 
-def _this_version_stops() -> str | None:
-    return why_no_tensorrt() or (
-        "TensorRT and a GPU are here, but this version stops at the verified ONNX"
-    )
+def _bench(run: Run) -> Metrics:
+    from trt_qat.benching.stage import bench_stage
+
+    return bench_stage(run, f"trt:{run.path('model.engine')}")
 
 
 PLAN = (
@@ -122,7 +122,17 @@ PLAN = (
         packages=(*GRAPH_CODE, *LAYER_CODE),
         work=_verify("compare"),
     ),
-    Stage("bench", why_not=_this_version_stops),
+    Stage(
+        "bench",
+        outputs=("bench.json",),
+        parents=("model.engine", "model.onnx"),
+        tables=("build", "target"),
+        packages=("benching/*.py", "engine/*.py", "runners.py"),
+        work=_bench,
+        why_not=why_not_run,
+        optional=True,
+        facts=on_this_gpu,
+    ),
     Stage(
         "report",
         outputs=("report.html",),

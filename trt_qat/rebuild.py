@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from trt_qat import artifact
+from trt_qat.engine.origin import origin_of
 from trt_qat.errors import GraphError, InputError
 from trt_qat.graph.load import embed_weights, load_graph
 from trt_qat.graph.taps import Tap, observed
@@ -90,28 +91,27 @@ class TrtRebuild(Rebuild):
     min_sqnr_db = 40.0
 
     def __init__(self, engine: Path, onnx: Path) -> None:
-        sidecar = artifact.read_sidecar(engine)
-        if sidecar is None:
+        origin = origin_of(engine)
+        if origin is None:
             message = (
                 f"{engine}: no sidecar says how it was built, so it cannot be built again with "
                 "more outputs; build it with trt-qat build"
             )
             raise InputError(message)
         digest = artifact.sha256_file(onnx)
-        if digest not in sidecar.parents.values():
-            made = ", ".join(sidecar.parents)
+        if digest not in origin.parents.values():
+            made = " and ".join(origin.parents)
             message = f"{engine}: built from {made}, not from this {onnx}; give that as ort: --ref"
             raise InputError(message)
         super().__init__(onnx, onnx)
-        self.spec = sidecar.spec
+        self.spec = origin.spec
 
     def build(self, onnx: Path) -> Runner:
         """Build an engine on this machine's GPU and return its runner."""
         from trt_qat.engine.build import build
         from trt_qat.engine.runner import TrtRunner
-        from trt_qat.specs import BuildSpec
 
-        made = build(onnx, onnx.with_suffix(".engine"), spec=BuildSpec.model_validate(self.spec))
+        made = build(onnx, onnx.with_suffix(".engine"), spec=self.spec)
         return TrtRunner(made.path)
 
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from trt_qat.artifact import read_sidecar, sha256_file
+from trt_qat.artifact import sha256_file
 from trt_qat.benching.session import Session
 from trt_qat.benching.stats import Floats
+from trt_qat.engine.origin import origin_of
 from trt_qat.errors import InputError
 from trt_qat.runners import Runner
 from trt_qat.specs import BuildSpec
@@ -54,11 +55,11 @@ def recipe_of(spec: str) -> Recipe | None:
     path = Path(rest)
     if path.suffix == ".onnx":
         return Recipe(kind, path, BuildSpec(timing_cache="none"))
-    sidecar = read_sidecar(path)
-    for name, digest in ({} if sidecar is None else sidecar.parents).items():
+    origin = origin_of(path)
+    for name, digest in ({} if origin is None else origin.parents).items():
         onnx = path.parent / name
-        if sidecar and onnx.is_file() and sha256_file(onnx) == digest:
-            given = BuildSpec.model_validate({**sidecar.spec, "timing_cache": "none"})
+        if origin and onnx.is_file() and sha256_file(onnx) == digest:
+            given = origin.spec.model_copy(update={"timing_cache": "none"})
             # A network with its casts in it is built as it stands.
             typed = onnx.name.endswith(".typed.onnx")
             if typed:

@@ -44,8 +44,12 @@ class EngineArtifact:
 
 @dataclass(frozen=True)
 class Job:
-    """One build: what is built from what, for whom and how."""
+    """One build: what is built from what, for whom and how.
 
+    ``onnx`` is what TensorRT reads: the ONNX that was ``given``, or its copy with FP16 casts.
+    """
+
+    given: Path
     onnx: Path
     spec: BuildSpec
     described: Network
@@ -102,11 +106,12 @@ def build(
     cache = timing_cache.chosen_path(spec.timing_cache, default)
     cast = typed_path(out) if options.strong and spec.remainder == "fp16" else None
     with _gone_after_an_error(cast):
+        read = onnx
         if cast is not None:
             say("casting the float remainder to FP16")
-            onnx = typed_onnx(onnx, cast, spec.keep_fp32, feeds)
+            read = typed_onnx(onnx, cast, spec.keep_fp32, feeds)
         began = time.perf_counter()
-        job = Job(onnx, spec, described, options, gpu, cache)
+        job = Job(onnx, read, spec, described, options, gpu, cache)
         plan, log = plan_of(trt, job, say)
         return written(out, plan, log.lines, job, time.perf_counter() - began)
 
@@ -240,7 +245,7 @@ def written(
     with artifact.atomic_path(out) as temporary:
         temporary.write_bytes(plan)
     artifact.write_json(evidence.layers_path(out), layers)
-    parents = {job.onnx.name: artifact.sha256_file(job.onnx)}
+    parents = {path.name: artifact.sha256_file(path) for path in (job.given, job.onnx)}
     spec = job.spec.model_dump(mode="json")
     source: Mapping[str, Any] = layers["source"]
     artifact.write_sidecar(

@@ -11,8 +11,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from trt_qat.artifact import Sidecar, read_sidecar, sidecar_path
+from trt_qat.artifact import read_sidecar, sidecar_path
 from trt_qat.engine import evidence
+from trt_qat.engine.origin import origin_of
 from trt_qat.errors import BackendUnavailable, InputError
 
 
@@ -65,18 +66,18 @@ def check_home(path: Path, tensorrt: str, sm: tuple[int, int]) -> None:
     Raises:
         InputError: another version or another kind of GPU, and the engine is not portable.
     """
-    sidecar = read_sidecar(path)
-    if sidecar is None:
+    origin = origin_of(path)
+    if origin is None:
         return
-    built, at = sidecar.metrics.get("tensorrt"), sidecar.metrics.get("sm")
-    if built and _release(built) != _release(tensorrt) and not _is(sidecar, "version_compatible"):
+    built, at = origin.tensorrt, origin.sm
+    if built and _release(built) != _release(tensorrt) and not origin.spec.version_compatible:
         message = (
             f"{path}: TensorRT {built} built it and this is {tensorrt}; an engine runs on the "
             "version that built it unless build.version_compatible is set. Build it again here"
         )
         raise InputError(message)
-    portable = _is(sidecar, "hardware_compatibility") == "ampere_plus" and sm >= (8, 0)
-    if at and tuple(at) != sm and not portable:
+    portable = origin.spec.hardware_compatibility == "ampere_plus" and sm >= (8, 0)
+    if at and at != sm and not portable:
         there, here = (".".join(map(str, each)) for each in (at, sm))
         message = (
             f"{path}: built for compute capability {there} and this GPU has {here}. Build it again "
@@ -87,10 +88,6 @@ def check_home(path: Path, tensorrt: str, sm: tuple[int, int]) -> None:
 
 def _release(version: str) -> list[str]:
     return version.split(".")[:3]
-
-
-def _is(sidecar: Sidecar, option: str) -> Any:
-    return sidecar.spec.get(option)
 
 
 def inspect_file(path: str | Path, *, trust: bool = False) -> dict[str, Any]:

@@ -35,8 +35,8 @@ STYLE = """
 def of_run(folder: Path, artifacts: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the benchmark that lies in a run folder; None where it is of other files.
 
-    The flow does not write it: ``trt-qat bench ... --out RUN/bench.json`` does, at any time. It is
-    this run's if a file that it timed is one of the run's, byte for byte.
+    The flow writes it where there is a GPU; ``trt-qat bench ... --out RUN/bench.json`` does at any
+    time. It is this run's if a file that it timed is one of the run's, byte for byte.
 
     Args:
         folder: of the run.

@@ -1,0 +1,60 @@
+"""What an engine was built from and for, as the sidecar of a build or of a run tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trt_qat.artifact import read_sidecar
+from trt_qat.errors import InputError
+from trt_qat.specs import BuildSpec
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an engine comes from.
+
+    Attributes:
+        parents: digest by name, of the ONNX that was given and of the one that TensorRT read.
+        spec: options of the build.
+        tensorrt: version that built it; None: not told.
+        sm: compute capability of the GPU that it was built on; None: not told.
+    """
+
+    parents: Mapping[str, str]
+    spec: BuildSpec
+    tensorrt: str | None
+    sm: tuple[int, ...] | None
+
+
+def origin_of(engine: Path) -> Origin | None:
+    """Return where an engine comes from; None without a sidecar.
+
+    Raises:
+        InputError: the sidecar is of something else than an engine.
+    """
+    sidecar = read_sidecar(engine)
+    if sidecar is None:
+        return None
+    # A run describes the stage: its tables, and its metrics under the stage's name.
+    options: Any = sidecar.spec.get("build", sidecar.spec)
+    source: Any = sidecar.metrics.get("engine", {}).get("source", sidecar.metrics)
+    try:
+        spec = BuildSpec.model_validate(options)
+    except ValidationError as error:
+        message = (
+            f"{engine}: its sidecar holds no options of a build ({error.error_count()} of them are "
+            "not known); it is of another version of trt-qat or of another file. Build it again"
+        )
+        raise InputError(message) from error
+    sm = source.get("sm")
+    return Origin(
+        parents=sidecar.parents,
+        spec=spec,
+        tensorrt=source.get("tensorrt"),
+        sm=None if sm is None else tuple(sm),
+    )
