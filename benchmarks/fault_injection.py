@@ -1,14 +1,15 @@
 """Does the layer-wise comparison name the layer at fault? Faults in every reference architecture.
 
-    python benchmarks/fault_injection.py --each 3
+    python benchmarks/fault_injection.py --each 3 --seed 1
 
 Each architecture is quantized and exported, each fault of tests/faults.py is put into it ``--each``
-times at places drawn with a fixed seed, and the faulty graph is compared with the sound one and
+times at places drawn by ``--seed``, and the faulty graph is compared with the sound one and
 with the torch model. Named is: first divergence is the very node at fault. With torch, only the
 tensors of modules and quantizers are matched, so "named" there is the first matched tensor at or
 behind the fault. "Fused" is the faulty graph on onnxruntime's integer kernels, bisected: named is
 the first fused group that holds a node that is not as in the sound graph. Faults that the fused
-kernels do not have are counted apart.
+kernels do not have are counted apart. The limits of `trt_qat.bisection` were chosen by seed 0, so
+that another seed is the fair judge of them.
 """
 
 from __future__ import annotations
@@ -109,10 +110,11 @@ def main() -> None:
     """Inject, compare, count, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--each", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="of the places")
     parser.add_argument("--only", nargs="*", default=list(REFERENCE))
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(given.seed)
     rows: list[dict[str, Any]] = []
     for name in given.only:
         with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +131,7 @@ def main() -> None:
                         rows.append(judge(name, fault, model, path, feed) | {"model": name})
     present = [row for row in rows if not row["fused_absent"]]
     document = {
-        "command": f"python benchmarks/fault_injection.py --each {given.each}",
+        "command": f"python benchmarks/fault_injection.py --each {given.each} --seed {given.seed}",
         "machine": platform_facts(),
         "versions": versions(),
         "injections": len(rows),
