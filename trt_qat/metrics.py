@@ -20,7 +20,7 @@ SCORE_TITLES = {
     "sparse_ptq": "2:4 + INT8 PTQ",
     "qat": "2:4 + INT8 QAT",
     "onnx": "ONNX (onnxruntime)",
-    "onnx_fused": "ONNX, integer kernels",
+    "onnx_fused": "ONNX, fused session",
 }
 """What the entries of ``metrics.json`` are called where people read them, in order."""
 

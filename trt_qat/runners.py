@@ -4,8 +4,10 @@ A runner is named by a SPEC: ``ort:FILE.onnx``, ``ort-int8:FILE.onnx``,
 ``ort-cuda:FILE.onnx``, ``torch:module:function``, ``torch-compile:module:function``,
 ``polygraphy:OUTPUTS.json``.
 ``ort`` runs Q and DQ as plain float operators, which is what the graph says and the reference for
-parity. ``ort-int8`` lets onnxruntime fuse them into its own integer kernels; on x86 without VNNI
-those may saturate at 16 bits and so differ although the graph is right.
+parity. ``ort-int8`` lets onnxruntime fuse what it can into integer kernels, which is little of a
+network quantized for TensorRT: it fuses a Conv whose output goes straight to the Q, and with
+symmetric scales the ReLU or Add between them stays. What it fuses may saturate at 16 bits on x86
+without VNNI, and so differ although the graph is right. It is no model of TensorRT's speed.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def compare(run: Run) -> Metrics:
         | {
             "passed": not failures,
             "session": "session.disable_quant_qdq=1: Q and DQ as plain float operators",
-            "fused": fused.to_dict() | {"session": "default: Q/DQ fused into integer kernels"},
+            "fused": fused.to_dict() | {"session": "default: onnxruntime fuses what it can"},
             "sparsity": sparsity,
             "failures": failures,
         }

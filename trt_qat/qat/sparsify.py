@@ -102,21 +102,30 @@ def _why_dense(name: str, module: nn.Module, spec: SparsitySpec, first: str | No
     return ""
 
 
+class _ReachedError(Exception):
+    """A layer is about to run; the rest of the model need not."""
+
+
 def _first_layer(model: nn.Module, layers: dict[str, nn.Module], example_inputs: Any) -> str | None:
     """Return the path of the layer that runs first."""
     if example_inputs is None:
         return next(iter(layers), None)
-    order: list[str] = []
+
+    def reached(name: str) -> None:
+        raise _ReachedError(name)
+
     handles = [
-        m.register_forward_pre_hook(lambda _m, _a, name=name: order.append(name))
-        for name, m in layers.items()
+        module.register_forward_pre_hook(lambda _module, _inputs, name=name: reached(name))
+        for name, module in layers.items()
     ]
     try:
         evaluated(model, example_inputs)
+    except _ReachedError as stop:
+        return str(stop)
     finally:
         for handle in handles:
             handle.remove()
-    return order[0] if order else None
+    return None
 
 
 def _prune(model: nn.Module, chosen: list[str]) -> None:
