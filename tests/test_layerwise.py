@@ -13,13 +13,15 @@ from torch import nn
 import trt_qat as tq
 from tests.faults import FAULTS, Fault, dropped_bias, replaced_layer
 from tests.test_runners import feed, linear_onnx
-from trt_qat import metrics
+from trt_qat import comparison, metrics
 from trt_qat.accumulate import CHUNK, Difference
 from trt_qat.errors import DataError, GraphError
 from trt_qat.layerwise import LayerComparison, compare_layers
 from trt_qat.ort_tapped import OrtTapped
 from trt_qat.qat.models import REFERENCE_MODELS
+from trt_qat.qat.runner import TorchRunner
 from trt_qat.qat.tapped import TorchTapped
+from trt_qat.runners import Feed, OrtRunner, Outputs
 
 BATCH = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 FEED = {"x": BATCH.numpy()}
@@ -143,12 +145,43 @@ def test_runs_into_used_memory_give_what_fresh_ones_do(
 def test_outputs_of_torch_come_from_the_run_that_shows_its_tensors(
     exported: tuple[nn.Module, Path],
 ) -> None:
-    comparison = LayerComparison(TorchTapped(exported[0]), OrtTapped(exported[1]), memory_bytes=1)
-    seen = comparison.update(FEED)
-    assert seen is not None
+    layers = LayerComparison(TorchTapped(exported[0]), OrtTapped(exported[1]), memory_bytes=1)
+    wanted, answers = layers.update(FEED)
+    assert wanted is not None
+    assert answers is not None
     with torch.inference_mode():
-        assert np.allclose(next(iter(seen.values())), exported[0](BATCH).numpy(), atol=1e-5)
-    assert LayerComparison(OrtTapped(exported[1]), OrtTapped(exported[1])).update(FEED) is None
+        plain = exported[0](BATCH).numpy()
+    for outputs in (wanted, answers):
+        assert np.allclose(next(iter(outputs.values())), plain, atol=1e-5)
+    both = LayerComparison(OrtTapped(exported[1]), OrtTapped(exported[1]))
+    assert both.update(FEED)[0] is None
+
+
+@pytest.mark.parametrize(("marks_change_it", "plain_runs"), [(False, 1), (True, 4)])
+def test_outputs_of_the_candidate_come_from_the_observed_run_if_it_computes_the_same(
+    exported: tuple[nn.Module, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    marks_change_it: bool,
+    plain_runs: int,
+) -> None:
+    """The first batch is run both ways and decides."""
+    runs: list[int] = []
+
+    class Counting(OrtRunner):
+        def infer(self, feed: Feed) -> Outputs:
+            runs.append(len(next(iter(feed.values()))))
+            return super().infer(feed)
+
+    if marks_change_it:
+        monkeypatch.setattr(comparison, "_alike", lambda plain, seen: False)
+    batches = [{"x": FEED["x"] * gain} for gain in (1.0, 0.5, 2.0, 0.1)]
+    model, path = exported
+    found = tq.compare(TorchRunner(model), Counting(path), batches, layers=True)
+    plain = tq.compare(TorchRunner(model), OrtRunner(path), batches, layers=False)
+    assert len(runs) == plain_runs
+    assert found.samples == plain.samples == 24
+    assert found.outputs[0].max_abs == pytest.approx(plain.outputs[0].max_abs, abs=1e-5)
+    assert found.outputs[0].argmax_agreement == plain.outputs[0].argmax_agreement
 
 
 def test_saturation_is_the_part_beyond_the_grid(exported: tuple[nn.Module, Path]) -> None:

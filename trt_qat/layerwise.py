@@ -135,11 +135,14 @@ class LayerComparison:
         self._tallies: dict[str, _Tally] = {}
         self._samples: int | None = None
 
-    def update(self, feed: Feed) -> Outputs | None:
-        """Add a batch, by the candidate's input names; return the reference's outputs.
+    def update(self, feed: Feed) -> tuple[Outputs | None, Outputs | None]:
+        """Add a batch, by the candidate's input names.
 
-        None where only another run can tell them: observing changes how they are computed, or they
-        are not one row a sample and the batch was cut.
+        Returns:
+            Outputs of the reference and of the candidate; None where only another run can tell
+            them: the reference computes otherwise when it is observed, or outputs are not one row a
+            sample and the batch was cut. The candidate computes with fewer nodes fused, which may
+            round otherwise.
 
         Raises:
             DataError: a tensor has another shape in the reference, or holds NaN or infinity.
@@ -147,12 +150,13 @@ class LayerComparison:
         count = min((len(array) for array in feed.values() if array.ndim), default=0)
         if self._samples is None:
             self._samples = self._samples_at_once(feed, count)
-        parts = []
+        wanted: list[Outputs | None] = []
+        answers: list[Outputs | None] = []
         for start in range(0, count, self._samples):
             part = {name: array[start : start + self._samples] for name, array in feed.items()}
-            self._add(part)
-            parts.append(self.ref.outputs)
-        return _joined(parts, count)
+            answers.append(self._add(part))
+            wanted.append(self.ref.outputs)
+        return _joined(wanted, count), _joined(answers, count)
 
     def _samples_at_once(self, feed: Feed, count: int) -> int:
         """Return how many samples fit into memory, from what one needs; drop what is not there."""
@@ -171,16 +175,19 @@ class LayerComparison:
         self._tallies = {name: _Tally(steps[name]) for name in self.matched}
         return samples
 
-    def _add(self, feed: Feed) -> None:
+    def _add(self, feed: Feed) -> Outputs:
+        """Measure a part of a batch; return the candidate's outputs."""
         wanted = [tap for tap in self.cand.taps if tap.tensor in self.matched]
         names = [tap.tensor for tap in wanted]
         seen = self.ref.observe(feed, list(dict.fromkeys(self.matched.values())))
         reference = {name: seen[self.matched[name]] for name in names}
         # One after the other: the second run writes into the memory of the first.
-        grown = self.cand.observe(feed, names)
+        grown = self.cand.observe(feed, list(dict.fromkeys([*names, *self.cand.output_names])))
+        answers = {name: np.array(grown[name]) for name in self.cand.output_names}
         self._measure({n: self._tallies[n].grown for n in names}, reference, grown)
         own = self.cand.force(feed, reference)
         self._measure({n: self._tallies[n].own for n in names}, reference, own)
+        return answers
 
     def _measure(self, tallies: dict[str, Difference], ref: Values, cand: Values) -> None:
         with ThreadPoolExecutor(_THREADS) as threads:

@@ -30,6 +30,7 @@ class OrtTapped:
         self.taps = taps(self.model)
         self.fixed_batch = _has_fixed_batch(self.model)
         self.outputs = None
+        self.output_names = [value.name for value in self.model.graph.output]
         self._sessions: dict[tuple[bool, tuple[str, ...]], _Session] = {}
         self._memory = _Memory()
 
