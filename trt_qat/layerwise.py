@@ -32,9 +32,9 @@ ROUNDING = 1e-6
 """Absolute differences below it are rounding whatever the power of the signal."""
 
 MEMORY_BYTES = 1_000_000_000
-"""For the tensors of one batch: the observed ones, the forced ones and their differences."""
+"""For the tensors of one batch: the reference's and the candidate's."""
 
-_COPIES = 3
+_COPIES = 2
 
 _THREADS = 2
 """numpy lets go of the interpreter's lock; more than two wait for memory."""
@@ -114,10 +114,12 @@ class Layers:
 class _Tally:
     """Both differences of a tensor; ``grown`` counts what the tensor's grid cuts off too."""
 
-    def __init__(self, step: float | None) -> None:
+    def __init__(self, tap: Tap) -> None:
+        # What comes from codes lies on the grid.
+        step = None if tap.op == "DequantizeLinear" else tap.step
         limit = None if step is None else (CODE_MAX + 0.5) * step
         self.grown = Difference(with_classes=False, limit=limit)
-        self.own = Difference(with_classes=False)
+        self.own = Difference(with_classes=False, noise_only=True)
 
 
 class LayerComparison:
@@ -171,8 +173,8 @@ class LayerComparison:
         if self.cand.fixed_batch:
             samples = count
         self.matched = {name: key for name, key in self.matched.items() if key in values}
-        steps = {tap.tensor: tap.step for tap in self.cand.taps}
-        self._tallies = {name: _Tally(steps[name]) for name in self.matched}
+        taps = {tap.tensor: tap for tap in self.cand.taps}
+        self._tallies = {name: _Tally(taps[name]) for name in self.matched}
         return samples
 
     def _add(self, feed: Feed) -> Outputs:
@@ -182,7 +184,9 @@ class LayerComparison:
         seen = self.ref.observe(feed, list(dict.fromkeys(self.matched.values())))
         reference = {name: seen[self.matched[name]] for name in names}
         # One after the other: the second run writes into the memory of the first.
-        grown = self.cand.observe(feed, list(dict.fromkeys([*names, *self.cand.output_names])))
+        shapes = {name: array.shape for name, array in reference.items()}
+        every = list(dict.fromkeys([*names, *self.cand.output_names]))
+        grown = self.cand.observe(feed, every, shapes)
         answers = {name: np.array(grown[name]) for name in self.cand.output_names}
         self._measure({n: self._tallies[n].grown for n in names}, reference, grown)
         own = self.cand.force(feed, reference)
@@ -252,6 +256,7 @@ def _joined(parts: list[Outputs | None], count: int) -> Outputs | None:
 
 def _layer(tap: Tap, ref_tensor: str, tally: _Tally) -> LayerDifference:
     grown, own = tally.grown, tally.own
+    own.signal = grown.signal  # of the same reference
     return LayerDifference(
         name=tap.node,
         op=tap.op,

@@ -45,9 +45,18 @@ class OrtTapped:
                 found[tap.tensor] = name
         return found
 
-    def observe(self, feed: Feed, names: list[str]) -> Values:
-        """Run one batch; the named tensors, in memory that the next run overwrites."""
-        return self._session(names, force=False).run(feed, {}, names)
+    def observe(
+        self, feed: Feed, names: list[str], shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Values:
+        """Run one batch; the named tensors, in memory that the next run overwrites.
+
+        Where their ``shapes`` are known, onnxruntime need not hold them once more for itself.
+        """
+        session = self._session(names, force=False)
+        if shapes is not None and all(name in shapes for name in names):
+            dtypes = {tap.tensor: tap.dtype for tap in self.taps}
+            self._memory.reserve(feed, {n: (shapes[n], dtypes[n]) for n in names if n in dtypes})
+        return session.run(feed, {}, names)
 
     def force(self, feed: Feed, values: Values) -> Values:
         """Run one batch with ``values`` at the inputs of every node; the same tensors, computed.
@@ -80,6 +89,14 @@ class _Memory:
         if self._shapes != _shapes(feed) or not all(name in self._arrays for name in names):
             return None
         return {name: self._arrays[name] for name in names}
+
+    def reserve(self, feed: Feed, wanted: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+        """Have arrays of these shapes and types for runs of a feed."""
+        if self._shapes != _shapes(feed):
+            self._shapes, self._arrays = _shapes(feed), {}
+        for name, (shape, dtype) in wanted.items():
+            if name not in self._arrays:
+                self._arrays[name] = np.empty(shape, dtype)
 
     def keep(self, feed: Feed, arrays: Values) -> Values:
         """Keep what a run has returned for the next ones; return it."""
