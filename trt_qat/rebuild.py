@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from trt_qat.graph.taps import Tap, observed
 from trt_qat.runners import Feed, OrtRunner, Outputs, Runner, TensorSpec
 
 
-class Rebuild:
+class Rebuild(ABC):
     """The ONNX of a candidate; every build is of a copy with more outputs, in a folder of its own.
 
     Args:
@@ -56,9 +57,9 @@ class Rebuild:
             folder.cleanup()
             raise
 
+    @abstractmethod
     def build(self, onnx: Path) -> Runner:
         """Return a runner of a changed copy."""
-        raise NotImplementedError
 
 
 class OrtRebuild(Rebuild):
