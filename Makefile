@@ -1,4 +1,4 @@
-# make demo: the main job on the embedded data. make test: the whole CPU suite. Both need only
+# make demo: the main job on the embedded data. make test: the CPU suite. Both need only
 # Python 3.10 or newer; everything else goes into .venv.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 .PHONY: help
 help:
 	@echo "make demo   train, sparsify, quantize, export and verify the digits engine"
-	@echo "make test   run the whole CPU test suite"
+	@echo "make test   run the CPU test suite"
 	@echo "make lint   ruff and mypy"
 
 demo: $(VENV)/.train

@@ -304,3 +304,37 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "ENGINE", "--out", "FILE"),
+        ("run", "ENGINE", "--out", "FILE/x"),
+        ("init", "FILE/x"),
+        ("preflight", "MODEL", "--sarif", "FILE/a.sarif"),
+        ("preflight", "MODEL", "--junit", "FOLDER"),
+        ("compare", "--ref", "ort:MODEL", "--cand", "ort:MODEL", "--save-outputs", "FOLDER"),
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_an_output_that_cannot_be_written_is_one_message(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    places = {
+        "ENGINE": write_engine(tmp_path),
+        "MODEL": linear_onnx(tmp_path),
+        "FILE": tmp_path / "file",
+        "FOLDER": tmp_path / "folder",
+    }
+    given = list(arguments)
+    for word, place in places.items():
+        given = [each.replace(word, str(place)) for each in given]
+    done = command_line(*given)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr.splitlines()[-1]
+    assert str(tmp_path) in done.stderr
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["inner"]

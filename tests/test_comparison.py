@@ -229,3 +229,10 @@ def test_an_answer_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
     torch.nn.init.constant_(model.layer.weight, math.inf)
     with pytest.raises(DataError, match=r"torch: output 'output' holds NaN or infinity"):
         tq.compare(TorchRunner(model), spec, feed())
+
+
+def test_feeds_of_torch_tensors_are_refused_by_name(tmp_path: Path) -> None:
+    path = linear_onnx(tmp_path)
+    tensors: Any = {"x": torch.ones(2, 3)}
+    with pytest.raises(DataError, match=r"input 'x' is a torch.Tensor; feeds are numpy arrays"):
+        tq.compare(f"ort:{path}", f"ort:{path}", tensors)

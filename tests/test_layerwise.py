@@ -15,6 +15,7 @@ from tests.faults import FAULTS, Fault, dropped_bias, replaced_layer
 from tests.test_runners import feed, linear_onnx
 from trt_qat import comparison, metrics
 from trt_qat.accumulate import CHUNK, Difference
+from trt_qat.engine.typed import typed_onnx
 from trt_qat.errors import DataError, GraphError
 from trt_qat.layerwise import LayerComparison, compare_layers
 from trt_qat.ort_tapped import OrtTapped
@@ -182,6 +183,17 @@ def test_outputs_of_the_candidate_come_from_the_observed_run_if_it_computes_the_
     assert found.samples == plain.samples == 24
     assert found.outputs[0].max_abs == pytest.approx(plain.outputs[0].max_abs, abs=1e-5)
     assert found.outputs[0].argmax_agreement == plain.outputs[0].argmax_agreement
+
+
+def test_layers_of_another_precision_are_compared(
+    exported: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
+    """The casts to FP16 of `trt-qat preflight --fp16` against the network before them."""
+    half = tmp_path / "half.onnx"
+    typed_onnx(exported[1], half, ())
+    found = tq.compare(f"ort:{exported[1]}", f"ort:{half}", FEED, layers=True)
+    assert found.passed
+    assert len(found.layers) > 10
 
 
 def test_saturation_is_the_part_beyond_the_grid(exported: tuple[nn.Module, Path]) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from trt_qat import __version__, bench_cli, engine_cli, targets
 from trt_qat.compare_cli import compare
-from trt_qat.errors import TrtQatError, visible
+from trt_qat.errors import InputError, TrtQatError, visible
 from trt_qat.gate_cli import check
 from trt_qat.sensitivity_cli import sensitivity
 
@@ -257,6 +257,11 @@ def main() -> None:
     except TrtQatError as error:
         _say("error: " + visible(str(error), keep="\n"))
         sys.exit(error.exit_code)
+    except OSError as error:  # a path that cannot be made, read or written, whatever the command
+        if error.filename is None:
+            raise
+        _say(f"error: {visible(str(error.filename))}: {error.strerror}; give another path")
+        sys.exit(InputError.exit_code)
 
 
 if __name__ == "__main__":

@@ -217,6 +217,10 @@ def _batches(feeds: Feed | Iterable[Feed], runners: Sequence[Runner]) -> Iterabl
 def _check_batch(batch: Feed) -> None:
     """Check what is fed: a Q takes NaN for a number, and both sides would agree on it."""
     for name, array in batch.items():
+        if not isinstance(array, np.ndarray):
+            kind = f"{type(array).__module__}.{type(array).__name__}"
+            message = f"compare: input {name!r} is a {kind}; feeds are numpy arrays by input name"
+            raise DataError(message)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             message = f"compare: input {name!r} holds NaN or infinity; mend the data"
             raise DataError(message)

@@ -65,7 +65,12 @@ class OrtTapped:
         """
         names = list(values)
         session = self._session(names, force=True)
-        given = {name: values[name.removeprefix(FORCED)] for name in session.forced}
+        dtypes = {tap.tensor: tap.dtype for tap in self.taps}
+        given = {  # of a reference that computes in another precision
+            forced: np.asarray(values[name], dtype=dtypes[name])
+            for forced in session.forced
+            for name in [forced.removeprefix(FORCED)]
+        }
         return session.run(feed, given, names)
 
     def _session(self, names: list[str], *, force: bool) -> _Session:
