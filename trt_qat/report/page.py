@@ -238,15 +238,21 @@ def _preflight(parts: Document) -> Iterator[Markup]:
     document = parts.get("preflight")
     if not document:
         return
-    summary = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in document["summary"].items())
-    target = f"Target {document['target']}: " if document.get("target") else ""
+    counts = document["summary"]
+    target = f"For {document['target']}: " if document.get("target") else ""
+    summary = (
+        f"{target}{counts['layers']} layers, {counts['quantizable']} of them quantizable; "
+        f"{counts['int8']} in INT8, {counts['int8_in_int8_out']} with INT8 in and out; 2:4 weights "
+        f"in {counts['sparse_found']}, a sparse kernel likely in {counts['sparse_likely']}. "
+        f"Errors: {counts['errors']}, warnings: {counts['warnings']}."
+    )
     rows = [
         (item["severity"], tag("code", item["rule"]), item["node"] or "", item["message"])
         for item in document["findings"]
     ]
     head = ("severity", "rule", "node", "finding")
     found = table("Findings", head, rows, set(), wide=3) if rows else note("No findings.")
-    yield section("Preflight", tag("p", f"{target}{summary}."), found)
+    yield section("Preflight", tag("p", summary), found)
 
 
 def _data(data: Document) -> Markup:
