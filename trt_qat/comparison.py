@@ -19,7 +19,7 @@ from trt_qat.errors import DataError, TrtQatError
 from trt_qat.layerwise import ROUNDING, LayerComparison, LayerDifference, Layers, tapped
 from trt_qat.ort_tapped import OrtTapped
 from trt_qat.rebuild import rebuildable
-from trt_qat.runners import Feed, Outputs, Runner, TensorSpec, runner
+from trt_qat.runners import Feed, Outputs, Runner, TensorSpec, fixed_batch, runner
 from trt_qat.tally import Tally, TensorDifference
 
 MIN_AGREEMENT = 0.999
@@ -228,7 +228,7 @@ def _check_batch(batch: Feed) -> None:
 
 def _few(runner: Runner, batch: Feed) -> Feed:
     """Return what a bisection is run on: a batch is run again for every build."""
-    if any(spec.shape and isinstance(spec.shape[0], int) for spec in runner.inputs.values()):
+    if fixed_batch(runner.inputs) is not None:
         return batch
     return {name: array[:BISECTION_SAMPLES] for name, array in batch.items()}
 

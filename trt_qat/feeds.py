@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trt_qat.errors import DataError
 from trt_qat.polygraphy_bridge import load_feeds, random_feed
-from trt_qat.runners import Feed, TensorSpec, runner
+from trt_qat.runners import Feed, TensorSpec, fixed_batch, runner
 
 LABELS = "labels"
 BATCH = 256
@@ -47,9 +47,9 @@ def feeds_for(
     if len(lengths) != 1:
         message = f"{path}: arrays of {sorted(lengths)} samples; all must have the same number"
         raise DataError(message)
-    size = _fixed_batch(inputs) or BATCH
+    size = fixed_batch(inputs) or BATCH
     count = lengths.pop()
-    if _fixed_batch(inputs) and count % size:
+    if fixed_batch(inputs) and count % size:
         message = f"{path}: {count} samples; the model takes exactly {size} at a time"
         raise DataError(message)
     batches = [
@@ -61,18 +61,11 @@ def feeds_for(
 
 def _known_inputs(specs: Sequence[str]) -> dict[str, TensorSpec]:
     for spec in specs:
-        # torch: has no declared inputs, and making the model only to ask would be waste.
-        if not spec.startswith("torch:"):
+        # These declare no inputs, and making the model only to ask would be waste.
+        if not spec.startswith(("torch:", "torch-compile:", "polygraphy:")):
             with runner(spec) as opened:
                 return opened.inputs
     return {}
-
-
-def _fixed_batch(inputs: dict[str, TensorSpec]) -> int | None:
-    for spec in inputs.values():
-        if spec.shape and isinstance(spec.shape[0], int):
-            return spec.shape[0]
-    return None
 
 
 def _random_feed(inputs: dict[str, TensorSpec]) -> Feed:

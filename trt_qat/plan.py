@@ -11,7 +11,7 @@ from trt_qat.stages import Metrics, Run, Stage, torch_stage
 
 QAT_CODE = ("specs.py", "ranges.py", "data/*.py", "qat/*.py", "qat/placement/*.py")
 GRAPH_CODE = ("verify.py", "metrics.py", "comparison.py", "runners.py", "graph/**/*.py")
-LAYER_CODE = ("layerwise.py", "ort_tapped.py", "accumulate.py", "qat/tapped.py")
+LAYER_CODE = ("layerwise.py", "ort_tapped.py", "accumulate.py", "tally.py", "qat/tapped.py")
 
 
 def _verify(name: str) -> Any:

@@ -82,6 +82,12 @@ class TensorSpec:
             raise DataError(message)
 
 
+def fixed_batch(inputs: Mapping[str, TensorSpec]) -> int | None:
+    """Return the only batch size that a model takes, None where it takes any."""
+    firsts = (spec.shape[0] for spec in inputs.values() if spec.shape)
+    return next((first for first in firsts if isinstance(first, int)), None)
+
+
 class Runner(Protocol):
     """Something that runs a model, batch by batch."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trt_qat.errors import DataError
 from trt_qat.feeds import feeds_for
-from trt_qat.runners import Feed, TensorSpec
+from trt_qat.runners import Feed, TensorSpec, fixed_batch
 
 ROTATION_BYTES = 32 << 20
 MOST_FEEDS = 32
@@ -29,12 +29,6 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     """
     batches, _ = feeds_for((), path)
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def fixed_batch(inputs: Mapping[str, TensorSpec]) -> int | None:
-    """Return the only batch size that a model takes, None where it takes any."""
-    firsts = (spec.shape[0] for spec in inputs.values() if spec.shape)
-    return next((first for first in firsts if isinstance(first, int)), None)
 
 
 def check_batch(label: str, inputs: Mapping[str, TensorSpec], batch: int | None) -> None:

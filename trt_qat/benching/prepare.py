@@ -13,7 +13,7 @@ from trt_qat.benching import inputs
 from trt_qat.benching.session import Entry
 from trt_qat.benching.timing import Timer, timer_of
 from trt_qat.errors import DataError, TrtQatError
-from trt_qat.runners import Feed, Outputs, Runner, runner
+from trt_qat.runners import Feed, Outputs, Runner, fixed_batch, runner
 
 SAID = ("name", "session_entries", "provider", "bench_settings")
 """Attributes of runners that say how they run a model; recorded with the result."""
@@ -54,7 +54,7 @@ def prepare(
             stack.enter_context(runner(source)) if isinstance(source, str) else source
             for source in sources
         ]
-        fixed = (inputs.fixed_batch(each.inputs) for each in opened)
+        fixed = (fixed_batch(each.inputs) for each in opened)
         batch = batch or next((size for size in fixed if size is not None), None)
         for label, each in zip(labels, opened, strict=True):
             inputs.check_batch(label, each.inputs, batch)
