@@ -19,10 +19,16 @@ from typing import Any
 from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "costs.md", ROOT / "docs" / "bench.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs" / "costs.md",
+    ROOT / "docs" / "bench.md",
+    ROOT / "docs" / "evidence.md",
+)
 RESULTS = ROOT / "benchmarks" / "results" / "cpu"
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
+FIELDS = ("int8", "input_int8", "output_int8")
 ENGINES = {"digits-int8-24": "digits", "fashion-int8-24": "Fashion-MNIST"}
 
 
@@ -264,6 +270,26 @@ def depthwise() -> str:
     return markdown(["MobileNet style, Fashion-MNIST", "accuracy", "points against FP32"], rows)
 
 
+def recorded() -> str:
+    """Preflight against engines that others published, an engine a row."""
+    path = RESULTS.parent / "recorded" / "engines.json"
+    rows = []
+    for name, found in json.loads(path.read_text(encoding="utf-8"))["engines"].items():
+        source, agree = found["source"], found["agreement"]
+        rows.append(
+            [
+                f"{name}, {source['gpu']}, batch {source['batch']}",
+                f"{found['layers']}",
+                *(f"{agree[field].get('agrees', 0)}" for field in FIELDS),
+                f"{found['total_us'] / 1000:.3f} ms",
+                f"{found['conversions_us'] / found['total_us']:.0%}",
+                f"{found['floor_us'] / 1000:.3f} ms" if found["floor_us"] else "",
+            ]
+        )
+    header = ["engine", "layers", "INT8 as predicted", "INT8 in", "INT8 out"]
+    return markdown([*header, "sum of layers", "of it Q, DQ, reformats", "roofline"], rows)
+
+
 def claims() -> str:
     """Every claim that was measured on the CPU, with the widest of its repetitions."""
     rows = []
@@ -298,6 +324,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "qat-step": qat_step,
     "calibration": calibration,
     "claims": claims,
+    "recorded": recorded,
     "cost-calibration": cost_calibration,
     "cost-masks": cost_masks,
     "cost-export": cost_export,
