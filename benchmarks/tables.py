@@ -281,13 +281,16 @@ def recorded() -> str:
                 f"{name}, {source['gpu']}, batch {source['batch']}",
                 f"{found['layers']}",
                 *(f"{agree[field].get('agrees', 0)}" for field in FIELDS),
+                f"{source['median_ms']:.3f} ms" if "median_ms" in source else "",
                 f"{found['total_us'] / 1000:.3f} ms",
                 f"{found['conversions_us'] / found['total_us']:.0%}",
                 f"{found['floor_us'] / 1000:.3f} ms" if found["floor_us"] else "",
             ]
         )
-    header = ["engine", "layers", "INT8 as predicted", "INT8 in", "INT8 out"]
-    return markdown([*header, "sum of layers", "of it Q, DQ, reformats", "roofline"], rows)
+    header = ["network", "layers", "INT8 as predicted", "INT8 in", "INT8 out"]
+    return markdown(
+        [*header, "engine", "sum of layers", "of it Q, DQ, reformats", "roofline"], rows
+    )
 
 
 def claims() -> str:

@@ -81,13 +81,32 @@ def test_output_is_int8_across_what_fuses_or_commutes(grow: Callable[[Builder, s
         (lambda b, y: b.node("AveragePool", y, kernel_shape=[2, 2]), "AveragePool .* in float"),
         (lambda b, y: b.node("Softmax", y), "Softmax .* in float"),
         (lambda b, y: b.node("Add", y, b.node("Relu", "x")), "other input of Add .* is float"),
+        (lambda b, y: b.node("Add", _silu(b, y), "in_dq_out"), "stands before Add .* no part"),
     ],
-    ids=["average-pool", "softmax", "float-shortcut"],
+    ids=["average-pool", "softmax", "float-shortcut", "activation-before-add"],
 )
 def test_output_is_float_and_says_why(grow: Callable[[Builder, str], str], why: str) -> None:
     fate = _behind_conv(grow)
     assert (fate.precision, fate.input_int8, fate.output_int8) == ("int8", True, False)
     assert re.search(why, fate.why[0])
+
+
+@pytest.mark.parametrize("op", ["Relu", "Clip", "LeakyRelu", "Sigmoid"])
+def test_a_depthwise_conv_fuses_with_relu_and_clip_alone(op: str) -> None:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 16, 8, 8]), name="in")
+    y = b.node(op, b.conv(x, (16, 16), "deep", group=16))
+    fate = _fates(b.model(b.qdq(y, name="out")))["deep"]
+    assert fate.output_int8 == (op in ("Relu", "Clip"))
+
+
+@pytest.mark.parametrize(("op", "int8"), [(None, True), ("Relu", False)])
+def test_a_conv_transpose_fuses_with_nothing(op: str | None, int8: bool) -> None:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 16, 8, 8]), name="in")
+    y = b.node("ConvTranspose", x, b.weight("w", (16, 16, 2, 2), None), name="up", strides=[2, 2])
+    y = b.node(op, y) if op else y
+    assert _fates(b.model(b.qdq(y, name="out")))["up"].output_int8 == int8
 
 
 def test_basic_block_is_int8_in_int8_out() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.graph.violations import CASES, Case
+from tests.graph.build import Builder
+from tests.graph.violations import CASES, Case, transposed_conv
 from trt_qat.graph.fix import MENDED
 from trt_qat.graph.preflight import preflight
 from trt_qat.graph.rule import RULES
@@ -57,6 +58,22 @@ def test_violation_is_found_and_nothing_else(case: Case) -> None:
     for finding in report.findings:
         assert finding.message.endswith(".")
         assert finding.mend.endswith(".")
+
+
+def test_scales_for_the_input_channels_of_a_conv_transpose_are_told_and_no_more() -> None:
+    (finding,) = (f for f in preflight(transposed_conv(0)).findings if f.rule == "QDQ006")
+    assert finding.severity == "info"
+
+
+def test_a_float_shortcut_behind_a_depthwise_conv_does_not_build() -> None:
+    b = Builder()
+    x = b.input("x", ["N", 16, 8, 8])
+    y = b.conv(b.qdq(x, name="in"), (16, 16), "deep", group=16)
+    y = b.qdq(b.node("Add", y, x, name="join"), name="mid")
+    model = b.model(b.qdq(b.conv(y, (16, 16), "two"), name="out"))
+    (finding,) = (f for f in preflight(model).findings if f.rule == "QDQ101")
+    assert finding.severity == "error"
+    assert "build fails" in finding.message
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)

@@ -72,11 +72,15 @@ def _per_channel_activation() -> ModelProto:
     return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
 
 
-def _transposed_conv(axis: int) -> ModelProto:
+def transposed_conv(axis: int | None) -> ModelProto:
     b = Builder()
     x = b.qdq(_input(b), name="in")
     y = b.node("ConvTranspose", x, b.weight("w", (16, 16, 2, 2), axis), name="up", strides=[2, 2])
     return b.model(b.qdq(y, name="out"))
+
+
+def _conv_along(axis: int) -> ModelProto:
+    return _one_conv(w=lambda b: b.weight("w", (16, 16, 3, 3), axis))
 
 
 def _integer_matmul() -> ModelProto:
@@ -211,6 +215,44 @@ def _transformer(*, quantized: bool) -> ModelProto:
     return b.model(b.norm(stream, 32, "final"))
 
 
+def _bottleneck(*, quantized: bool) -> ModelProto:
+    """A Conv with an activation, then the residual Add, as in YOLO."""
+    b = Builder()
+    x = b.qdq(_input(b), name="in")
+    y = b.conv(x, (16, 16), "one", relu=True)
+    y = b.qdq(y, name="branch") if quantized else y
+    y = b.qdq(b.node("Add", x, y, name="join"), name="mid")
+    return b.model(b.qdq(b.conv(y, (16, 16), "two"), name="out"))
+
+
+def _depthwise(*activation: str, pair: bool = False) -> ModelProto:
+    """A depthwise Conv, x * sigmoid(x) or one operator, and a Conv."""
+    b = Builder()
+    y = b.conv(b.qdq(_input(b), name="in"), (16, 16), "deep", group=16)
+    y = b.qdq(y, name="before") if pair else y
+    for op in activation:
+        y = b.node("Mul", y, b.node("Sigmoid", y)) if op == "Swish" else b.node(op, y)
+    return b.model(b.qdq(b.conv(b.qdq(y, name="mid"), (16, 16), "two"), name="out"))
+
+
+def _upsampled(*, relu: bool) -> ModelProto:
+    b = Builder()
+    x = b.qdq(_input(b), name="in")
+    w = b.weight("w", (16, 16, 2, 2), None)
+    y = b.node("ConvTranspose", x, w, name="up", strides=[2, 2])
+    y = b.node("Relu", y, name="act") if relu else y
+    return b.model(b.qdq(b.conv(b.qdq(y, name="mid"), (16, 16), "two"), name="out"))
+
+
+def _norm(*, shared: bool) -> ModelProto:
+    b = Builder()
+    y = b.conv(b.qdq(_input(b), name="in"), (16, 16))
+    stats = [b.store(n, np.ones(16, np.float32)) for n in ("gain", "bias", "mean", "var")]
+    stats[1] = b.node("Identity", stats[1], name="same") if shared else stats[1]
+    y = b.node("BatchNormalization", y, *stats, name="bn")
+    return b.model(b.qdq(y, name="out"))
+
+
 def _channels(count: int) -> ModelProto:
     b = Builder()
     x = b.qdq(b.input("x", ["N", 16, 8, 8]), name="in")
@@ -301,7 +343,8 @@ CASES = (
     Case("QDQ003", lambda: _one_conv(scale=0.0), _clean),
     Case("QDQ004", _computed_scale, _clean),
     Case("QDQ005", _per_channel_activation, _clean),
-    Case("QDQ006", lambda: _transposed_conv(0), lambda: _transposed_conv(1)),
+    Case("QDQ006", lambda: _conv_along(1), lambda: _conv_along(0)),
+    Case("QDQ006", lambda: transposed_conv(1), lambda: transposed_conv(None)),
     Case("QDQ007", _integer_matmul, _clean),
     Case("QDQ008", lambda: _one_conv(opset=12), lambda: _one_conv(opset=13)),
     Case("QDQ009", lambda: _half_scale(match=False), lambda: _half_scale(match=True)),
@@ -324,6 +367,11 @@ CASES = (
     Case("QDQ111", lambda: _gemm(1), lambda: _gemm(16)),
     Case("QDQ112", lambda: _half_quantized(activation=False),
          lambda: _half_quantized(activation=True)),
+    Case("QDQ113", lambda: _bottleneck(quantized=False), lambda: _bottleneck(quantized=True)),
+    Case("QDQ114", lambda: _depthwise("Swish"), lambda: _depthwise("Swish", pair=True)),
+    Case("QDQ114", lambda: _depthwise("LeakyRelu"), lambda: _depthwise("Relu")),
+    Case("QDQ114", lambda: _upsampled(relu=True), lambda: _upsampled(relu=False)),
+    Case("QDQ115", lambda: _norm(shared=True), lambda: _norm(shared=False)),
     Case("QDQ201", lambda: _float_softmax(softmax=True), lambda: _float_softmax(softmax=False),
          tensorrt="11.4"),
     Case("QDQ301", _clean, _clean, target=_NO_INT8, good_target="t4"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto
 
-from trt_qat.graph import flow
+from trt_qat.graph.epilogue import epilogue
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.graph.shapes import infer
 from trt_qat.graph.taps import Tap
@@ -89,7 +89,7 @@ def _code_tensors(graph: Graph) -> Iterator[tuple[str, float]]:
 
 def _float_tensors(graph: Graph) -> Iterator[str]:
     for node, _ in graph.weighted_layers():
-        end = flow.epilogue(graph, node)
+        end = epilogue(graph, node)
         if end.scaling is None and not graph.is_constant(end.tensor):
             yield end.tensor
     yield from (name for name in graph.outputs if not graph.is_constant(name))

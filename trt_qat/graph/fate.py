@@ -12,6 +12,7 @@ from typing import Any, Literal
 from onnx import TensorProto
 
 from trt_qat.graph import flow, roofline
+from trt_qat.graph.epilogue import Epilogue, epilogue
 from trt_qat.graph.qdq import Graph, Node, Scaling, Weight
 from trt_qat.graph.shapes import Shapes
 from trt_qat.graph.sparsity import GROUP, LayerSparsity, reduction_axis, weight_sparsity
@@ -93,7 +94,7 @@ class Layer:
     weight: Weight
     activation: str
     source: Node | None
-    epilogue: flow.Epilogue
+    epilogue: Epilogue
     sparsity: LayerSparsity
     groups: int
     cost: roofline.Cost | None = None
@@ -145,7 +146,7 @@ def read_layers(graph: Graph, shapes: Shapes, target: Target | None) -> list[Lay
             weight=weight,
             activation=activation,
             source=flow.source(graph, activation),
-            epilogue=flow.epilogue(graph, node),
+            epilogue=epilogue(graph, node),
             sparsity=weight_sparsity(graph, node, weight),
             groups=groups,
         )

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from trt_qat.graph import flow, load, streams
+from trt_qat.graph.epilogue import epilogue
 from trt_qat.graph.qdq import Graph, Node, Pair
 from trt_qat.graph.tensors import Array
 
@@ -172,9 +173,14 @@ def quantize_shortcuts(graph: Graph) -> list[Change]:
     for node in graph.nodes:
         if not node.op.startswith("Conv") or graph.quantized_weight(node) is None:
             continue
-        behind = flow.epilogue(graph, node)
+        behind = epilogue(graph, node)
         add = behind.blocker
-        if add is None or add.op != "Add" or not streams.reaches_quantizer(graph, add.output):
+        if (
+            add is None
+            or add.op != "Add"
+            or behind.limit
+            or not streams.reaches_quantizer(graph, add.output)
+        ):
             continue
         other = streams.other_input(graph, add, behind.tensor)
         if other in pairs and flow.source(graph, node.input(0)) is not None:

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from trt_qat import targets
 from trt_qat.errors import InputError, nearest
-from trt_qat.graph import rules_import, rules_placement, rules_target
+from trt_qat.graph import rules_fusion, rules_import, rules_placement, rules_target
 from trt_qat.graph.fate import Layer, LayerFate, quantizable, read_layers
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.qdq import Graph
@@ -21,7 +21,8 @@ from trt_qat.graph.shapes import InputShapes, Shapes, infer
 
 __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
 
-RULE_MODULES = (rules_import, rules_placement, rules_target)  # importing them fills the registry
+# Importing them fills the registry.
+RULE_MODULES = (rules_import, rules_placement, rules_fusion, rules_target)
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,17 @@ def activation_per_tensor(context: Context) -> Iterator[Hit]:
 
 @rule("QDQ006", "weight quantized along the wrong axis", "error")
 def weight_axis(context: Context) -> Iterator[Hit]:
-    """Weight scales lie along the output channels of the layer."""
+    """Weight scales lie along the output channels of the layer; a ConvTranspose has one scale.
+
+    NVIDIA/TensorRT issues 2380 and 1694: "We don't support per-output-channel quant for
+    ConvTranspose"; its kernels take one scale for each input channel.
+    """
     for layer in context.layers:
         scaling = layer.weight.scaling
         if scaling is None or scaling.scale is None or scaling.per_tensor or scaling.block_size:
+            continue
+        if layer.node.op == "ConvTranspose":
+            yield from _transposed_axis(layer)
             continue
         right = output_axis(layer)
         if layer.weight.axis is not None and layer.weight.axis != right:
@@ -136,13 +143,23 @@ def weight_axis(context: Context) -> Iterator[Hit]:
             )
 
 
-def output_axis(layer: Layer) -> int:
-    """Return the axis of output channels: the one that the layer does not sum over.
+def _transposed_axis(layer: Layer) -> Iterator[Hit]:
+    """ONNX stores the weight of a ConvTranspose as (C, K/groups, ...)."""
+    mend = "Quantize this weight per tensor, which every version takes."
+    if layer.weight.axis == 0:
+        what = "for each input channel, as TensorRT 8 takes them; of 10 and 11 nothing is known."
+        yield Hit(
+            layer.node.name, f"The weight of this ConvTranspose has a scale {what}", mend, "info"
+        )
+    elif layer.weight.axis is not None:
+        what = "for each output channel, which TensorRT does not support."
+        yield Hit(layer.node.name, f"The weight of this ConvTranspose has a scale {what}", mend)
 
-    ONNX stores a Conv's weight as (K, C/groups, ...) and a ConvTranspose's as (C, K/groups, ...).
-    """
+
+def output_axis(layer: Layer) -> int:
+    """Return the axis of output channels: the one that the layer does not sum over."""
     axis = layer.sparsity.axis
-    if layer.node.op.startswith("Conv"):
+    if layer.node.op == "Conv":
         return 1 - axis
     last = len(layer.weight.shape) - 1
     return last - 1 if axis == last else last

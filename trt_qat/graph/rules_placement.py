@@ -9,38 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trt_qat.graph import flow, streams
-from trt_qat.graph.fate import Layer
 from trt_qat.graph.qdq import Node, Pair
 from trt_qat.graph.rule import Context, Hit, rule
 
 _TENSOR_CORE_CHANNELS = 16
-_FEW_INPUTS = 4  # an image: TensorRT pads it
-
-
-@rule("QDQ101", "unquantized shortcut", "warning")
-def shortcut(context: Context) -> Iterator[Hit]:
-    """The first Add behind an INT8 Conv is fused only if its other input comes from DQ.
-
-    NVIDIA/TensorRT issues 1144 and 1293: without Q/DQ on the shortcut the Conv writes FP32.
-    """
-    seen: set[Node] = set()
-    for layer in context.layers:
-        add = layer.epilogue.blocker
-        if not _int8_conv(layer) or add is None or add.op != "Add" or add in seen:
-            continue
-        other = streams.other_input(context.graph, add, layer.epilogue.tensor)
-        alone = len(context.graph.consumers(layer.epilogue.tensor)) == 1  # else it is the shortcut
-        if not alone or other is None:
-            continue
-        if not streams.reaches_quantizer(context.graph, add.output):
-            continue
-        seen.add(add)
-        yield Hit(
-            add.name,
-            f"The shortcut input {other!r} of this Add is float, so {layer.node.name!r} before it "
-            "writes float instead of INT8.",
-            "Put a QuantizeLinear and DequantizeLinear on the shortcut input of the Add.",
-        )
+_FEW_INPUTS = 4  # an image: TensorRT has kernels for first layers (docs/evidence.md)
 
 
 @rule("QDQ102", "concat of unequal scales", "warning")
@@ -66,18 +39,6 @@ def _scale_text(context: Context, node: Node) -> str:
     return "?" if scale is None or not scale.size else f"{float(scale.ravel()[0]):.6g}"
 
 
-@rule("QDQ103", "Q/DQ between Conv and Add", "warning")
-def split_fusion(context: Context) -> Iterator[Hit]:
-    """A pair between a Conv and its residual Add keeps them from fusing."""
-    for add, pair in streams.split_residuals(context.graph):
-        yield Hit(
-            add.name,
-            f"Both inputs of this Add are quantized; {pair.quantize.name!r} stands between it and "
-            "the Conv that it would fuse with.",
-            "Remove the pair on the branch that comes straight from the Conv (--fix does).",
-        )
-
-
 @rule("QDQ104", "float layer between INT8 layers", "warning")
 def island(context: Context) -> Iterator[Hit]:
     """A float layer with INT8 before and behind it costs two reformats and its own slowness."""
@@ -94,28 +55,6 @@ def island(context: Context) -> Iterator[Hit]:
                 layer.node.name,
                 f"This {layer.node.op} is float, and what feeds it and what it feeds is INT8.",
                 "Quantize its input and weight too, unless it was left float for accuracy.",
-            )
-
-
-@rule("QDQ105", "INT8 in, float out", "warning")
-def float_output(context: Context) -> Iterator[Hit]:
-    """An INT8 layer writes float although an INT8 layer follows, behind a pooling or a second Add.
-
-    NVIDIA/TensorRT issue 2204. Pooling and resizing run in INT8 when Q/DQ stand on both sides.
-    """
-    graph = context.graph
-    for layer in context.layers:
-        blocker = layer.epilogue.blocker
-        if not _int8_conv(layer) or layer.fate.output_int8 or blocker is None:
-            continue
-        readers = [n for n in graph.consumers(layer.epilogue.tensor) if not n.is_quantize()]
-        capable = all(reader.op in flow.INT8_CAPABLE for reader in readers)
-        if capable and streams.reaches_quantizer(graph, blocker.output):
-            yield Hit(
-                layer.node.name,
-                f"This layer reads INT8 and writes float, because {blocker.op} {blocker.name!r} "
-                "has no Q/DQ before it.",
-                f"Put a QuantizeLinear and DequantizeLinear before {blocker.name!r}.",
             )
 
 
@@ -259,7 +198,3 @@ def half_quantized(context: Context) -> Iterator[Hit]:
 
 
 _WEIGHT_ONLY = (21, 22, 23)  # UINT4, INT4, FP4: weight-only by design
-
-
-def _int8_conv(layer: Layer) -> bool:
-    return layer.fate.precision == "int8" and layer.node.op.startswith("Conv")

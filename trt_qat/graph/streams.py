@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trt_qat.graph import flow
+from trt_qat.graph.epilogue import activates
 from trt_qat.graph.qdq import Graph, Node, Pair
 
 _NORMALIZATIONS = frozenset(
@@ -62,9 +63,9 @@ def residual_adds(graph: Graph) -> Iterator[Node]:
 def split_residuals(graph: Graph) -> Iterator[tuple[Node, Pair]]:
     """Yield residual Adds with Q/DQ on both inputs, and the pair that splits Conv and Add.
 
-    It is the pair behind a Conv (with its batch norm and activation) whose result only the Add
-    reads; of two such branches the later one, for TensorRT fuses the Add with the Conv that runs
-    last.
+    It is the pair behind a Conv (with its batch norm) whose result only the Add reads; of two such
+    branches the later one, for TensorRT fuses the Add with the Conv that runs last. Behind an
+    activation the Add is a kernel of its own, and a pair before it is right.
     """
     pairs = {dq: pair for pair in graph.pairs for dq in pair.dequantizes}
     for add in residual_adds(graph):
@@ -86,7 +87,7 @@ def _private(graph: Graph, pair: Pair, add: Node) -> bool:
         if writer is None or writer.op.startswith("Conv"):
             return writer is not None
         inputs = flow.data_inputs(graph, writer)
-        if writer.op not in flow.POINTWISE or len(set(inputs)) != 1:
+        if writer.op not in flow.POINTWISE or len(set(inputs)) != 1 or activates(graph, writer):
             return False
         writer = graph.producer(inputs[0])
     return False
