@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trt_qat.engine.pairing import parts
+
 FIELDS = ("int8", "input_int8", "output_int8", "sparse_found", "sparse_kernel")
-_PARTS = re.compile(r" \+ |[(),\[\]]")
-"""Between the names of nodes in a layer's name: ``a + PWN(PWN(b), c)``, ``{ForeignNode[d]}``."""
 
 
 def table(layers: Sequence[Mapping[str, Any]], engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,17 +74,13 @@ def _was_found(node: str, engine: Mapping[str, Any]) -> bool | None:
     names = [name for each in sparsity["backends"].values() for name in each["found_layers"]]
     if not names:
         return None if sparsity["found"] else False
-    return any(node in _words(name) for name in names)
+    return any(node in parts(name) for name in names)
 
 
 def _computes(entry: Mapping[str, Any], node: str) -> bool:
     if entry["purpose"] != "compute" or entry["profile"]:
         return False
-    return node in entry["onnx"] or node in _words(entry["name"])
-
-
-def _words(name: str) -> set[str]:
-    return {part.strip() for part in _PARTS.split(name)}
+    return node in entry["onnx"] or node in parts(entry["name"])
 
 
 def _verdict(row: Mapping[str, Any], field: str) -> str:

@@ -11,6 +11,7 @@ from trt_qat.artifact import sha256_file
 from trt_qat.engine import build_log, layer_info
 from trt_qat.engine.build_log import BuildLog
 from trt_qat.engine.layer_info import SCHEMA, Layer, LayerInfo
+from trt_qat.engine.pairing import fuses, paired
 from trt_qat.errors import InputError
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
@@ -120,35 +121,31 @@ def _listed(log: BuildLog) -> LayerInfo:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Return how two engines differ: counts, and layers by name.
+    """Return how two engines differ: counts, and layers that `pairing.paired` finds in both.
 
     Args:
         ours: a document of `read`.
         theirs: another.
     """
     pair = [layer_info.from_schema(each, "layers.json") for each in (ours, theirs)]
-    a, b = ({layer.name: layer for layer in layer_info.of_profile(i.layers, 0)} for i in pair)
-    changed = [
-        {"name": name, **fields}
-        for name in a
-        if name in b and (fields := _changes(a[name], b[name]))
-    ]
+    a, b = (layer_info.of_profile(info.layers, 0) for info in pair)
+    both = paired(a, b)
+    shared = [{id(found[side]) for found in both} for side in (0, 1)]
+    changed = [{"name": x.name, **fields} for x, y in both if (fields := _changes(x, y))]
     return {
         "census": [ours["census"], theirs["census"]],
         "sparsity": [ours["sparsity"], theirs["sparsity"]],
-        "only_a": [name for name in a if name not in b],
-        "only_b": [name for name in b if name not in a],
+        "only_a": [layer.name for layer in a if id(layer) not in shared[0]],
+        "only_b": [layer.name for layer in b if id(layer) not in shared[1]],
         "changed": changed,
     }
 
 
 def _changes(a: Layer, b: Layer) -> dict[str, list[Any]]:
     keys = ("type", "precision", "precision_in", "precision_out", "sparse", "tactic")
-    return {
-        key: [getattr(a, key), getattr(b, key)]
-        for key in keys
-        if getattr(a, key) != getattr(b, key)
-    }
+    found = {key: [getattr(a, key), getattr(b, key)] for key in keys}
+    found["fuses"] = [fuses(a), fuses(b)]
+    return {key: values for key, values in found.items() if values[0] != values[1]}
 
 
 def _all_int8(layer: Layer) -> bool:

@@ -94,12 +94,14 @@ def difference_table(differences: dict[str, Any], first: str, second: str) -> Gr
         counts.add_row(title, ours, theirs)
     for key in ("found", "chose"):
         cells = [str(each[key]) if each else "" for each in differences["sparsity"]]
-        counts.add_row(f"sparsity {key}", *cells)
+        if any(cells):
+            counts.add_row(f"sparsity {key}", *cells)
     changed = Table("layer", "what", first, second, box=None, pad_edge=False)
     for entry in differences["changed"]:
-        for key, pair in entry.items():
-            if key != "name":
-                changed.add_row(entry["name"], key, *(_cell(value) for value in pair))
+        fields = [key for key in entry if key != "name"]
+        for key in fields:
+            name = entry["name"] if key == fields[0] else ""
+            changed.add_row(name, key, *(_cell(value) for value in entry[key]))
     lines = [f"only in {first}: {name}" for name in differences["only_a"]]
     lines += [f"only in {second}: {name}" for name in differences["only_b"]]
     if not (lines or differences["changed"]):
