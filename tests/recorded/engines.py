@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from tests.recorded.mobilenet_v2 import mobilenet_v2
 from tests.recorded.resnet18 import resnet18
+from tests.recorded.resnet50 import resnet50
 from tests.recorded.yolov3 import yolov3
 from trt_qat.engine import evidence, layer_info
 
@@ -68,6 +69,7 @@ ENGINES = (
         partial(resnet18, quantized_shortcut=True, quantized_pool=True),
         "a100",
     ),
+    Recorded("resnet50-keras-qat", resnet50, None),
     Recorded("mobilenet-v2-qat", mobilenet_v2, None),
     Recorded("mobilenet-v2-residuals-qat", partial(mobilenet_v2, quantized_shortcut=True), None),
     Recorded("yolov3-resnet18-qat", yolov3, None),

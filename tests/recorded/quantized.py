@@ -14,7 +14,7 @@ from tests.graph.build import Builder
 def conv(
     b: Builder, x: str, channels: tuple[int, int], name: str,
     *, kernel: int = 3, stride: int = 1, group: int = 1, activation: str = "", scale: float = 0.1,
-    norm: str = "folded",
+    norm: str = "folded", pad: int | None = None,
 ) -> str:  # fmt: skip
     """A pair, a Conv without bias, its batch norm, and an activation on request.
 
@@ -23,17 +23,18 @@ def conv(
         x: Input.
         channels: In and out.
         name: Of the Conv.
-        kernel: Its height and width; the padding keeps the size.
+        kernel: Its height and width.
         stride: Of both axes.
         group: Groups.
         activation: ``Relu``, ``LeakyRelu``, ``Clip`` (to 6), or none.
         scale: Of the activation's pair.
         norm: ``folded``; ``shared``: one parameter of the batch norm comes through an Identity, as
             torch's exporter shares equal initialisers; none: no batch norm.
+        pad: On all sides; default: half the kernel.
     """
     pair = b.qdq(x, scale, name=f"{name}.input_quantizer")
     weight = b.weight(name, (channels[1], channels[0] // group, kernel, kernel))
-    pads = [kernel // 2] * 4
+    pads = [kernel // 2 if pad is None else pad] * 4
     y = b.node("Conv", pair, weight, name=name, strides=[stride] * 2, pads=pads, group=group)
     if norm:
         ones = np.ones(channels[1])
