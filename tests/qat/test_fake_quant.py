@@ -11,9 +11,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_qat.qat.fake_quant import fake_quantize, make_quantizer, scale_of
+from trt_qat.qat.fake_quant import activation_quantizer, fake_quantize, scale_of, weight_quantizer
 
-AXES = pytest.mark.parametrize("axis", [None, 0, 1], ids=["tensor", "axis 0", "axis 1"])
+FORMS = pytest.mark.parametrize(
+    ("axis", "of_weight"),
+    [(None, False), (None, True), (0, True), (1, True)],
+    ids=["activation", "weight per tensor", "weight axis 0", "weight axis 1"],
+)
 
 
 def values() -> torch.Tensor:
@@ -24,9 +28,9 @@ def values() -> torch.Tensor:
     return x
 
 
-def quantizer(axis: int | None, *, learned: bool = False) -> Any:
+def quantizer(axis: int | None, of_weight: bool, *, learned: bool = False) -> Any:
     """Return a quantizer that clips; tied to powers of two, so that ties are exact."""
-    made: Any = make_quantizer(axis)
+    made: Any = weight_quantizer(axis) if of_weight else activation_quantizer()
     channels = 1 if axis is None else values().shape[axis]
     scale = 2.0 ** -(5 + torch.arange(channels) % 2)
     shape = [channels if i == axis else 1 for i in range(4)]
@@ -53,50 +57,52 @@ def quantize_linear(x: torch.Tensor, scale: torch.Tensor, axis: int | None) -> t
     return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
 
-@AXES
+@FORMS
 @pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
 def test_a_training_step_computes_what_quantize_linear_does(
-    axis: int | None, learned: bool
+    axis: int | None, of_weight: bool, learned: bool
 ) -> None:
-    made = quantizer(axis, learned=learned)
+    made = quantizer(axis, of_weight, learned=learned)
     x = values().requires_grad_()
     trained = fake_quantize(x, made).detach()
     expected = quantize_linear(values(), scale_of(made), axis)
-    if axis is not None:  # a weight's: its codes end at -127
-        shape = [-1 if i == axis else 1 for i in range(4)]
+    if of_weight:  # its codes end at -127
+        shape = [-1 if i == axis else 1 for i in range(4)] if axis is not None else []
         expected = expected.maximum(-127 * scale_of(made).reshape(shape))
     assert torch.equal(trained, expected)
     with torch.no_grad():
         assert torch.equal(fake_quantize(x, made), expected), "evaluation differs from training"
 
 
-@AXES
-def test_gradients_pass_where_no_code_was_clamped(axis: int | None) -> None:
-    made = quantizer(axis)
+@FORMS
+def test_gradients_pass_where_no_code_was_clamped(axis: int | None, of_weight: bool) -> None:
+    made = quantizer(axis, of_weight)
     x = values().requires_grad_()
     fake_quantize(x, made).backward(torch.full_like(x, 2.0))  # type: ignore[no-untyped-call]
     shape = [-1 if i == axis else 1 for i in range(4)]
     codes = torch.round(values() / scale_of(made).reshape(shape if axis is not None else ()))
-    inside = (codes >= (-128 if axis is None else -127)) & (codes <= 127)
+    inside = (codes >= (-127 if of_weight else -128)) & (codes <= 127)
     assert x.grad is not None
     assert torch.equal(x.grad, 2.0 * inside)
     assert not inside.all(), "nothing was clamped, so this test proves nothing"
 
 
-@AXES
-def test_a_learned_scale_has_the_gradient_of_lsq(axis: int | None) -> None:
+@FORMS
+def test_a_learned_scale_has_the_gradient_of_lsq(axis: int | None, of_weight: bool) -> None:
     """Rounding error inside the range, the clamped code outside (1902.08153, equation 3)."""
-    made = quantizer(axis, learned=True)
+    made = quantizer(axis, of_weight, learned=True)
     x = values().requires_grad_()
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     fake_quantize(x, made).backward(upstream)  # type: ignore[no-untyped-call]
     shape = [-1 if i == axis else 1 for i in range(4)]
     quotient = values() / scale_of(made).reshape(shape if axis is not None else ())
-    low = -128 if axis is None else -127
+    low = -127 if of_weight else -128
     codes = torch.round(quotient).clamp(low, 127)
     clamped = torch.round(quotient) != codes
     slope = torch.where(clamped, codes, codes - quotient) * upstream
-    count = x[0].numel() if axis is None else x.numel() / x.shape[axis]
+    count = x.numel() if of_weight else x[0].numel()
+    if axis is not None:
+        count //= x.shape[axis]
     others = [i for i in range(4) if i != axis]
     expected = slope.sum(dim=others) / (count * 127) ** 0.5
     assert clamped.any()

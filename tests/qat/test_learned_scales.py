@@ -52,10 +52,11 @@ def train(model: nn.Module, steps: int, lr: float = 1e-2) -> nn.Module:
 
 
 def gradient_of_scale(
-    inputs: Tensor, scale: Tensor, axis: int | None = None, low: int = -128
+    inputs: Tensor, scale: Tensor, axis: int | None = None, *, of_weight: bool = False
 ) -> Tensor:
     leaf = scale.clone().requires_grad_()
-    fake_quantize_learned(inputs, leaf, axis, low).sum().backward()  # type: ignore[no-untyped-call]
+    grid = fake_quantize_learned(inputs, leaf, axis, of_weight=of_weight)
+    grid.sum().backward()  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     return leaf.grad
 
@@ -89,22 +90,25 @@ def test_the_gradient_scale_of_an_activation_counts_the_features_of_one_sample()
 
 def test_the_gradient_scale_of_a_weight_counts_the_weights_of_one_scale() -> None:
     weight = torch.full((8, 4, 3, 3), 0.15)
-    got = gradient_of_scale(weight, torch.full((8,), 0.5), axis=0, low=-127)
+    got = gradient_of_scale(weight, torch.full((8,), 0.5), axis=0, of_weight=True)
     assert got.shape == (8,)
     expected = 36 * -0.3 / math.sqrt(36 * QMAX)
     assert got.tolist() == pytest.approx([expected] * 8, rel=1e-4)
+    per_tensor = gradient_of_scale(weight, torch.tensor(0.5), of_weight=True)
+    assert float(per_tensor) == pytest.approx(288 * -0.3 / math.sqrt(288 * QMAX), rel=1e-4)
 
 
 def test_inputs_get_the_straight_through_gradient_inside_the_range_alone() -> None:
     inputs = torch.tensor([[-70.0, -64.0, 0.2, 63.5, 64.0]], requires_grad=True)
-    fake_quantize_learned(inputs, torch.tensor(0.5), None, -128).sum().backward()  # type: ignore[no-untyped-call]
+    grid = fake_quantize_learned(inputs, torch.tensor(0.5), None, of_weight=False)
+    grid.sum().backward()  # type: ignore[no-untyped-call]
     assert inputs.grad is not None
     assert inputs.grad.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0]]
 
 
 def test_the_grid_is_symmetric_with_zero_on_it() -> None:
     inputs = torch.linspace(-100, 100, 4001)[None]
-    grid = fake_quantize_learned(inputs, torch.tensor(0.5), None, -127)[0]
+    grid = fake_quantize_learned(inputs, torch.tensor(0.5), None, of_weight=True)[0]
     assert torch.equal(grid, -grid.flip(0))
     assert float(grid[2000]) == 0.0
     assert float(grid.max()) == 127 * 0.5

@@ -11,7 +11,7 @@ from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
 from trt_qat.errors import DataError
-from trt_qat.qat.fake_quant import quantizer_config
+from trt_qat.qat.fake_quant import activation_config
 from trt_qat.qat.int8 import CODE_MAX
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.specs import CalibrationSpec
@@ -40,7 +40,7 @@ def calibrate(
     """
     for quantizer in quantizers.values():
         calibrator = "max" if spec.algorithm == "max" else "histogram"
-        quantizer.set_from_attribute_config(quantizer_config(None) | {"calibrator": calibrator})
+        quantizer.set_from_attribute_config(activation_config() | {"calibrator": calibrator})
         quantizer.disable_quant()
         quantizer.enable_calib()
     enabled = [m for m in model.modules() if isinstance(m, TensorQuantizer) and m.is_enabled]

@@ -47,6 +47,19 @@ def load_into(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
+def _mend(key: str, expected: torch.Size) -> str:
+    """Say what to do where a file has a weight's scales per channel, and the model has one.
+
+    They are not converted: the weights were trained on the grid of the file's.
+    """
+    if expected or not key.rpartition(".")[0].endswith("_quantizer"):
+        return ""
+    return (
+        " (one scale per tensor, as every INT8 ConvTranspose and quantize.weights = "
+        "'per_tensor' have); quantize the float checkpoint again"
+    )
+
+
 def _check_keys(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     own = model.state_dict()
     for key in own:
@@ -57,7 +70,7 @@ def _check_keys(model: nn.Module, state: dict[str, torch.Tensor], path: Path) ->
         if own[key].shape != state[key].shape:
             message = (
                 f"checkpoint {path}: {key!r} is {tuple(state[key].shape)}, "
-                f"the model's is {tuple(own[key].shape)}"
+                f"the model's is {tuple(own[key].shape)}{_mend(key, own[key].shape)}"
             )
             raise ModelError(message)
     extra = next((key for key in state if key not in own), None)

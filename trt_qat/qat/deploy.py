@@ -236,7 +236,7 @@ def _swaps(model: nn.Module, state: Quantized, form: WeightForm) -> dict[nn.Modu
             and getattr(layer, "_weight_mask", None) is None
         ):
             continue
-        if norm is not None and _cannot_fold(layer, norm):
+        if norm is not None and _cannot_fold(layer, norm, weight_quantizer):
             norm = None
         swaps[layer] = _deploy_layer(layer, weight_quantizer, norm, form)
         if norm is not None:
@@ -247,10 +247,16 @@ def _swaps(model: nn.Module, state: Quantized, form: WeightForm) -> dict[nn.Modu
     return swaps
 
 
-def _cannot_fold(layer: nn.Module, norm: nn.Module) -> bool:
-    """A grouped transposed convolution has no axis of its output channels to scale (E3)."""
-    grouped = isinstance(layer, TRANSPOSED_MODULES) and layer.groups > 1
-    return grouped or norm.running_mean is None
+def _cannot_fold(layer: nn.Module, norm: nn.Module, quantizer: nn.Module | None) -> bool:
+    """Tell whether a BatchNorm must stay behind a transposed convolution, or has no statistics.
+
+    Its factor would give an INT8 weight a scale for each output channel, which TensorRT has no
+    ConvTranspose for (E3); a grouped one has no single axis of its output channels to scale.
+    """
+    transposed = isinstance(layer, TRANSPOSED_MODULES)
+    return norm.running_mean is None or (
+        transposed and (quantizer is not None or cast("int", layer.groups) > 1)
+    )
 
 
 def _deploy_layer(

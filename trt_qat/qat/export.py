@@ -34,9 +34,10 @@ def export(
     """Write ``model`` as QDQ ONNX.
 
     Activations carry QuantizeLinear/DequantizeLinear pairs with zero point 0, weights are INT8
-    initialisers behind a per-channel DequantizeLinear, BatchNorm is folded (its factor goes into
-    the weight scale, so codes stay what they were trained to be), and nodes are named by module
-    paths. The batch dimension is dynamic.
+    initialisers behind a DequantizeLinear (per channel but for ConvTranspose), BatchNorm is folded
+    (its factor goes into the weight scale, so codes stay what they were trained to be; behind an
+    INT8 ConvTranspose it stays), and nodes are named by module paths. The batch dimension is
+    dynamic.
 
     Args:
         model: from `quantize`, fine-tuned or not; unchanged afterwards.

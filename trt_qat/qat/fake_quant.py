@@ -20,15 +20,32 @@ from trt_qat.qat.learned_scales import fake_quantize_learned, pass_inside
 BACKEND = "trt_qat_int8"
 
 
-def quantizer_config(axis: int | None) -> dict[str, Any]:
-    """Return the ModelOpt attributes of a quantizer: per tensor, or per channel along ``axis``."""
-    return {"num_bits": 8, "axis": axis, "backend": BACKEND, "narrow_range": axis is not None}
+def activation_config() -> dict[str, Any]:
+    """Return the ModelOpt attributes of an activation's quantizer, per tensor."""
+    return {"num_bits": 8, "axis": None, "backend": BACKEND, "narrow_range": False}
 
 
-def make_quantizer(axis: int | None) -> TensorQuantizer:
-    """Return a quantizer; ``axis`` None is an activation's, per tensor."""
+def weight_config(axis: int | None) -> dict[str, Any]:
+    """Return those of a weight's, per channel along ``axis``, None for one scale per tensor.
+
+    Its range is narrow either way: an axis says nothing about what the codes are clamped to.
+    """
+    return {"num_bits": 8, "axis": axis, "backend": BACKEND, "narrow_range": True}
+
+
+def activation_quantizer() -> TensorQuantizer:
+    """Return the quantizer of an activation, not calibrated yet."""
+    return _quantizer(activation_config())
+
+
+def weight_quantizer(axis: int | None) -> TensorQuantizer:
+    """Return the quantizer of a weight that is a parameter, not calibrated yet."""
+    return _quantizer(weight_config(axis))
+
+
+def _quantizer(config: dict[str, Any]) -> TensorQuantizer:
     quantizer = TensorQuantizer()
-    quantizer.set_from_attribute_config(quantizer_config(axis))
+    quantizer.set_from_attribute_config(config)
     return quantizer
 
 
@@ -72,7 +89,7 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     learned = getattr(quantizer, "learned_scale", None)
     if learned is not None and torch.is_grad_enabled():
         axis = channel_axis(quantizer, learned)
-        return fake_quantize_learned(inputs, learned, axis, low)
+        return fake_quantize_learned(inputs, learned, axis, of_weight=bool(quantizer.narrow_range))
     scale = scale_of(quantizer).to(inputs.device)
     axis = channel_axis(quantizer, scale)
     trains = torch.is_grad_enabled() and inputs.requires_grad

@@ -14,7 +14,7 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
-from trt_qat.qat.int8 import CODE_MAX
+from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
 
 class _LearnedScale(torch.autograd.Function):
@@ -61,7 +61,7 @@ def learn_scales(model: nn.Module) -> None:
 
 
 def fake_quantize_learned(
-    inputs: torch.Tensor, scale: torch.Tensor, axis: int | None, low: int
+    inputs: torch.Tensor, scale: torch.Tensor, axis: int | None, *, of_weight: bool
 ) -> torch.Tensor:
     """Return ``inputs`` on the grid of a learned scale.
 
@@ -70,14 +70,15 @@ def fake_quantize_learned(
         scale: the parameter, scalar or ``(channels,)``; its magnitude is used, so a step of the
             optimizer cannot turn it negative (E2 asks for a scale above 0).
         axis: channel axis of ``scale``, None for one scale per tensor.
-        low: smallest code.
+        of_weight: a weight has a narrow range, and no samples among which values are counted.
     """
     count = inputs.numel() / max(scale.numel(), 1)
-    if axis is None:
+    if not of_weight:
         count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
-        shaped = scale
-    else:
+    shaped = scale
+    if axis is not None:
         shaped = scale.reshape([-1 if i == axis else 1 for i in range(inputs.dim())])
+    low = WEIGHT_MIN if of_weight else ACTIVATION_MIN
     positive = shaped.abs().clamp_min(torch.finfo(torch.float32).tiny)
     apply: Any = _LearnedScale.apply  # torch leaves it untyped
     result = apply(inputs, positive, low, 1.0 / math.sqrt(count * CODE_MAX))

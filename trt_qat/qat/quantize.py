@@ -19,9 +19,7 @@ from torch import nn
 from trt_qat.errors import DataError, ModelError
 from trt_qat.qat import placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
-from trt_qat.qat.fake_quant import make_quantizer, quantizer_config
-from trt_qat.qat.placement.flow import Vertex
-from trt_qat.qat.placement.layers import weight_shape
+from trt_qat.qat.fake_quant import activation_quantizer, weight_config, weight_quantizer
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.ranges import Ranges
@@ -36,7 +34,7 @@ class Quantized:
     ranges: Ranges
     spec: QuantizeSpec
     example: Any
-    functional_weights: dict[str, tuple[TensorQuantizer, nn.Parameter, int]]
+    functional_weights: dict[str, tuple[TensorQuantizer, nn.Parameter, int | None]]
 
 
 _QUANTIZED: weakref.WeakKeyDictionary[nn.Module, Quantized] = weakref.WeakKeyDictionary()
@@ -52,8 +50,9 @@ def quantize(
 ) -> nn.Module:
     """Place Q/DQ pairs where TensorRT can fuse them, and measure their ranges.
 
-    Weights are symmetric per output channel, activations symmetric per tensor. The model stays a
-    plain ``nn.Module`` with its own type, attributes and state dict keys: train it with any loop.
+    Weights are symmetric per output channel (per tensor in a ConvTranspose), activations symmetric
+    per tensor. The model stays a plain ``nn.Module`` with its own type, attributes and state dict
+    keys: train it with any loop.
 
     Args:
         model: float, dense or with 2:4 masks; changed in place.
@@ -89,7 +88,7 @@ def quantize(
         for name, value in ranges.of(list(quantizers)).items():
             set_amax(quantizers[name], value)
     functional = cast(
-        "dict[str, tuple[TensorQuantizer, nn.Parameter, int]]", placed.functional_weights
+        "dict[str, tuple[TensorQuantizer, nn.Parameter, int | None]]", placed.functional_weights
     )
     _QUANTIZED[model] = Quantized(placed, ranges, spec, first, functional)
     _follow_device(model)
@@ -155,8 +154,8 @@ def _place(
         message = f"quantize: no layer of {type(model).__name__} can be INT8 ({reasons or 'none'})"
         raise ModelError(message)
     report_of(model).untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
-    _convert_layers(model, plan, spec)
-    placed = placement.rewrite(trace, flow, plan, make_quantizer)
+    _convert_layers(model, plan)
+    placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
     for owner, side, quantizer in placed.closed:
         setattr(owner, side, quantizer)
     for functional, parameter, axis in placed.functional_weights.values():
@@ -164,16 +163,15 @@ def _place(
     return placed, plan
 
 
-def _convert_layers(model: nn.Module, plan: placement.Plan, spec: QuantizeSpec) -> None:
+def _convert_layers(model: nn.Module, plan: placement.Plan) -> None:
     """Let ModelOpt turn the planned layers into quantized ones; weights only."""
-    axes = {v.path: _weight_axis(v, spec) for v in plan.weighted if v.module is not None}
+    axes = {v.path: plan.weight_axes[v] for v in plan.weighted if v.module is not None}
     if not axes:
         return
     config: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for path, axis in axes.items():
         name = f"{path}.weight_quantizer" if path else "weight_quantizer"
-        entry = quantizer_config(axis) | {"narrow_range": True}
-        config.append({"quantizer_name": name, "cfg": entry, "enable": True})
+        config.append({"quantizer_name": name, "cfg": weight_config(axis), "enable": True})
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         mtq.quantize(model, {"quant_cfg": config, "algorithm": None})
@@ -181,17 +179,6 @@ def _convert_layers(model: nn.Module, plan: placement.Plan, spec: QuantizeSpec) 
         layer = model.get_submodule(path)
         quantizer = cast("TensorQuantizer", layer.weight_quantizer)
         set_weight_amax(quantizer, float_weight(layer), axis)
-
-
-def _weight_axis(vertex: Vertex, spec: QuantizeSpec) -> int | None:
-    """Return the output-channel axis of a weight, None for one scale per tensor (E3).
-
-    Grouped transposed convolutions hold their output channels in two axes, so they get one scale.
-    """
-    shape = weight_shape(vertex)
-    if spec.weights == "per_tensor" or (shape.transposed and shape.groups > 1):
-        return None
-    return 1 if shape.transposed else 0
 
 
 def _follow_device(model: nn.Module) -> None:

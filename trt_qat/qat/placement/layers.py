@@ -63,6 +63,16 @@ def weight_shape(vertex: Vertex) -> WeightShape:
     return WeightShape(inputs, outputs, tuple(weight.shape[2:]), groups, transposed)
 
 
+def weight_axis(vertex: Vertex, spec: QuantizeSpec) -> int | None:
+    """Return the output-channel axis of a weight, None for one scale per tensor (E3).
+
+    TensorRT has no INT8 ConvTranspose with a scale for each output channel.
+    """
+    if spec.weights == "per_tensor" or weight_shape(vertex).transposed:
+        return None
+    return weight_of(vertex).dim() - 1 if weighted_function(vertex.node) == "matmul" else 0
+
+
 def misaligned(shape: WeightShape, *, reads_network_input: bool) -> str | None:
     """Return why TensorRT has no INT8 kernel worth using for this shape (P9), None if it has."""
     if not shape.kernel:  # Linear, MatMul: reduction length and columns

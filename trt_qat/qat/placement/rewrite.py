@@ -49,7 +49,9 @@ class Placed:
     """
 
     activations: dict[str, nn.Module] = field(default_factory=dict)
-    functional_weights: dict[str, tuple[nn.Module, nn.Parameter, int]] = field(default_factory=dict)
+    functional_weights: dict[str, tuple[nn.Module, nn.Parameter, int | None]] = field(
+        default_factory=dict
+    )
     echoes: dict[str, Echo] = field(default_factory=dict)
     closed: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
     norms: dict[nn.Module, nn.Module] = field(default_factory=dict)
@@ -57,7 +59,11 @@ class Placed:
 
 
 def rewrite(
-    trace: Trace, flow: Flow, plan: Plan, make_quantizer: Callable[[int | None], nn.Module]
+    trace: Trace,
+    flow: Flow,
+    plan: Plan,
+    of_activation: Callable[[], nn.Module],
+    of_weight: Callable[[int | None], nn.Module],
 ) -> Placed:
     """Insert a quantizer at every site and give each region's owner the new forward.
 
@@ -65,7 +71,8 @@ def rewrite(
         trace: the regions.
         flow: their vertices.
         plan: where quantizers go.
-        make_quantizer: called with the channel axis of a weight, None for an activation.
+        of_activation: makes the quantizer of an activation.
+        of_weight: makes that of a weight by its channel axis, None for one scale per tensor.
     """
     placed = Placed()
     of_group: dict[Vertex, str] = {}
@@ -73,7 +80,7 @@ def rewrite(
         group = plan.groups.group(site)
         if group not in of_group:
             of_group[group] = _unique(_label(site), placed.activations)
-            placed.activations[of_group[group]] = make_quantizer(None)
+            placed.activations[of_group[group]] = of_activation()
         name = of_group[group]
         placed.names[site] = name
         quantizer = placed.activations[name]
@@ -91,7 +98,7 @@ def rewrite(
             _insert(made, readers, key, echo)
     for vertex in plan.weighted:
         if vertex.module is None:
-            _quantize_functional_weight(vertex, placed, make_quantizer)
+            _quantize_functional_weight(vertex, plan.weight_axes[vertex], placed, of_weight)
     placed.norms = _norms(flow)
     for region in trace.regions:
         if not region.leaf:
@@ -129,20 +136,27 @@ def _insert(site: Vertex, readers: list[Vertex], name: str, quantizer: nn.Module
 
 
 def _quantize_functional_weight(
-    vertex: Vertex, placed: Placed, make_quantizer: Callable[[int | None], nn.Module]
+    vertex: Vertex,
+    axis: int | None,
+    placed: Placed,
+    of_weight: Callable[[int | None], nn.Module],
 ) -> None:
-    """Put a weight quantizer between a parameter and the functional layer that reads it."""
+    """Put a weight quantizer between a parameter and the functional layer that reads it.
+
+    Layers that read one parameter along one axis share its quantizer; a conv and a conv_transpose
+    of tied weights do not.
+    """
     position_name = "other" if weighted_function(vertex.node) == "matmul" else "weight"
     weight = argument(vertex.node, 1, position_name)
-    family = weighted_function(vertex.node)
     owner, path = vertex.region.owner, str(weight.target)
-    name = f"{path.replace('.', '_')}_quantizer"
-    if name not in placed.functional_weights:
-        parameter = owner.get_parameter(path)
-        axis = {"conv_transpose": 1, "matmul": parameter.dim() - 1}.get(str(family), 0)
-        placed.functional_weights[name] = (make_quantizer(axis), parameter, axis)
+    parameter = owner.get_parameter(path)
+    known = placed.functional_weights
+    name = next((n for n, (_, p, a) in known.items() if p is parameter and a == axis), None)
+    if name is None:
+        name = _unique(f"{path.replace('.', '_')}_quantizer", known)
+        known[name] = (of_weight(axis), parameter, axis)
     holder = _holder(owner)
-    holder[name] = placed.functional_weights[name][0]
+    holder[name] = known[name][0]
     with vertex.region.graph.inserting_before(vertex.node):
         quantized = vertex.region.graph.call_module(f"{QUANTIZERS}.{name}", (weight,))
     vertex.node.replace_input_with(weight, quantized)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from trt_qat.qat.placement.flow import Flow, Vertex, pointwise_source
 from trt_qat.qat.placement.kinds import Kind
-from trt_qat.qat.placement.layers import float_layers, weight_shape
+from trt_qat.qat.placement.layers import float_layers, weight_axis, weight_shape
 from trt_qat.qat.placement.scales import ScaleGroups
 from trt_qat.specs import QuantizeSpec
 
@@ -28,13 +28,14 @@ class Plan:
     ``sites`` maps a tensor's vertex to the vertices that read its quantized form; sites in one
     scale group share a quantizer. ``echoes`` are tensors on that grid already, behind commuting
     operations, whose pair is only written at export. ``weighted`` are the layers whose weights are
-    quantized.
+    quantized, ``weight_axes`` along which axis, None for one scale per tensor.
     """
 
     sites: dict[Vertex, list[Vertex]] = field(default_factory=dict)
     echoes: dict[Vertex, list[Vertex]] = field(default_factory=dict)
     groups: ScaleGroups = field(default_factory=ScaleGroups)
     weighted: list[Vertex] = field(default_factory=list)
+    weight_axes: dict[Vertex, int | None] = field(default_factory=dict)
     matmuls: list[Vertex] = field(default_factory=list)
     float_layers: dict[Vertex, str] = field(default_factory=dict)
     notes: dict[Vertex, str] = field(default_factory=dict)  # INT8 in, float out, and why
@@ -139,6 +140,7 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
     """
     plan = Plan(float_layers=float_layers(flow, spec))
     plan.weighted = [v for v in flow.of(Kind.WEIGHTED) if v not in plan.float_layers]
+    plan.weight_axes = {v: weight_axis(v, spec) for v in plan.weighted}
     plan.matmuls = [
         v for v in flow.of(Kind.MATMUL) if spec.attention == "int8" or not _beside_softmax(v)
     ]
@@ -242,6 +244,19 @@ def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]
         if end not in demand.wanted and layer not in demand.wanted:
             kinds = sorted({_READS.get(r.kind, r.kind.value) for r in readers}) or ["nobody"]
             plan.notes[layer] = f"P8: read as float by {', '.join(kinds)}"
+        elif _has_unfused_norm(layer):
+            plan.notes[layer] = (
+                "E3: read as float by a BatchNorm, folding it needs scales per channel"
+            )
+
+
+def _has_unfused_norm(layer: Vertex) -> bool:
+    """Tell whether a BatchNorm stays behind a layer: an INT8 ConvTranspose has one scale."""
+    return (
+        any(user.kind is Kind.BATCH_NORM for user in layer.users)
+        and layer.kind is Kind.WEIGHTED
+        and weight_shape(layer).transposed
+    )
 
 
 def _joins_closed_add(end: Vertex, demand: _Demand) -> bool:
