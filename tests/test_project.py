@@ -58,7 +58,26 @@ def test_the_command_prints_the_files_and_what_to_run_next(tmp_path: Path) -> No
     done = command_line("init", "mine", cwd=tmp_path)
     assert done.returncode == 0
     assert "mine/engines/digits-int8-24.toml\n" in done.stdout
-    assert "next: trt-qat run mine/engines/digits-int8-24.toml" in done.stderr
+    assert "next: cd mine && trt-qat run engines/digits-int8-24.toml\n" in done.stderr
+
+
+def test_in_the_working_folder_there_is_nowhere_to_go_first(tmp_path: Path) -> None:
+    done = command_line("init", ".", cwd=tmp_path)
+    assert "next: trt-qat run engines/digits-int8-24.toml\n" in done.stderr
+
+
+def test_a_project_says_what_it_is_by_files_that_it_has_and_commands_that_there_are(
+    tmp_path: Path,
+) -> None:
+    init(tmp_path / "mine")
+    text = (tmp_path / "mine" / "README.md").read_text()
+    assert text.startswith("# mine\n")
+    for folder in ("engines", "calibration", "benchmarks"):
+        assert f"`{folder}/`" in text
+    assert "trt-qat run engines/digits-int8-24.toml" in text
+    for path in (tmp_path / "mine").rglob("*.*"):
+        if path.is_file():
+            assert "trt_qat/" not in path.read_text(), f"{path.name} names a path of the package"
 
 
 @pytest.mark.parametrize("folder", ["engines", "calibration", "benchmarks"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,14 @@ def _options(
 ) -> None: ...
 
 
+def _print_keys(wanted: bool) -> None:
+    if wanted:
+        from trt_qat.recipe_keys import keys_as_toml
+
+        sys.stdout.write(keys_as_toml())
+        raise typer.Exit
+
+
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say which stages run on this machine, and what is missing for the rest."""
@@ -88,7 +97,9 @@ def init(directory: Annotated[Path, typer.Argument(help="Made if absent.")]) -> 
 
     for path in lay_out(directory):
         sys.stdout.write(f"{path}\n")
-    _say(f"next: trt-qat run {directory / 'engines' / 'digits-int8-24.toml'}")
+    # From within, so that runs/ comes to lie in the project, where its .gitignore names it.
+    enter = "" if directory.resolve() == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
+    _say(f"next: {enter}trt-qat run engines/digits-int8-24.toml")
 
 
 @app.command()
@@ -104,6 +115,15 @@ def run(
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+    ] = False,
+    keys: Annotated[
+        bool,
+        typer.Option(
+            "--keys",
+            callback=_print_keys,
+            is_eager=True,
+            help="Print every key of a recipe with its default, and run nothing.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
