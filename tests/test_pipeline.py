@@ -171,6 +171,18 @@ def test_stages_that_need_a_gpu_are_skipped_with_a_sentence(finished: RunResult)
     assert all("TensorRT" in str(why) or "GPU" in str(why) for why in skipped.values())
 
 
+@pytest.mark.skipif(backends.why_no_tensorrt() is None, reason="TensorRT and a GPU are here")
+def test_the_sentence_is_said_once(copied: Path) -> None:
+    said: list[str] = []
+    result = run(copied.parent / "small.toml", out=copied, say=said.append)
+    why = {record.name: record.why for record in result.stages}
+    assert why["bench"] == why["build"]
+    assert [line for line in said if str(why["build"]) in line] == [
+        f"build: skipped, {why['build']}"
+    ]
+    assert "bench: skipped, for the reason of build" in said
+
+
 # What is not run again
 
 
@@ -303,7 +315,7 @@ def test_a_recipe_that_cannot_work_is_refused_at_once(
     path = write_engine(tmp_path, ENGINE.replace("{ widths = [16, 16], num_classes = 10 }", "{}"))
     with pytest.raises(error, match=message):
         run(path, out=tmp_path / "run", overrides=[override])
-    assert not (tmp_path / "run" / "fp32.pt").exists()
+    assert not (tmp_path / "run").exists(), "and leaves no folder"
 
 
 def test_an_unknown_stage_is_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import fcntl
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trt_qat import artifact, targets
+from trt_qat.backends import why_no_torch
 from trt_qat.calibration import lock_path, lock_text, verify_lock
 from trt_qat.errors import (
     BackendUnavailable,
@@ -22,9 +23,17 @@ from trt_qat.errors import (
     nearest,
 )
 from trt_qat.manifest import write_manifest
-from trt_qat.plan import PLAN, STAGES
+from trt_qat.plan import PLAN, STAGES, trained
 from trt_qat.recipe import Recipe, load_recipe
-from trt_qat.stages import Metrics, Run, Say, Stage, parent_digests, stage_fingerprint
+from trt_qat.stages import (
+    Metrics,
+    Run,
+    Say,
+    Stage,
+    parent_digests,
+    stage_fingerprint,
+    torch_stages,
+)
 
 
 @dataclass
@@ -106,11 +115,12 @@ def run(
         targets.target(recipe.spec.target)  # an unknown one is noticed before the training
     folder = Path(out) if out is not None else Path("runs") / recipe.spec.name
     context = Run(recipe, folder, resume=resume, progress=progress)
+    _rehearse(context)
     result = RunResult(folder)
     with _locked(folder):
         _lock_calibration(context)
         for stage in plan:
-            record, metrics = _run_stage(stage, context, say)
+            record, metrics = _run_stage(stage, context, say, result.stages)
             result.stages.append(record)
             result.failures += metrics.get("failures", [])
             result.metrics |= {key: value for key, value in metrics.items() if _is_score(value)}
@@ -168,7 +178,18 @@ def _lock_calibration(run: Run) -> None:
     artifact.write_text(run.path("calibration.lock.json"), lock_text(run.calibration))
 
 
-def _run_stage(stage: Stage, run: Run, say: Say) -> tuple[StageRecord, Metrics]:
+def _rehearse(run: Run) -> None:
+    """Refuse a recipe that cannot work before a folder is made for it.
+
+    A run that is trained has been through it, and need not wait for torch to be loaded.
+    """
+    if why_no_torch() is None and not trained(run):
+        torch_stages("train").rehearse(run)
+
+
+def _run_stage(
+    stage: Stage, run: Run, say: Say, before: Sequence[StageRecord]
+) -> tuple[StageRecord, Metrics]:
     """Run a stage if it can run and must run; return its record and its metrics."""
     fingerprint = stage_fingerprint(stage, run)
     known = [artifact.fresh(run.path(name), fingerprint) for name in stage.outputs]
@@ -179,7 +200,8 @@ def _run_stage(stage: Stage, run: Run, say: Say) -> tuple[StageRecord, Metrics]:
         return StageRecord(stage.name, "unchanged", first.seconds), first.metrics
     why = stage.why_not()
     if stage.work is None or (stage.optional and why is not None):
-        say(f"{stage.name}: skipped, {why}")
+        same = next((record.name for record in before if why and record.why == why), None)
+        say(f"{stage.name}: skipped, {why if same is None else f'for the reason of {same}'}")
         return StageRecord(stage.name, "skipped", why=why), {}
     if why is not None:
         message = f"{stage.name}: {why}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from trt_qat import artifact
 from trt_qat.backends import why_no_torch
 from trt_qat.engine.machine import on_this_gpu, why_no_engines, why_not_run
 from trt_qat.specs import EngineSpec
-from trt_qat.stages import Metrics, Run, Stage, torch_stage
+from trt_qat.stages import Metrics, Run, Stage, stage_fingerprint, torch_stage
 
 QAT_CODE = ("specs.py", "ranges.py", "data/*.py", "qat/*.py", "qat/placement/*.py")
 GRAPH_CODE = ("verify.py", "metrics.py", "comparison.py", "runners.py", "graph/**/*.py")
@@ -145,3 +146,9 @@ PLAN = (
 )
 
 STAGES = tuple(stage.name for stage in PLAN)
+
+
+def trained(run: Run) -> bool:
+    """Tell whether the run folder holds the float model that this recipe trains."""
+    train = PLAN[0]
+    return artifact.fresh(run.path(train.outputs[0]), stage_fingerprint(train, run)) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +50,7 @@ def sensitivity(
 
     recipe = load_recipe(engine, settings or ())
     state = Run(recipe, out if out is not None else Path("runs") / recipe.spec.name)
-    _check_trained(state, engine)
+    _check(state, budget, out)
     study = torch_stages("sensitivity").study(state, sparse=sparse)
     ranked = study.sensitivity(say)
     found = None if budget is None else study.suggest(ranked, budget, say)
@@ -70,17 +71,21 @@ def _keep(state: Run, document: dict[str, Any]) -> None:
     artifact.write_json(state.path(report.SENSITIVITY), document | {"fp32": fp32})
 
 
-def _check_trained(state: Run, engine: Path) -> None:
-    from trt_qat import artifact
+def _check(state: Run, budget: float | None, out: Path | None) -> None:
+    """Refuse now what would be refused after minutes of measuring."""
     from trt_qat.errors import InputError
-    from trt_qat.plan import PLAN
-    from trt_qat.stages import stage_fingerprint
+    from trt_qat.plan import trained
 
-    train = next(stage for stage in PLAN if stage.name == "train")
-    path = state.path("fp32.pt")
-    if artifact.fresh(path, stage_fingerprint(train, state)) is None:
+    if budget is not None and not 0 <= budget <= 1:
+        message = f"--budget {budget}: allowed: a part of 1, as 0.005 for half a point"
+        raise InputError(message)
+    if not trained(state):
+        recipe = state.recipe
+        words = ["trt-qat", "run", str(recipe.path), "--until", "train"]
+        words += [] if out is None else ["--out", str(out)]
+        words += [word for text in recipe.overrides for word in ("--set", text)]
         message = (
-            f"{path}: absent, or not what this recipe trains; first run: "
-            f"trt-qat run {engine} --until train"
+            f"{state.path('fp32.pt')}: absent, or not what this recipe trains; first run: "
+            f"{shlex.join(words)}"
         )
         raise InputError(message)

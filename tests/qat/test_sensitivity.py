@@ -140,8 +140,25 @@ def test_the_command_ranks_the_layers_of_a_trained_run(finished: RunResult, tmp_
     assert "Sensitivity to INT8" in write(folder).read_text(), "the float model is this run's"
 
 
-def test_a_run_that_is_not_trained_is_told_how(finished: RunResult, tmp_path: Path) -> None:
+def test_a_run_that_is_not_trained_is_told_how_with_what_was_given(
+    finished: RunResult, tmp_path: Path
+) -> None:
     engine = next(finished.folder.parent.rglob("*.toml"))
-    done = CliRunner().invoke(app, ["sensitivity", str(engine), "--out", str(tmp_path)])
+    arguments = ["sensitivity", str(engine), "--set", "train.epochs=2"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
     assert isinstance(done.exception, InputError)
-    assert f"trt-qat run {engine} --until train" in str(done.exception)
+    hint = f"trt-qat run {engine} --until train --out {tmp_path} --set train.epochs=2"
+    assert str(done.exception).endswith(hint)
+
+
+@pytest.mark.parametrize("budget", ["-3", "1.5", "nan"])
+def test_a_budget_that_cannot_be_is_refused_before_anything_is_measured(
+    finished: RunResult, tmp_path: Path, budget: str
+) -> None:
+    engine = next(finished.folder.parent.rglob("*.toml"))
+    # Without a trained run nothing can be measured, and still it is the budget that is named.
+    arguments = ["sensitivity", str(engine), "--out", str(tmp_path), "--budget", budget]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, InputError)
+    assert "--budget" in str(done.exception)
+    assert "allowed: a part of 1" in str(done.exception)

@@ -37,10 +37,20 @@ EXAMPLE_IMAGES = 2
 """In the batch that models are traced with: torch.export takes a size of 1 for a constant."""
 
 
+def rehearse(run: Run) -> None:
+    """Let the untrained model be refused now, and a pattern match nothing, not after hours."""
+    spec = run.recipe.spec
+    model = build_model(spec.model, run.recipe.folder, seed=spec.train.seed)
+    if spec.model.weights is not None:
+        load_weights(model, run.recipe.folder / spec.model.weights)
+    _first_batch_runs(model, run)
+    model = sparsify_model(model, _example(run), spec.sparsity)
+    quantize_model(model, [_example(run)], spec=spec.quantize)
+
+
 def train(run: Run) -> Metrics:
     """Train the float model, or load its weights; keep what it answers on the test set."""
     spec = run.recipe.spec
-    _rehearse(run)
     model = build_model(spec.model, run.recipe.folder, seed=spec.train.seed)
     if spec.model.weights is None:
         _train(run, model, spec.train)
@@ -185,15 +195,6 @@ def _keep_logits(run: Run, name: str, logits: np.ndarray[Any, Any]) -> None:
 
 def _example(run: Run) -> Tensor:
     return torch.from_numpy(run.data.calibration.images[:EXAMPLE_IMAGES])
-
-
-def _rehearse(run: Run) -> None:
-    """Let the untrained model be refused now, and a pattern match nothing, not after hours."""
-    spec = run.recipe.spec
-    model = build_model(spec.model, run.recipe.folder, seed=spec.train.seed)
-    _first_batch_runs(model, run)
-    model = sparsify_model(model, _example(run), spec.sparsity)
-    quantize_model(model, [_example(run)], spec=spec.quantize)
 
 
 def _first_batch_runs(model: nn.Module, run: Run) -> None:
