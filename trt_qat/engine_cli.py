@@ -134,7 +134,7 @@ def inspect(
         _print_json(found)
         return
     out.print(census_table(found))
-    if layers:
+    if layers and found["layers"]:
         out.print(layer_table(found))
     for warning in found["warnings"]:
         _say(f"TensorRT: {warning}")

@@ -45,6 +45,18 @@ def test_a_build_log_alone_is_inspected() -> None:
     assert not found["detailed"]
 
 
+def test_a_build_log_claims_no_counts_that_it_does_not_tell(tmp_path: Path) -> None:
+    listed = evidence.read(DATA / "10-build.log")["census"]
+    assert (listed["layers"], listed["purpose"]) == (4, {"compute": 4})
+    lines = (DATA / "10-build.log").read_text().splitlines()
+    (tmp_path / "x.log").write_text("\n".join(line for line in lines if "(Sparsity)" in line))
+    bare = evidence.read(tmp_path / "x.log")["census"]
+    assert bare.pop("profile") == 0
+    assert set(bare.values()) == {None}
+    untold = ("precision", "int8_in_int8_out", "int8_in_float_out", "sparse", "sparse_weights")
+    assert {listed[key] for key in untold} == {None}
+
+
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_our_own_file_reads_back_as_it_was(path: Path, tmp_path: Path) -> None:
     found = evidence.read(path)
@@ -121,6 +133,23 @@ def test_the_command_prints_json() -> None:
     document = json.loads(command_line("inspect", DATA / "10-build.log", "--json").stdout)
     assert document["schema"] == "trt-qat layers 1"
     assert document["sparsity"]["chose"] == 0
+
+
+def test_of_a_build_log_the_command_prints_what_it_tells(tmp_path: Path) -> None:
+    log = DATA / "10-build.log"
+    listed = command_line("inspect", log, "--layers").stdout
+    assert "by purpose" in listed
+    assert "CaskPooling" in listed
+    (tmp_path / "x.log").write_text(
+        "\n".join(line for line in log.read_text().splitlines() if "(Sparsity)" in line)
+    )
+    bare = command_line("inspect", tmp_path / "x.log", "--layers").stdout
+    for text in (listed, bare):
+        assert "found 2 layers with 2:4 weights, chose a sparse kernel for 0" in text
+        assert "a builder's log: it" in text
+        for word in ("unknown", "n/a", "INT8 in", "with 2:4 weights  ", "verbosity = "):
+            assert word not in text
+    assert "all, profile 0" not in bare
 
 
 def test_the_command_sets_two_engines_against_each_other() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,27 @@ ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 def census(info: LayerInfo, profile: int = 0) -> dict[str, Any]:
     """Return the counts of one optimization profile.
 
-    ``precision`` counts the layers that compute; ``float_islands`` those of them that read or write
-    float beside INT8: INT8 inside, float at the border.
+    ``precision`` counts the layers that compute; ``int8_in_float_out`` those that write float
+    though they compute in INT8. What is not told is None: a count of 0 would be a claim. Names
+    alone tell neither types nor kernels, and a log may list no layers.
     """
     layers = layer_info.of_profile(info.layers, profile)
     compute = [layer for layer in layers if layer.purpose == "compute"]
+    listed, told = bool(info.layers) or info.inspector in layer_info.INSPECTORS, info.detailed
     return {
         "profile": profile,
-        "layers": len(layers),
-        "purpose": dict(Counter(layer.purpose for layer in layers)),
-        "precision": dict(Counter(layer.precision or "unknown" for layer in compute)),
-        "int8_in_int8_out": sum(_all_int8(layer) for layer in compute),
-        "int8_in_float_out": sum(_int8_to_float(layer) for layer in compute),
-        "sparse": dict(Counter(layer.sparse for layer in compute)),
-        "sparse_weights": sum(bool(layer.sparse_weights) for layer in compute),
+        "layers": len(layers) if listed else None,
+        "purpose": _counted(layer.purpose for layer in layers) if listed else None,
+        "precision": _counted(layer.precision or "unknown" for layer in compute) if told else None,
+        "int8_in_int8_out": sum(map(_all_int8, compute)) if told else None,
+        "int8_in_float_out": sum(map(_int8_to_float, compute)) if told else None,
+        "sparse": _counted(layer.sparse for layer in compute) if told else None,
+        "sparse_weights": sum(bool(layer.sparse_weights) for layer in compute) if told else None,
     }
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values))
 
 
 def document(info: LayerInfo, log: BuildLog | None, source: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _listed(log: BuildLog) -> LayerInfo:
         for layer in log.layers
     ]
     info = layer_info.from_document({"Layers": entries}, "build log")
-    info.detailed = False
+    info.inspector, info.detailed = layer_info.BUILD_LOG, False
     return info
 
 

@@ -19,6 +19,8 @@ from trt_qat.engine.tactics import compute_type, is_sparse, multiplies, precisio
 from trt_qat.errors import InputError
 
 SCHEMA = "trt-qat layers 1"
+INSPECTORS = ("combined", "split")
+BUILD_LOG = "none: a builder's log"
 _PROFILE = re.compile(r" ?\[profile (\d+)\]")
 # Entries are parted by a record separator in JSON; printed logs lose it.
 _ONNX_NAME = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\x1f|\[ONNX Layer:|$)")
@@ -65,7 +67,7 @@ class LayerInfo:
     """Everything the inspector tells.
 
     Attributes:
-        inspector: combined (8.6 and 10: one ``Format/Datatype``) or split (11).
+        inspector: combined (8.6 and 10: one ``Format/Datatype``), split (11), or none.
         detailed: whether more than names is known.
         layers: of all profiles, in the order of execution.
         inputs_outputs: name, and mode, type and shape where they are told.

@@ -8,38 +8,54 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from trt_qat.engine.layer_info import BUILD_LOG
+
 MIB = 1 << 20
 
 
 def census_table(document: dict[str, Any]) -> Group:
     """Return the counts of an engine, and what its build log proves."""
-    census = document["census"]
     table = Table("", "layers", box=None, pad_edge=False)
-    table.add_row("all, profile 0", str(census["layers"]))
-    for title, counts in _counts(census):
-        table.add_row(title, counts)
-    return Group(table, Text(), Text("\n".join(_sentences(document))))
+    for title, counts in _counts(document["census"]).items():
+        if counts:
+            table.add_row(title, counts)
+    lines = Text("\n".join(_sentences(document)))
+    return Group(table, Text(), lines) if table.rows else Group(lines)
 
 
-def _counts(census: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("by purpose", _joined(census["purpose"])),
-        ("computing in", _joined(census["precision"])),
-        ("INT8 in, INT8 out", str(census["int8_in_int8_out"])),
-        ("INT8 in, float out", str(census["int8_in_float_out"])),
-        ("kernels", _joined(census["sparse"])),
-        ("with 2:4 weights", str(census["sparse_weights"])),
-    ]
+def _counts(census: dict[str, Any]) -> dict[str, str]:
+    """Return what is counted by its title, empty where it is not told."""
+    return {
+        "all, profile 0": _number(census["layers"]),
+        "by purpose": _joined(census["purpose"]),
+        "computing in": _joined(census["precision"]),
+        "INT8 in, INT8 out": _number(census["int8_in_int8_out"]),
+        "INT8 in, float out": _number(census["int8_in_float_out"]),
+        "kernels": _joined(census["sparse"]),
+        "with 2:4 weights": _number(census["sparse_weights"]),
+    }
 
 
-def _joined(counts: dict[str, int]) -> str:
+def _number(count: int | None) -> str:
+    return "" if count is None else str(count)
+
+
+def _joined(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return ""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {name}" for name, count in ordered) or "none"
 
 
 def _sentences(document: dict[str, Any]) -> list[str]:
     lines = []
-    if not document["detailed"]:
+    if document["inspector"] == BUILD_LOG:
+        known = "names the layers" if document["layers"] else "lists no layers"
+        lines.append(
+            f"a builder's log: it {known} and tells no types; inspect the engine, or what "
+            "`trtexec --exportLayerInfo=FILE --profilingVerbosity=detailed` writes of it"
+        )
+    elif not document["detailed"]:
         lines.append(
             "names only: build with build.verbosity = 'detailed' (the default of `trt-qat build`) "
             "for precisions and kernels"
@@ -65,10 +81,14 @@ def _sentences(document: dict[str, Any]) -> list[str]:
 
 def layer_table(document: dict[str, Any]) -> Table:
     """Return one row for each layer of profile 0."""
+    layers = [layer for layer in document["layers"] if not layer["profile"]]
+    if not document["detailed"]:
+        table = Table("layer", "type", "kernel", box=None)
+        for layer in layers:
+            table.add_row(layer["name"], layer["type"], layer["tactic"])
+        return table
     table = Table("layer", "type", "in", "out", "computes", "2:4", "kernel", box=None)
-    for layer in document["layers"]:
-        if layer["profile"]:
-            continue
+    for layer in layers:
         table.add_row(
             layer["name"],
             layer["type"],
@@ -89,9 +109,10 @@ def difference_table(differences: dict[str, Any], first: str, second: str) -> Gr
     """Return the counts of two engines side by side, and the layers that differ."""
     a, b = differences["census"]
     counts = Table("", first, second, box=None, pad_edge=False)
-    counts.add_row("layers", str(a["layers"]), str(b["layers"]))
-    for (title, ours), (_, theirs) in zip(_counts(a), _counts(b), strict=True):
-        counts.add_row(title, ours, theirs)
+    theirs = _counts(b)
+    for title, ours in _counts(a).items():
+        if ours or theirs[title]:
+            counts.add_row(title, ours, theirs[title])
     for key in ("found", "chose"):
         cells = [str(each[key]) if each else "" for each in differences["sparsity"]]
         if any(cells):
