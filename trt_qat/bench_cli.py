@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from trt_qat.screen import print_json, results, say
+
 INTERRUPTED = 130
-WIDTH = 160
 
 
 def bench(
@@ -78,8 +77,6 @@ def bench(
     ] = False,
 ) -> None:
     """Time models side by side: latency with its uncertainty, throughput, ratios."""
-    from rich.console import Console
-
     from trt_qat.artifact import write_json
     from trt_qat.benching import plots
     from trt_qat.benching.bench import bench as measure
@@ -114,28 +111,26 @@ def bench(
                     layer_file=str(layer_file or ""),
                 ),
                 accuracy=_fractions(accuracy, len(specs or [])),
-                say=_say,
+                say=say,
             ).to_dict()
         except KeyboardInterrupt:
-            _say("interrupted: nothing was written")
+            say("interrupted: nothing was written")
             raise typer.Exit(INTERRUPTED) from None
     if out is not None:
         with plots.writable(out):
             write_json(out, document)
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        print_json(document)
     else:
-        # A terminal folds; a file or a pipe has no width that the numbers should be cut to.
-        width = None if sys.stdout.isatty() else WIDTH
-        screen = Console(highlight=False, markup=False, width=width)
+        screen = results()
         screen.print(tables(document))
         for table in layer_tables(document):
             screen.print(table)
     for warning in document["warnings"]:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     if plot is not None:
         for path in plots.draw(document, plot):
-            _say(f"wrote {path}")
+            say(f"wrote {path}")
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -160,9 +155,3 @@ def _fractions(text: str, count: int) -> tuple[float, ...]:
         message = f"--accuracy {text}: allowed: {count} numbers from 0 to 1, one for each SPEC"
         raise InputError(message)
     return found
-
-
-def _say(line: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)

@@ -6,21 +6,20 @@ Heavy imports stay inside the commands, so that ``--help`` is quick on any machi
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from trt_qat import __version__, bench_cli, engine_cli, targets
 from trt_qat.compare_cli import compare
 from trt_qat.errors import InputError, TrtQatError, visible
 from trt_qat.gate_cli import check
+from trt_qat.screen import print_json, results, say
 from trt_qat.sensitivity_cli import sensitivity
 
 if TYPE_CHECKING:
@@ -37,19 +36,6 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, its stable form.")]
-
-
-def _stdout() -> Console:
-    # No markup: "pip install 'trt-qat[train]'" would lose its brackets.
-    return Console(highlight=False, markup=False)
-
-
-def _say(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,11 +69,11 @@ def doctor(as_json: AsJson = False) -> None:
 
     document = examine()
     if as_json:
-        _print_json(document)
+        print_json(document)
         return
-    _stdout().print(doctor_table(document))
+    results().print(doctor_table(document))
     for note in document["notes"]:
-        _say(f"note: {note}")
+        say(f"note: {note}")
 
 
 @app.command()
@@ -99,7 +85,7 @@ def init(directory: Annotated[Path, typer.Argument(help="Made if absent.")]) -> 
         sys.stdout.write(f"{path}\n")
     # From within, so that runs/ comes to lie in the project, where its .gitignore names it.
     enter = "" if directory.resolve() == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
-    _say(f"next: {enter}trt-qat run engines/digits-int8-24.toml")
+    say(f"next: {enter}trt-qat run engines/digits-int8-24.toml")
 
 
 @app.command()
@@ -139,16 +125,16 @@ def run(
             overrides=settings or (),
             resume=resume,
             progress=sys.stderr.isatty(),
-            say=_say,
+            say=say,
         )
     except KeyboardInterrupt:
-        _say("interrupted: finished stages are kept; the same command with --resume goes on")
+        say("interrupted: finished stages are kept; the same command with --resume goes on")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     else:
-        _stdout().print(run_table(result))
-        _say(f"run folder: {result.folder}")
+        results().print(run_table(result))
+        say(f"run folder: {result.folder}")
     pipeline.check(result)
 
 
@@ -221,11 +207,11 @@ def preflight(
     if junit is not None:
         write_text(junit, to_junit(found, strict=strict))
     if as_json:
-        _print_json(found.to_dict() | ({"fix": mended.to_dict()} if mended else {}))
+        print_json(found.to_dict() | ({"fix": mended.to_dict()} if mended else {}))
     else:
         if mended is not None:
-            render_changes(mended.out, mended.changes, mended.to_dict(), _stdout())
-        render_text(found, _stdout())
+            render_changes(mended.out, mended.changes, mended.to_dict(), results())
+        render_text(found, results())
     if not found.passed(strict=strict):
         counts = f"{found.count('error')} errors, {found.count('warning')} warnings"
         message = f"{fix or model}: {counts}"
@@ -275,12 +261,12 @@ def main() -> None:
     try:
         app()
     except TrtQatError as error:
-        _say("error: " + visible(str(error), keep="\n"))
+        say("error: " + visible(str(error), keep="\n"))
         sys.exit(error.exit_code)
     except OSError as error:  # a path that cannot be made, read or written, whatever the command
         if error.filename is None:
             raise
-        _say(f"error: {visible(str(error.filename))}: {error.strerror}; give another path")
+        say(f"error: {visible(str(error.filename))}: {error.strerror}; give another path")
         sys.exit(InputError.exit_code)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from trt_qat.screen import print_json, results
 
 
 def compare(
@@ -45,8 +45,6 @@ def compare(
     ] = False,
 ) -> None:
     """Compare outputs of two runners, then layer by layer: which one differs first."""
-    from rich.console import Console
-
     from trt_qat.cli_tables import compare_table
     from trt_qat.comparison import compare as compare_runners
     from trt_qat.errors import CheckFailed
@@ -64,9 +62,9 @@ def compare(
         save_outputs=save_outputs,
     )
     if as_json:
-        sys.stdout.write(json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+        print_json(found.to_dict())
     else:
-        Console(highlight=False, markup=False).print(compare_table(found, worst))
+        results().print(compare_table(found, worst))
     if not found.passed:
         message = f"{cand} differs from {ref} by more than is allowed"
         raise CheckFailed(message)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from trt_qat.screen import print_json, results, say
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, its stable form.")]
 
@@ -17,14 +17,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (build, inspect, bundle):
         app.command()(command)
-
-
-def _say(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def build(
@@ -57,14 +49,14 @@ def build(
 
     spec, wanted = build_settings(recipe, settings or ())
     feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
-    made = make(model, out, target=target or wanted, spec=spec, feeds=feeds, say=_say)
+    made = make(model, out, target=target or wanted, spec=spec, feeds=feeds, say=say)
     if as_json:
-        _print_json(made.layers)
+        print_json(made.layers)
         return
-    Console(highlight=False, markup=False).print(census_table(made.layers))
+    results().print(census_table(made.layers))
     for warning in made.layers["warnings"]:
-        _say(f"TensorRT: {warning}")
-    _say(f"{made.path}: built in {made.seconds:.0f} s")
+        say(f"TensorRT: {warning}")
+    say(f"{made.path}: built in {made.seconds:.0f} s")
 
 
 def bundle(
@@ -89,12 +81,12 @@ def bundle(
 
     made = write(run_folder, out, tensorrt=tensorrt, labels=labels)
     if as_json:
-        _print_json(made.to_dict())
+        print_json(made.to_dict())
         return
     for path in made.files:
         sys.stdout.write(f"{path}\n")
     for note in made.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
 
 
 def inspect(
@@ -122,19 +114,19 @@ def inspect(
     from trt_qat.engine.trust import inspect_file
 
     found = inspect_file(file, trust=trust)
-    out = Console(highlight=False, markup=False)
+    out = results()
     if diff is not None:
         differences = evidence.differences(found, inspect_file(diff, trust=trust))
         if as_json:
-            _print_json(differences)
+            print_json(differences)
         else:
             out.print(difference_table(differences, file.name, diff.name))
         return
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     out.print(census_table(found))
     if layers and found["layers"]:
         out.print(layer_table(found))
     for warning in found["warnings"]:
-        _say(f"TensorRT: {warning}")
+        say(f"TensorRT: {warning}")

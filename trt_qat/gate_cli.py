@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from trt_qat.screen import print_json, results, say
 
 if TYPE_CHECKING:
     from trt_qat.gate import GateReport
@@ -85,14 +85,11 @@ def check(
 
 def _print(report: GateReport, *, strict: bool, as_json: bool) -> None:
     if as_json:
-        document = report.to_dict(strict=strict)
-        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        print_json(report.to_dict(strict=strict))
         return
-    from rich.console import Console
-
     from trt_qat.gate_reports import gate_table
 
-    Console(highlight=False, markup=False).print(gate_table(report, strict=strict))
+    results().print(gate_table(report, strict=strict))
 
 
 def _update(
@@ -108,14 +105,8 @@ def _update(
         try:
             old = judge(path, against)
         except InputError as error:
-            _say(f"not compared with the old baseline: {error}")
+            say(f"not compared with the old baseline: {error}")
     update(path, against, metrics=metrics, stage=stage, resamples=resamples)
     if old is not None:
         _print(old, strict=False, as_json=False)
-    _say(f"baseline: {against}; review it, and keep it in git")
-
-
-def _say(line: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+    say(f"baseline: {against}; review it, and keep it in git")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from trt_qat.screen import print_json, results, say
 
 if TYPE_CHECKING:
     from trt_qat.stages import Run
@@ -37,16 +37,9 @@ def sensitivity(
     """Rank layers by what INT8 costs them, before QAT, on the validation images of a recipe."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from trt_qat.cli_tables import sensitivity_table
     from trt_qat.recipe import load_recipe
     from trt_qat.stages import Run, torch_stages
-
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def say(line: str) -> None:
-        errors.print(line, markup=False)
 
     recipe = load_recipe(engine, settings or ())
     state = Run(recipe, out if out is not None else Path("runs") / recipe.spec.name)
@@ -57,9 +50,9 @@ def sensitivity(
     document = asdict(ranked) | {"suggestion": None if found is None else found.to_dict()}
     _keep(state, document)
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        print_json(document)
         return
-    Console(highlight=False, markup=False).print(sensitivity_table(ranked, found))
+    results().print(sensitivity_table(ranked, found))
     say(f"to see it in the report: trt-qat report {state.folder}")
 
 

@@ -17,7 +17,9 @@ from rich.console import Console
 
 from tests.graph.build import Builder, int8_chain
 from tests.graph.violations import CASES
+from tests.runs import command_line
 from trt_qat.errors import InputError
+from trt_qat.graph.fate import LayerFate
 from trt_qat.graph.preflight import PreflightReport, preflight
 from trt_qat.graph.reports import render_text, to_junit, to_sarif
 from trt_qat.graph.rule import RULES
@@ -175,6 +177,39 @@ def test_text_names_findings_layers_and_counts() -> None:
     assert re.search(r"conv +Conv +int8 +int8 +int8 +dense", text)
     assert "an estimate of the limit, not a prediction of latency" in text
     assert "1 layers, 1 quantizable, 1 int8" in text
+
+
+def _told(width: int, report: PreflightReport) -> str:
+    out = io.StringIO()
+    render_text(report, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def test_text_of_a_narrow_terminal_has_a_line_for_each_layer_and_its_reasons_below() -> None:
+    why = ("its input is quantized and its weight is not", "a reason that is a good deal longer")
+    fates = [
+        LayerFate(f"stages.{i}.convolution", "Conv", "fp32", False, False, "found", True, why[i:])
+        for i in (0, 1)
+    ]
+    report = PreflightReport("m.onnx", None, None, tuple(fates), (), quantizable=2)
+    narrow = _told(80, report).splitlines()
+    row = r"stages\.{}\.convolution +Conv +fp32 +float +float +found, likely +{} *"
+    assert re.fullmatch(row.format(0, "1, 2"), narrow[1])
+    assert re.fullmatch(row.format(1, "2"), narrow[2])
+    assert narrow[3:5] == [f"1: {why[0]}", f"2: {why[1]}"]
+    wide = _told(200, report).splitlines()
+    assert wide[1].rstrip().endswith("; ".join(why))
+
+
+def test_text_in_a_pipe_is_not_folded(tmp_path: Path) -> None:
+    """However long a name is: what reads it counts on a line for each layer."""
+    b = Builder()
+    model = b.model(b.qdq(b.conv(b.qdq(b.input("x", ["N", 16, 8, 8])), (16, 16)), name="out"))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    conv.name = "convolution" * 40
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    done = command_line("preflight", tmp_path / "m.onnx")
+    assert re.search(rf"^{conv.name} +Conv +int8 ", done.stdout, re.MULTILINE)
 
 
 def test_text_of_names_that_look_like_markup() -> None:

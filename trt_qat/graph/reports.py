@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from trt_qat.errors import visible
 from trt_qat.graph.mends import Change
 from trt_qat.graph.preflight import PreflightReport
 from trt_qat.graph.rule import RULES, Finding
+from trt_qat.screen import UNFOLDED, results
 
 _SARIF_LEVEL = {"error": "error", "warning": "warning", "info": "note"}
 _STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -30,12 +32,12 @@ def render_text(
         console: Where to print; default: standard output.
         infos: Print the findings of severity info too.
     """
-    out = console or Console()
+    out = console or results()
     for finding in report.findings:
         if infos or finding.severity != "info":
             out.print(_finding_text(finding), soft_wrap=True)
-    if report.layers:
-        out.print(_layer_table(report))
+    for part in _layers(report, out) if report.layers else ():
+        out.print(part)
     if report.roofline is not None:
         out.print(_roofline_text(report), soft_wrap=True)
     counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in report.summary.items())
@@ -84,11 +86,26 @@ def _finding_text(finding: Finding) -> Text:
     )
 
 
-def _layer_table(report: PreflightReport) -> Table:
+def _layers(report: PreflightReport, out: Console) -> list[Table | Text]:
+    """Return the layers with their reasons; as notes below where a row does not fit a line."""
+    table = _layer_table(report, ["; ".join(layer.why) for layer in report.layers])
+    needed = Measurement.get(out, out.options.update(width=UNFOLDED), table).maximum
+    if needed <= out.width:
+        return [table]
+    notes = list(dict.fromkeys(why for layer in report.layers for why in layer.why))
+    numbers = {why: str(number) for number, why in enumerate(notes, 1)}
+    marks = [", ".join(numbers[why] for why in layer.why) for layer in report.layers]
+    told = Text(visible("\n".join(f"{numbers[why]}: {why}" for why in notes), keep="\n"))
+    return [_layer_table(report, marks), told] if notes else [table]
+
+
+def _layer_table(report: PreflightReport, reasons: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("layer", "op", "precision", "in", "out", "2:4", "why"):
-        table.add_column(name, overflow="fold")
-    for layer in report.layers:
+    table.add_column("layer", overflow="fold")
+    for name in ("op", "precision", "in", "out", "2:4"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for layer, why in zip(report.layers, reasons, strict=True):
         code = {True: "int8", False: "float"}
         sparse = layer.sparse + (", likely" if layer.sparse_likely else "")
         table.add_row(
@@ -98,7 +115,7 @@ def _layer_table(report: PreflightReport) -> Table:
             code[layer.input_int8],
             code[layer.output_int8],
             sparse,
-            Text(visible("; ".join(layer.why))),
+            Text(visible(why)),
         )
     return table
 
