@@ -192,7 +192,7 @@ def test_fix_says_what_changed_and_what_remains(tmp_path: Path) -> None:
     done = command_line("preflight", path, "--fix", out, "--strict")
     assert done.returncode == 0, done.stderr
     assert "QDQ102 mended join: Gave 3 pairs one scale." in done.stdout
-    assert "1 changes; largest difference of an output on onnxruntime 0." in done.stdout
+    assert "1 change; largest difference of an output on onnxruntime 0." in done.stdout
     assert path.read_bytes() == before
     assert command_line("preflight", path, "--strict").returncode == 1
     assert command_line("preflight", out, "--strict").returncode == 0

@@ -189,7 +189,7 @@ def test_an_input_that_is_not_a_number_is_refused(tmp_path: Path, value: float) 
         ),
         ([-1, 0], r"from -1 to 0"),
         ([[0], [1]], r"labels \(2, 1\)"),
-        ([0], r"1 labels for more samples; give one each"),
+        ([0], r"1 label for more samples; give one each"),
     ],
 )
 def test_labels_of_other_classes_are_refused(labels: Any, message: str) -> None:

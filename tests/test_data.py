@@ -112,7 +112,7 @@ def test_mean_and_std_are_applied_to_every_part(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"mean": (0.1, 0.2)}, r"data.mean has 2 values for images of 1 channels"),
+        ({"mean": (0.1, 0.2)}, r"data.mean has 2 values for images of 1 channel"),
         ({"std": (0.0,)}, r"data.std = \[0.0\]; every value must be above 0"),
     ],
 )

@@ -129,7 +129,7 @@ def test_an_npz_with_a_test_split_keeps_it(tmp_path: Path) -> None:
     [
         ({"images": np.zeros((40, 5))}, r"images have shape \(40, 5\)"),
         ({"images": np.zeros((40, 5, 5), int)}, r"images are int64; allowed: uint8"),
-        ({"images": np.full((40, 5, 5), np.nan)}, r"train: 40 images hold NaN or infinity"),
+        ({"images": np.full((40, 5, 5), np.nan)}, r"train: 40 images with NaN or infinity"),
         ({"labels": np.zeros(39, int)}, r"train: 40 images but 39 labels"),
         ({"labels": np.zeros(40)}, r"labels are float64 of shape \(40,\); allowed: integers"),
         ({"labels": np.full(40, -1)}, r"train: label -1; classes count from 0"),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trt_qat.data.arrays import ArraySplit, Images
 from trt_qat.errors import DataError
+from trt_qat.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,8 @@ def verify_lock(calibration: CalibrationSet, path: Path) -> None:
     if ids != current["ids"]:
         moved = len(set(ids) ^ set(current["ids"]))
         message = (
-            f"{path}: locks {len(ids)} samples, the recipe now chooses {len(calibration)} and "
-            f"{moved} ids differ; restore the recipe, or delete the lock"
+            f"{path}: locks {counted(len(ids), 'sample')}, the recipe now chooses "
+            f"{len(calibration)} and {moved} ids differ; restore the recipe, or delete the lock"
         )
         raise DataError(message)
     if sha256 != current["sha256"]:

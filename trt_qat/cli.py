@@ -21,6 +21,7 @@ from trt_qat.errors import InputError, TrtQatError, visible
 from trt_qat.gate_cli import check
 from trt_qat.screen import print_json, results, say
 from trt_qat.sensitivity_cli import sensitivity
+from trt_qat.wording import counted
 
 if TYPE_CHECKING:
     from trt_qat.graph.fix import FixReport
@@ -213,8 +214,8 @@ def preflight(
             render_changes(mended.out, mended.changes, mended.to_dict(), results())
         render_text(found, results())
     if not found.passed(strict=strict):
-        counts = f"{found.count('error')} errors, {found.count('warning')} warnings"
-        message = f"{fix or model}: {counts}"
+        errors = counted(found.count("error"), "error")
+        message = f"{fix or model}: {errors}, {counted(found.count('warning'), 'warning')}"
         raise CheckFailed(message)
 
 

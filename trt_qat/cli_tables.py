@@ -12,6 +12,7 @@ from trt_qat.bisection import Bisection
 from trt_qat.comparison import Comparison
 from trt_qat.metrics import SCORE_TITLES
 from trt_qat.pipeline import RunResult
+from trt_qat.wording import counted
 
 if TYPE_CHECKING:
     from trt_qat.qat.sensitivity import Sensitivity, Suggestion
@@ -90,7 +91,7 @@ def compare_table(found: Comparison, worst: int = 0) -> Group:
     parts: list[Any] = [table, Text()]
     if found.layers and worst:
         parts += [_layers_table(found, worst), Text()]
-    lines = [f"{found.cand} against {found.ref}, {found.samples} samples"]
+    lines = [f"{found.cand} against {found.ref}, {counted(found.samples, 'sample')}"]
     if found.layers:
         lines.append(_divergence(found))
     if found.bisection is not None:
@@ -154,7 +155,10 @@ def _divergence(found: Comparison) -> str:
 
 
 def _bisected(found: Bisection) -> str:
-    text = f"{found.builds} builds with {len(found.marked)} of {found.cuts} cuts marked"
+    text = (
+        f"{counted(found.builds, 'build')} with {len(found.marked)} of "
+        f"{counted(found.cuts, 'cut')} marked"
+    )
     if not found.outputs_kept:
         text += "; the marks changed the outputs, so fusions around them are not as they were"
     if found.nodes:

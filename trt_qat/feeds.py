@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trt_qat.errors import DataError
 from trt_qat.polygraphy_bridge import load_feeds, random_feed
 from trt_qat.runners import Feed, TensorSpec, fixed_batch, runner
+from trt_qat.wording import counted
 
 LABELS = "labels"
 BATCH = 256
@@ -50,7 +51,7 @@ def feeds_for(
     size = fixed_batch(inputs) or BATCH
     count = lengths.pop()
     if fixed_batch(inputs) and count % size:
-        message = f"{path}: {count} samples; the model takes exactly {size} at a time"
+        message = f"{path}: {counted(count, 'sample')}; the model takes exactly {size} at a time"
         raise DataError(message)
     batches = [
         {name: array[start : start + size] for name, array in arrays.items()}

@@ -15,6 +15,7 @@ from trt_qat.run_snapshot import take, test_set
 from trt_qat.snapshot import Snapshot, read_baseline, write_baseline
 from trt_qat.specs import Tolerances
 from trt_qat.task_metrics import RESAMPLES
+from trt_qat.wording import counted
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,9 @@ def same_samples(known: Snapshot, run: RunFolder, answers: Answers) -> None:
     found = test_set(run, answers, known.stage)
     if found.samples != known.test.samples:
         message = (
-            f"{run.path}: {found.samples} test samples, the baseline has {known.test.samples}; "
-            "two runs are compared on one test set; if it was changed on purpose, --update"
+            f"{run.path}: {counted(found.samples, 'test sample')}, the baseline has "
+            f"{known.test.samples}; two runs are compared on one test set; if it was changed on "
+            "purpose, --update"
         )
         raise DataError(message)
     if found.classes != known.test.classes:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from trt_qat.significance import ratio_interval
 from trt_qat.snapshot import Latency, Preflight, Snapshot, Timing
 from trt_qat.specs import Tolerances
+from trt_qat.wording import counted
 
 Status = Literal["passed", "failed", "skipped", "info"]
 Form = Literal["percent", "number", "bytes", "ms"]
@@ -175,7 +176,8 @@ def _sparsity(known: Snapshot, found: Snapshot) -> Iterator[Check]:
     if base is None or cand is None:
         return
     fewer = cand.proven < base.proven
-    text = f"of {cand.reported} layers reported 2:4" + ("; fewer than before" if fewer else "")
+    text = f"of {counted(cand.reported, 'layer')} reported 2:4"
+    text += "; fewer than before" if fewer else ""
     yield Check("2:4 proven", _failed(fewer), base.proven, cand.proven, text)
 
 

@@ -21,6 +21,7 @@ from trt_qat.significance import (
 from trt_qat.snapshot import Scores, Snapshot
 from trt_qat.specs import Tolerances
 from trt_qat.task_metrics import is_percentage
+from trt_qat.wording import counted
 
 PRESETS = {"mlperf-99": 0.99, "mlperf-99.9": 0.999}
 """Part of the FP32 metric that MLPerf Inference asks of a model (inference_rules.adoc)."""
@@ -134,7 +135,7 @@ def _said(metric: str, details: dict[str, Any], significant: bool, beyond: bool)
         text = f"{difference:+.4g} (95 % {low:+.4g} to {high:+.4g})"
     text += f", {details['test']} p {details['p_value']:.2g}"
     if "lost" in details:
-        text += f"; {details['lost']} samples lost, {details['gained']} gained"
+        text += f"; {counted(details['lost'], 'sample')} lost, {details['gained']} gained"
     if details.get("lost_ids"):
         text += f"; lost: {', '.join(map(str, details['lost_ids']))}"
         text += ", ..." if details["lost"] > len(details["lost_ids"]) else ""

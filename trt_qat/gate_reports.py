@@ -11,6 +11,7 @@ from rich.text import Text
 from trt_qat.errors import visible
 from trt_qat.gate import GateReport
 from trt_qat.gate_checks import Check, shown
+from trt_qat.wording import counted
 
 _STYLE = {"passed": "green", "failed": "bold red", "skipped": "yellow", "info": "dim"}
 
@@ -29,7 +30,7 @@ def gate_table(report: GateReport, *, strict: bool = False) -> Group:
         )
     verdict = "passed" if report.passed(strict=strict) else "FAILED"
     counts = ", ".join(f"{report.count(status)} {status}" for status in _STYLE)
-    words = f"{verdict}: {counts}; {report.samples} samples, stage {report.stage}"
+    words = f"{verdict}: {counts}; {counted(report.samples, 'sample')}, stage {report.stage}"
     return Group(table, Text(), Text(words, style="bold"))
 
 

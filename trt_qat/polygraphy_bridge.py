@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trt_qat.errors import DataError, InputError, TrtQatError, first_line
 from trt_qat.runners import Feed, Outputs, TensorSpec
+from trt_qat.wording import counted
 
 LOADER = "load_data"
 """The function of a data-loader script that Polygraphy calls where none is named."""
@@ -114,8 +115,8 @@ class SavedRunner:
         """
         if self._next >= len(self._iterations):
             message = (
-                f"{self.path}: holds {len(self._iterations)} iterations and more were asked for; "
-                "compare on the inputs that were saved with them"
+                f"{self.path}: holds {counted(len(self._iterations), 'iteration')} and more were "
+                "asked for; compare on the inputs that were saved with them"
             )
             raise DataError(message)
         found = self._iterations[self._next]

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from trt_qat.artifact import sha256_file
 from trt_qat.errors import DataError, InputError, first_line
 from trt_qat.specs import Tolerances
+from trt_qat.wording import counted
 
 Array = NDArray[Any]
 
@@ -158,13 +159,13 @@ def _check(path: Path, labels: Array, ids: Array, outputs: dict[str, Array]) -> 
             message = f"{path}: {stage} is {array.dtype}; allowed: numbers"
             raise DataError(message)
         if not array.ndim or len(array) != len(labels):
-            message = f"{path}: {stage} has shape {array.shape} for {len(labels)} labels"
+            message = f"{path}: {stage} has shape {array.shape} for {counted(len(labels), 'label')}"
             raise DataError(message)
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         if len(bad):
             message = (
-                f"{path}: {stage} holds NaN or infinity for {len(bad)} of {len(labels)} samples, "
-                f"the first of id {ids[bad[0]]}"
+                f"{path}: {stage} holds NaN or infinity for {len(bad)} of "
+                f"{counted(len(labels), 'sample')}, the first of id {ids[bad[0]]}"
             )
             raise DataError(message)
 

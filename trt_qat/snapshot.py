@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from trt_qat import artifact
 from trt_qat.errors import InputError, first_line
 from trt_qat.specs import Spec
+from trt_qat.wording import counted
 
 FORMAT: Final = "trt-qat baseline 1"
 
@@ -156,7 +157,10 @@ class Snapshot(Spec):
             for stage, scores in stages.items():
                 want = self.resamples if scores.encoding == "replicates" else self.test.samples
                 if scores.count != want:
-                    message = f"metric {metric}, stage {stage}: {scores.count} scores, not {want}"
+                    message = (
+                        f"metric {metric}, stage {stage}: {counted(scores.count, 'score')}, not "
+                        f"{want}"
+                    )
                     raise ValueError(message)
         return self
 

@@ -13,6 +13,7 @@ from trt_qat import metrics
 from trt_qat.accumulate import Difference
 from trt_qat.errors import DataError
 from trt_qat.runners import Outputs
+from trt_qat.wording import counted
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Tally:
         if labels is not None:
             wanted = labels[self.samples : self.samples + len(left)]
             if len(wanted) != len(left):
-                message = f"compare: {len(labels)} labels for more samples; give one each"
+                message = (
+                    f"compare: {counted(len(labels), 'label')} for more samples; give one each"
+                )
                 raise DataError(message)
             _check_labels(wanted, left)
             self.correct["ref"] += metrics.correct(left, wanted)

@@ -18,6 +18,7 @@ from trt_qat.locate import import_object
 from trt_qat.metrics import top_k_correct
 from trt_qat.significance import replicate
 from trt_qat.snapshot import Scores
+from trt_qat.wording import counted
 
 Array = NDArray[Any]
 Function = Callable[[Array, Array], Any]
@@ -45,7 +46,10 @@ def measure(name: str, outputs: Array, labels: Array, *, resamples: int = RESAMP
     found = _called(name, function, outputs, labels)
     if found.ndim == 1:
         if len(found) != len(labels):
-            message = f"metric {name}: {len(found)} scores for {len(labels)} samples"
+            message = (
+                f"metric {name}: {counted(len(found), 'score')} for "
+                f"{counted(len(labels), 'sample')}"
+            )
             raise DataError(message)
         return Scores.of(found)
     if found.ndim:

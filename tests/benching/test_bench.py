@@ -147,7 +147,7 @@ def test_models_side_by_side_are_timed_by_one_clock() -> None:
 def test_a_warm_up_that_never_ends_is_told(linear: str) -> None:
     settings = Settings(seconds=0.02, sessions=1, warmup_s=1e-6)
     found = tq.bench(f"ort:{linear}", settings=settings)
-    assert any("not stable after warm-up in 1 of 1 sessions" in text for text in found.warnings)
+    assert any("not stable after warm-up in 1 of 1 session" in text for text in found.warnings)
 
 
 def test_a_single_session_says_what_its_interval_does_not_know() -> None:

@@ -146,7 +146,7 @@ def test_a_floor_says_what_it_is_not() -> None:
     limit = {"target": "a100", "unknown_layers": 2, "peaks_confirmed": False}
     found = doubts([run(limit=limit)], [], quiet(), 0.01, {})
     assert len(found) == 3
-    assert "2 layers of unknown shape are not in the floor" in found[1]
+    assert "the floor lacks 2 layers of unknown shape" in found[1]
 
 
 def test_a_model_against_itself_does_not_say_everything_twice() -> None:

@@ -176,7 +176,24 @@ def test_text_names_findings_layers_and_counts() -> None:
     assert "QDQ001 error in_q:" in text
     assert re.search(r"conv +Conv +int8 +int8 +int8 +dense", text)
     assert "an estimate of the limit, not a prediction of latency" in text
-    assert "1 layers, 1 quantizable, 1 int8" in text
+    assert "1 layer, 1 quantizable, 1 int8" in text
+
+
+def test_a_report_is_its_findings_and_counts_as_text() -> None:
+    report = _bad()
+    lines = str(report).splitlines()
+    assert len(lines) == len(report.findings) + 1
+    assert lines[0].startswith("QDQ001 error in_q: ")
+    assert lines[-1] == report.counts
+    assert lines[-1].startswith("1 layer, 1 quantizable, 1 int8")
+    assert "2 errors, 0 warnings" in lines[-1]
+    assert "LayerFate" not in str(report)
+
+
+def test_text_of_a_name_that_commands_a_terminal_is_harmless() -> None:
+    model = next(case for case in CASES if case.rule == "QDQ001").bad()
+    model.graph.node[0].name = "\x1b[2J"
+    assert "\x1b" not in str(preflight(model))
 
 
 def _told(width: int, report: PreflightReport) -> str:

@@ -33,6 +33,7 @@ from trt_qat.benching.session import Entry, Limits, Session, run_session
 from trt_qat.benching.settings import Options, Settings
 from trt_qat.errors import InputError
 from trt_qat.runners import Runner
+from trt_qat.wording import counted
 
 Say = Callable[[str], None]
 
@@ -117,7 +118,7 @@ def _check(
     elif accuracy and len(accuracy) != len(sources):
         message = f"bench: {len(accuracy)} accuracies for {len(sources)} models; give one for each"
     elif wrong := [size for size in batches if size < 1]:
-        message = f"bench: a batch of {wrong[0]} samples; allowed: 1 and more"
+        message = f"bench: a batch of {counted(wrong[0], 'sample')}; allowed: 1 and more"
     elif opened is not None and settings.streams:
         message = f"{opened}: is open already, so it has one stream; give a SPEC"
     elif opened is not None and settings.rebuilds:

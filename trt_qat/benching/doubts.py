@@ -9,6 +9,7 @@ from typing import Any
 from trt_qat.benching import gpu, jetson, stats
 from trt_qat.benching.rebuilds import agree
 from trt_qat.benching.result import Ratio, Run
+from trt_qat.wording import counted
 
 MOST_CV = 0.025
 """That of trtexec, which advises to lock the clocks above it."""
@@ -118,7 +119,10 @@ def _run(run: Run) -> Iterator[str]:
         yield f"{name}: coefficient of variation {run.cv:.1%}, above {MOST_CV:.1%}"
     unstable = sum(not warmup.stable for warmup in run.warmups)
     if unstable:
-        yield f"{name}: not stable after warm-up in {unstable} of {len(run.warmups)} sessions"
+        yield (
+            f"{name}: not stable after warm-up in {unstable} of "
+            f"{counted(len(run.warmups), 'session')}"
+        )
     if len(run.session_p50_ms) == 1:
         yield f"{name}: one session only: its interval knows nothing of opening the model again"
     crowded = [row["streams"] for row in run.extras.get("streams", ()) if not row["latency_valid"]]
@@ -142,8 +146,8 @@ def _builds(ratio: Ratio) -> Iterator[str]:
     count, least = len(ratio.rebuilds.values), stats.least_sessions()
     if count < least:
         yield (
-            f"{name}: of {count} builds, so the interval is over sessions and does not know what "
-            f"another build would do; {least} builds or more make it one over builds"
+            f"{name}: of {counted(count, 'build')}, so the interval is over sessions and does not "
+            f"know what another build would do; {least} builds or more make it one over builds"
         )
     if not agree(ratio.rebuilds):
         low, high = min(ratio.rebuilds.values), max(ratio.rebuilds.values)
@@ -155,7 +159,9 @@ def _limit(name: str, limit: Mapping[str, Any], timer: str) -> Iterator[str]:
     if timer == "host":
         yield f"{name}: timed on the host, while the floor is that of {target}"
     if limit["unknown_layers"]:
-        yield f"{name}: {limit['unknown_layers']} layers of unknown shape are not in the floor"
+        yield (
+            f"{name}: the floor lacks {counted(limit['unknown_layers'], 'layer')} of unknown shape"
+        )
     if not limit["peaks_confirmed"]:
         yield f"{name}: the peaks of {target} that the floor is made of are not confirmed"
 

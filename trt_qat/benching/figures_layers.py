@@ -15,6 +15,7 @@ from trt_qat.benching.figures import (
     plain_ticks,
     series,
 )
+from trt_qat.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,9 @@ def layers(document: Document, batch: int) -> Figure:
         rest = [value for layer, value in times.items() if layer not in shown]
         rows = [row + (position - (len(found) - 1) / 2) * height for row in range(len(labels))]
         label = f"{name}: {sum(times.values()):,.0f} us in all"
-        label += f", {sum(rest):,.0f} of it in {len(rest)} layers not shown" if rest else ""
+        label += (
+            f", {sum(rest):,.0f} of it in {counted(len(rest), 'layer')} not shown" if rest else ""
+        )
         axes.barh(rows, values, height=0.92 * height, color=COLORS[number], label=label)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -96,7 +99,7 @@ def roofline(document: Document, batch: int) -> Figure:
             [point["operations"] / us * 1e6 for point, us in points],
             MARKERS[number],
             color=COLORS[number],
-            label=f"{name}, {len(points)} layers",
+            label=f"{name}, {counted(len(points), 'layer')}",
             markersize=5,
             alpha=0.8,
         )

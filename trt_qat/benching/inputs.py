@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trt_qat.errors import DataError
 from trt_qat.feeds import feeds_for
 from trt_qat.runners import Feed, TensorSpec, fixed_batch
+from trt_qat.wording import counted
 
 ROTATION_BYTES = 32 << 20
 MOST_FEEDS = 32
@@ -39,7 +40,10 @@ def check_batch(label: str, inputs: Mapping[str, TensorSpec], batch: int | None)
     """
     fixed = fixed_batch(inputs)
     if None not in (fixed, batch) and fixed != batch:
-        message = f"{label}: takes exactly {fixed} samples at a time; a batch of {batch} was asked"
+        message = (
+            f"{label}: takes exactly {counted(fixed or 0, 'sample')} at a time; a batch of "
+            f"{batch} was asked"
+        )
         raise DataError(message)
 
 

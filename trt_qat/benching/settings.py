@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trt_qat.benching import inputs, stats
 from trt_qat.errors import InputError
+from trt_qat.wording import counted
 
 MOST_STREAMS = 64
 
@@ -45,7 +46,7 @@ class Settings:
     def __post_init__(self) -> None:
         least = stats.least_sessions()
         if self.sessions != 1 and self.sessions < least:
-            message = f"bench: {self.sessions} sessions; allowed: 1, or {least} and more"
+            message = f"bench: {counted(self.sessions, 'session')}; allowed: 1, or {least} and more"
             raise InputError(message)
         for name in ("precision", "seconds", "warmup_s"):
             if not 0 < getattr(self, name) < float("inf"):
@@ -55,7 +56,7 @@ class Settings:
             message = f"bench: {self.rebuilds} rebuilds; allowed: 2 and more, or 0 for none"
             raise InputError(message)
         if wrong := [count for count in self.streams if not 1 <= count <= MOST_STREAMS]:
-            message = f"bench: {wrong[0]} streams; allowed: 1 to {MOST_STREAMS}"
+            message = f"bench: {counted(wrong[0], 'stream')}; allowed: 1 to {MOST_STREAMS}"
             raise InputError(message)
         if not 0 <= self.energy_s < float("inf"):
             message = f"bench: energy_s is {self.energy_s}; it must not be negative"

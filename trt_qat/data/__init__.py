@@ -14,6 +14,7 @@ from trt_qat.data.splits import Dataset, divide
 from trt_qat.errors import DataError, nearest
 from trt_qat.locate import import_object
 from trt_qat.specs import CalibrationSpec, DataSpec
+from trt_qat.wording import counted
 
 __all__ = ["ArraySplit", "Batch", "Dataset", "Source", "load"]
 
@@ -62,7 +63,10 @@ def _normalise(split: ArraySplit, spec: DataSpec) -> ArraySplit:
         if not values:
             continue
         if len(values) not in (1, split.shape[0]):
-            message = f"data.{key} has {len(values)} values for images of {split.shape[0]} channels"
+            message = (
+                f"data.{key} has {counted(len(values), 'value')} for images of "
+                f"{counted(split.shape[0], 'channel')}"
+            )
             raise DataError(message)
         if key == "std" and min(values) <= 0:
             message = f"data.std = {list(values)}; every value must be above 0"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError
+from trt_qat.wording import counted
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -45,11 +46,17 @@ class ArraySplit:
             message = f"{self.name}: no images; a split needs at least one"
             raise DataError(message)
         if not len(self.images) == len(self.labels) == len(self.ids):
-            message = f"{self.name}: {len(self.images)} images but {len(self.labels)} labels"
+            message = (
+                f"{self.name}: {counted(len(self.images), 'image')} but "
+                f"{counted(len(self.labels), 'label')}"
+            )
             raise DataError(message)
         if not np.isfinite(self.images).all():
             bad = int((~np.isfinite(self.images).all(axis=(1, 2, 3))).sum())
-            message = f"{self.name}: {bad} images hold NaN or infinity; every pixel must be finite"
+            message = (
+                f"{self.name}: {counted(bad, 'image')} with NaN or infinity; every pixel must be "
+                "finite"
+            )
             raise DataError(message)
         if int(self.labels.min()) < 0:
             message = f"{self.name}: label {int(self.labels.min())}; classes count from 0"

@@ -11,6 +11,7 @@ from trt_qat.data.arrays import ArraySplit, Source, labelled
 from trt_qat.data.idx import read_idx
 from trt_qat.data.splits import stratified
 from trt_qat.errors import BackendUnavailable, DataError
+from trt_qat.wording import counted
 
 DIGITS_TEST_IMAGES = 450
 DIGITS_TEST_SEED = 20260101
@@ -58,7 +59,10 @@ def _fashion_split(folder: Path, stem: str, name: str, first_id: int) -> ArraySp
     pixels = read_idx(_fashion_file(folder, f"{stem}-images-idx3-ubyte"), 3)
     labels = read_idx(_fashion_file(folder, f"{stem}-labels-idx1-ubyte"), 1)
     if len(pixels) != len(labels):
-        message = f"{folder}: {len(pixels)} images but {len(labels)} labels of {stem}"
+        message = (
+            f"{folder}: {counted(len(pixels), 'image')} but {counted(len(labels), 'label')} of "
+            f"{stem}"
+        )
         raise DataError(message)
     return labelled(pixels[:, None].astype(np.float32) / np.float32(255), labels, name, first_id)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trt_qat.data.arrays import ArraySplit, Images, Source, labelled
 from trt_qat.errors import BackendUnavailable, DataError
 from trt_qat.specs import DataSpec
+from trt_qat.wording import counted
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
@@ -48,7 +49,9 @@ def folder(path: Path, spec: DataSpec) -> Source:
 def _classes(path: Path) -> list[str]:
     names = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
     if len(names) < 2:
-        message = f"{path}: {len(names)} class folders; a data set needs one folder per class"
+        message = (
+            f"{path}: {counted(len(names), 'class folder')}; a data set needs one folder per class"
+        )
         raise DataError(message)
     return names
 

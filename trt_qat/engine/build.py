@@ -21,6 +21,7 @@ from trt_qat.engine.typed import typed_onnx, typed_path
 from trt_qat.errors import CheckFailed, InputError
 from trt_qat.runners import Feed
 from trt_qat.specs import BuildSpec
+from trt_qat.wording import counted
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ def _preflight(onnx: Path, target: str | None, version: str) -> None:
     if found:
         first = found[0]
         message = (
-            f"{onnx}: preflight finds {len(found)} errors for TensorRT {version}; the first: "
-            f"{first.rule} at {first.node}: {first.message} All: trt-qat preflight {onnx} "
+            f"{onnx}: preflight finds {counted(len(found), 'error')} for TensorRT {version}; the "
+            f"first: {first.rule} at {first.node}: {first.message} All: trt-qat preflight {onnx} "
             f"--tensorrt {version}"
         )
         raise CheckFailed(message)

@@ -17,6 +17,7 @@ from trt_qat.engine.typed import typed_onnx, typed_path
 from trt_qat.errors import InputError
 from trt_qat.specs import EngineSpec
 from trt_qat.targets import parse_version
+from trt_qat.wording import counted
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _labels(file: str | Path | None, network: network_io.Network) -> Sequence[st
         raise InputError(message) from error
     names = names[:-1] if names and not names[-1] else names
     if isinstance(classes, int) and len(names) != classes:
-        message = f"--labels {file}: {len(names)} names for {classes} classes"
+        message = f"--labels {file}: {counted(len(names), 'name')} for {classes} classes"
         raise InputError(message)
     return names
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from trt_qat.engine import compat
 from trt_qat.engine.interrupt import Interrupt
+from trt_qat.wording import counted
 
 Say = Callable[[str], None]
 EVERY_S = 20.0
@@ -58,7 +59,7 @@ class Heartbeat:
         now = self._clock()
         if self._timed and now - self._last >= EVERY_S:
             self._last = now
-            self._say(f"  {now - self._began:.0f} s: {self._timed} kernels timed")
+            self._say(f"  {now - self._began:.0f} s: {counted(self._timed, 'kernel')} timed")
 
 
 def errors(lines: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_qat.engine.layer_info import BUILD_LOG
+from trt_qat.wording import counted
 
 MIB = 1 << 20
 
@@ -63,16 +64,16 @@ def _sentences(document: dict[str, Any]) -> list[str]:
     sparsity = document["sparsity"]
     if sparsity is not None:
         lines.append(
-            f"sparsity: found {sparsity['found']} layers with 2:4 weights, chose a sparse kernel "
-            f"for {sparsity['chose']}"
+            f"sparsity: found {counted(sparsity['found'], 'layer')} with 2:4 weights, chose a "
+            f"sparse kernel for {sparsity['chose']}"
         )
     elif not document["log"]:
         lines.append("sparsity: the build log is not at hand; kernel names alone tell")
     if document["skipped_tactics"]:
         size = document["largest_request_bytes"] / MIB
         lines.append(
-            f"memory: {document['skipped_tactics']} kernels were skipped for want of memory, the "
-            f"largest wanted {size:.0f} MiB; the engine may be slower than it could be"
+            f"memory: for want of memory {counted(document['skipped_tactics'], 'kernel')} "
+            f"skipped, the largest wanted {size:.0f} MiB; the engine may be slower than it could be"
         )
     elif document["short_workspace"]:
         lines.append("memory: the workspace limit kept kernels out; raise build.workspace_mib")

@@ -18,6 +18,7 @@ from trt_qat.graph.shapes import Shapes
 from trt_qat.graph.sparsity import GROUP, LayerSparsity, reduction_axis, weight_sparsity
 from trt_qat.graph.tensors import type_name
 from trt_qat.targets import Target
+from trt_qat.wording import counted
 
 Sparse = Literal["found", "dense", "n/a"]
 BYTE_CODES = (TensorProto.INT8, TensorProto.UINT8)
@@ -232,7 +233,10 @@ def _sparse(
             reduction(layer) < _SPARSE_REDUCTION,
             f"C*R*S is {reduction(layer)}, below {_SPARSE_REDUCTION}",
         ),
-        (outputs < _SPARSE_OUTPUTS, f"{outputs} outputs a group, below {_SPARSE_OUTPUTS}"),
+        (
+            outputs < _SPARSE_OUTPUTS,
+            f"{counted(outputs, 'output')} a group, below {_SPARSE_OUTPUTS}",
+        ),
         (bool(code) and not epilogue_int8, "the epilogue is not INT8"),
         (_memory_bound(cost, target), "it is memory-bound at these shapes on the target"),
     ]

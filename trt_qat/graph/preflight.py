@@ -18,6 +18,7 @@ from trt_qat.graph.qdq import Graph
 from trt_qat.graph.roofline import Roofline, roofline
 from trt_qat.graph.rule import RULES, SEVERITIES, Context, Finding, Rule, Severity
 from trt_qat.graph.shapes import InputShapes, Shapes, infer
+from trt_qat.wording import counted
 
 __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
 
@@ -69,6 +70,19 @@ class PreflightReport:
             "errors": self.count("error"),
             "warnings": self.count("warning"),
         }
+
+    @property
+    def counts(self) -> str:
+        """The summary as a line."""
+        nouns = {"layers": "layer", "errors": "error", "warnings": "warning"}
+        return ", ".join(
+            counted(value, nouns[key]) if key in nouns else f"{value} {key.replace('_', ' ')}"
+            for key, value in self.summary.items()
+        )
+
+    def __str__(self) -> str:
+        """Return the findings and the counts; `trt_qat.graph.reports.render_text` tells more."""
+        return "\n".join([*map(str, self.findings), self.counts])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of ``trt-qat preflight --json``."""

@@ -16,6 +16,7 @@ from trt_qat.graph.mends import Change
 from trt_qat.graph.preflight import PreflightReport
 from trt_qat.graph.rule import RULES, Finding
 from trt_qat.screen import UNFOLDED, results
+from trt_qat.wording import counted
 
 _SARIF_LEVEL = {"error": "error", "warning": "warning", "info": "note"}
 _STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -40,8 +41,7 @@ def render_text(
         out.print(part)
     if report.roofline is not None:
         out.print(_roofline_text(report), soft_wrap=True)
-    counts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in report.summary.items())
-    out.print(Text(counts, style="bold"), soft_wrap=True)
+    out.print(Text(report.counts, style="bold"), soft_wrap=True)
 
 
 def render_changes(
@@ -60,7 +60,7 @@ def render_changes(
         where = f" {change.node}:" if change.node else ""
         line = (f"{change.rule} mended", "green"), visible(f"{where} {change.what}")
         console.print(Text.assemble(*line), soft_wrap=True)
-    text = f"{out}: {len(changes)} changes; {_gap(differences)}"
+    text = f"{out}: {counted(len(changes), 'change')}; {_gap(differences)}"
     console.print(Text(visible(text)), soft_wrap=True)
 
 
@@ -125,7 +125,9 @@ def _roofline_text(report: PreflightReport) -> Text:
     assert roof is not None
     bound = sum(row.bound == "memory" for row in roof.rows)
     doubt = "" if roof.confirmed else "; the peaks of this device are not confirmed"
-    unknown = f", {roof.unknown} layers of unknown shape not counted" if roof.unknown else ""
+    unknown = (
+        f", {counted(roof.unknown, 'layer')} of unknown shape not counted" if roof.unknown else ""
+    )
     return Text(
         f"floor on {roof.target}: {roof.floor_us:.1f} us for the weighted layers ({bound} of "
         f"{len(roof.rows)} bound by memory{unknown}); an estimate of the limit, not a prediction "
@@ -190,7 +192,7 @@ def to_junit(report: PreflightReport, *, strict: bool = False) -> str:
         lines = "\n".join(f"{f.severity} {f.node}: {f.message} {f.mend}" for f in found)
         bad = sum(f.severity in failing for f in found)
         if bad:
-            failure = ElementTree.SubElement(case, "failure", message=f"{bad} findings")
+            failure = ElementTree.SubElement(case, "failure", message=counted(bad, "finding"))
             failure.text = _printable(lines)
         elif found:
             ElementTree.SubElement(case, "system-out").text = _printable(lines)

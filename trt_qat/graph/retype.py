@@ -21,6 +21,7 @@ from trt_qat.graph.precision import Half, Plan
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import Shapes, infer
 from trt_qat.graph.tensors import Array
+from trt_qat.wording import counted
 
 _FLOAT, _HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 _RULE = "QDQ201"
@@ -74,7 +75,7 @@ def _largest(feeds: Sequence[trial.Feeds], name: str) -> float:
 def _changes(graph: Graph, shapes: Shapes, made: Plan, *, measured: bool) -> list[Change]:
     total = len(made.half) + len(made.kept)
     range_note = "" if measured else " Ranges were not measured: no inputs could be fed."
-    head = f"Cast {len(made.half)} of {total} FP32 nodes to FP16.{range_note}"
+    head = f"Cast {len(made.half)} of {counted(total, 'FP32 node')} to FP16.{range_note}"
     kept = [Change(_RULE, n.name, f"Kept FP32: {why}.") for n, why in precision.reasons(made)]
     clamped = [
         Change(_RULE, "", f"Clamped the mask constant {name!r} to {masks.HALF_MASK:.0f}.")

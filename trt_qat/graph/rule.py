@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from trt_qat.errors import visible
 from trt_qat.graph.fate import Layer
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.graph.shapes import Shapes
@@ -34,6 +35,11 @@ class Finding:
     node: str
     message: str
     mend: str
+
+    def __str__(self) -> str:
+        """Return it as a line; a node's name may hold anything."""
+        where = f" {self.node}:" if self.node else ""
+        return visible(f"{self.rule} {self.severity}{where} {self.message} {self.mend}")
 
     def to_dict(self) -> dict[str, str]:
         """Return the entry of the JSON document's ``findings``."""

@@ -16,6 +16,7 @@ from trt_qat.graph.node import STANDARD_DOMAINS, WEIGHTED
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.graph.rule import Context, Hit, rule
 from trt_qat.graph.tensors import type_name
+from trt_qat.wording import counted
 
 # INT8, the FP8 types, INT4 and FP4, as operators.md lists them.
 _ACCEPTED_CODES = (TensorProto.INT8, 17, 19, 22, 23)
@@ -287,7 +288,7 @@ def scale_count(context: Context) -> Iterator[Hit]:
         if length is not None and length != scaling.scale.size:
             yield Hit(
                 node.name,
-                f"{node.op} has {scaling.scale.size} scales for an axis of {length}.",
+                f"{node.op} has {counted(scaling.scale.size, 'scale')} for an axis of {length}.",
                 "Give one scale a channel, or one for the whole tensor.",
             )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from trt_qat.graph import flow, streams
 from trt_qat.graph.qdq import Node, Pair
 from trt_qat.graph.rule import Context, Hit, rule
+from trt_qat.wording import counted
 
 _TENSOR_CORE_CHANNELS = 16
 _FEW_INPUTS = 4  # an image: TensorRT has kernels for first layers (docs/evidence.md)
@@ -151,8 +152,8 @@ def alignment(context: Context) -> Iterator[Hit]:
         if inputs % _TENSOR_CORE_CHANNELS or outputs % _TENSOR_CORE_CHANNELS:
             yield Hit(
                 layer.node.name,
-                f"This INT8 {layer.node.op} has {inputs} inputs and {outputs} outputs; kernels "
-                "work on multiples of 16.",
+                f"This INT8 {layer.node.op} has {counted(inputs, 'input')} and "
+                f"{counted(outputs, 'output')}; kernels work on multiples of 16.",
                 "Round the channels up to multiples of 16 where the design is free.",
             )
 

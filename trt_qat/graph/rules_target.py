@@ -20,6 +20,7 @@ from trt_qat.graph.qdq import Graph, Node
 from trt_qat.graph.rule import Context, Hit, rule
 from trt_qat.graph.sparsity import GROUP, holds_2_4
 from trt_qat.graph.tensors import type_name
+from trt_qat.wording import counted
 
 _TRIVIAL = frozenset({"Cast", "Constant", "ConstantOfShape", "Range", "Shape", "Size"})
 _INT4_CODES, _FP4_CODES = (21, 22), (23,)
@@ -54,11 +55,13 @@ def float_remainder(context: Context) -> Iterator[Hit]:
     unknown = any(context.shapes.elements(node.output) is None for node in nodes)
     advised = context.tensorrt is not None and context.tensorrt >= targets.STRONG_TYPING_ADVISED
     # A float head alone is how a network is meant to end.
+    one = len(nodes) == 1
     much = unknown or moved > _REMAINDER * _written(context, context.graph.nodes)
     yield Hit(
         "",
-        f"{len(nodes)} nodes stay FP32 under strong typing and write {moved / 2**20:.3g} MiB"
-        f"{' or more' if unknown else ''} an inference.",
+        f"{counted(len(nodes), 'node')} {'stays' if one else 'stay'} FP32 under strong typing and "
+        f"{'writes' if one else 'write'} {moved / 2**20:.3g} MiB{' or more' if unknown else ''} an "
+        "inference.",
         "Cast it to FP16: --fix OUT.onnx --fp16 (or ModelOpt's AutoCast), after Q/DQ is placed.",
         "warning" if advised and much else None,
     )
@@ -108,7 +111,8 @@ def no_sparsity(context: Context) -> Iterator[Hit]:
     if target is not None and not target.sparse_2_4 and found:
         yield Hit(
             found[0].node.name,
-            f"{len(found)} layers hold 2:4 and {target.title} has no sparse tensor cores.",
+            f"{counted(len(found), 'layer')} {'holds' if len(found) == 1 else 'hold'} 2:4 and "
+            f"{target.title} has no sparse tensor cores.",
             "Nothing is gained by sparsity here: deploy the dense model, which is more accurate.",
         )
 

@@ -17,6 +17,7 @@ from trt_qat.errors import InputError, nearest
 from trt_qat.graph.node import STANDARD_DOMAINS
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.tensors import element_bits, elements, is_external
+from trt_qat.wording import counted
 
 Shape = tuple[int | None, ...]
 InputShapes = Mapping[str, Sequence[int]]
@@ -95,7 +96,10 @@ def _symbols(graph: Graph, inputs: InputShapes) -> dict[str, int]:
         dims = values[name].type.tensor_type.shape.dim
         given = inputs.get(name)
         if given is not None and len(given) != len(dims):
-            msg = f"input {name!r} has {len(dims)} dimensions, {list(given)} has {len(given)}"
+            msg = (
+                f"input {name!r} has {counted(len(dims), 'dimension')}, {list(given)} has "
+                f"{len(given)}"
+            )
             raise InputError(msg)
         for i, dim in enumerate(dims):
             if given is not None and dim.dim_param:

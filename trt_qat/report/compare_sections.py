@@ -8,6 +8,7 @@ from typing import Any
 from trt_qat.report.charts import percent
 from trt_qat.report.layer_charts import dot_rows, error_chart, graph_section
 from trt_qat.report.markup import Markup, note, section, table, tag
+from trt_qat.wording import counted
 
 Document = Mapping[str, Any]
 
@@ -92,7 +93,7 @@ def sensitivity(parts: Document) -> Iterator[Markup]:
         note(
             f"SQNR of the outputs against FP32, in decibel, with one layer alone in INT8 (bar) and "
             f"with all but it (dot); all in INT8: {found['full_db']:.1f}. Lower is worse. "
-            f"{len(layers)} of {len(found['layers'])} layers."
+            f"{len(layers)} of {counted(len(found['layers']), 'layer')}."
         ),
         dot_rows(rows, "dB", top),
     ]
@@ -107,7 +108,7 @@ def sensitivity(parts: Document) -> Iterator[Markup]:
 
 def _where(first: Document | None, count: int) -> Markup | str:
     if first is None:
-        return f"None of {count} layers makes an error of its own beyond rounding."
+        return f"None of {counted(count, 'layer')} makes an error of its own beyond rounding."
     return tag(
         "span",
         tag("b", "First divergence: ", class_="bad"),

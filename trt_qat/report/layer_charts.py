@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trt_qat.report.markup import Markup, join, tag
+from trt_qat.wording import counted
 
 EQUAL_DB = 160.0
 """Where tensors that are equal are drawn: above what float rounding leaves."""
@@ -45,7 +46,7 @@ def error_chart(layers: Sequence[Mapping[str, Any]], first: str | None, limit_db
         marks.append(tag("g", tag("title", said), *bars))
     axis = [tag("text", f"{t} dB", x="0", y=y(t), dy="4") for t in _TICKS]
     axis.append(tag("text", "equal", x="0", y=y(None), dy="4"))
-    said = f"SQNR of {len(layers)} tensors along the network, in decibel"
+    said = f"SQNR of {counted(len(layers), 'tensor')} along the network, in decibel"
     return tag(
         "figure",
         tag("figcaption", "SQNR along the network: higher is better"),

@@ -12,6 +12,7 @@ from trt_qat.report.charts import Series, bar, interval_chart, line_chart, perce
 from trt_qat.report.compare_sections import layer_errors, ptq_against_qat, sensitivity
 from trt_qat.report.markup import Markup, join, note, section, table, tag
 from trt_qat.report.style import STYLE
+from trt_qat.wording import counted
 
 INT8_LEVELS = 127
 
@@ -122,7 +123,10 @@ def _checks(manifest: Document, parts: Document) -> Iterator[Markup]:
             f"(at most {percent(allowed['accuracy_gap'])})",
         ),
         ("accuracy_loss", f"QAT is at most {percent(allowed['accuracy_loss'])} below FP32"),
-        ("sparsity", f"{held} of {len(sparse)} sparse layers hold 2:4 in the exported weights"),
+        (
+            "sparsity",
+            f"2:4 in the exported weights: {held} of {counted(len(sparse), 'sparse layer')}",
+        ),
     ]
     items = []
     for check, text in said:
@@ -241,9 +245,10 @@ def _preflight(parts: Document) -> Iterator[Markup]:
     counts = document["summary"]
     target = f"For {document['target']}: " if document.get("target") else ""
     summary = (
-        f"{target}{counts['layers']} layers, {counts['quantizable']} of them quantizable; "
-        f"{counts['int8']} in INT8, {counts['int8_in_int8_out']} with INT8 in and out; 2:4 weights "
-        f"in {counts['sparse_found']}, a sparse kernel likely in {counts['sparse_likely']}. "
+        f"{target}{counted(counts['layers'], 'layer')}, {counts['quantizable']} of them "
+        f"quantizable; {counts['int8']} in INT8, {counts['int8_in_int8_out']} with INT8 in and "
+        f"out; 2:4 weights in {counts['sparse_found']}, a sparse kernel likely in "
+        f"{counts['sparse_likely']}. "
         f"Errors: {counts['errors']}, warnings: {counts['warnings']}."
     )
     rows = [
@@ -264,7 +269,7 @@ def _data(data: Document) -> Markup:
     dropped = data["train_images_also_in_test_dropped"]
     text = f"{data['source']}: four parts, no image in two of them."
     if dropped:
-        text += f" {dropped} training images that are also in the test split were left out."
+        text += f" Left out: {counted(dropped, 'training image')} also in the test split."
     return section("Data", tag("p", text), table("Parts", ("part", "images", "sha256"), rows, {1}))
 
 

@@ -1,0 +1,8 @@
+"""How counts are said."""
+
+from __future__ import annotations
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, ``1 layer`` or ``2 layers``; the last word takes the s."""
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
