@@ -221,7 +221,7 @@ def test_fix_compares_on_given_data(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--fix", "model.onnx"], "would overwrite the one it is made from"),
-        (["--fix", "nowhere/out.onnx"], "there is no folder nowhere"),
+        (["--fix", "model.onnx/out.onnx"], "error: model.onnx"),
         (["--fix", "out.onnx", "--fp16", "--fp32", "lsat"], "'lsat'; nearest: last"),
         (["--fix", "out.onnx", "--fp32", "last"], "give --fp16 too"),
         (["--fix", "out.onnx", "--target", "a1000"], "unknown target 'a1000'"),
@@ -304,6 +304,34 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("preflight", "MODEL", "--sarif", "NEW"),
+        ("preflight", "MODEL", "--junit", "NEW"),
+        ("preflight", "MODEL", "--fix", "NEW"),
+        ("compare", "--ref", "ort:MODEL", "--cand", "ort:MODEL", "--save-outputs", "NEW"),
+        ("bench", "ort:MODEL", "--seconds", "0.1", "--sessions", "1", "--out", "NEW"),
+        ("init", "NEW"),
+        ("bundle", "RUN", "--out", "NEW"),
+        ("check", "RUN", "--update", "--against", "NEW"),
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_the_folders_of_an_output_are_made(
+    arguments: tuple[str, ...], tmp_path: Path, run_folder: Path
+) -> None:
+    new = tmp_path / "made" / "too" / "out.json"
+    model = linear_onnx(tmp_path)
+    places = {"MODEL": str(model), "NEW": str(new), "RUN": str(run_folder)}
+    given = list(arguments)
+    for word, place in places.items():
+        given = [each.replace(word, place) for each in given]
+    done = command_line(*given)
+    assert done.returncode == 0, done.stderr
+    assert new.exists()
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,6 @@ def _refuse_own_files(out: Path, model: Path, loaded: ModelProto) -> None:
 
 
 def _write(model: ModelProto, out: Path) -> None:
-    if not out.parent.is_dir():
-        msg = f"{out}: cannot be written: there is no folder {out.parent}"
-        raise InputError(msg)
     try:
         with atomic_path(out) as temporary:
             temporary.write_bytes(model.SerializeToString())
