@@ -145,6 +145,16 @@ def test_a_run_that_failed_its_own_tolerances_fails(run: Path, baseline: Path) -
     assert named(check(run, baseline), "recipe").status == "failed"
 
 
+def test_what_the_recipe_tolerates_is_told_with_what_was_measured(
+    run: Path, baseline: Path
+) -> None:
+    scores = json.loads((run / "metrics.json").read_text())
+    fp32, qat = (f"{100 * scores[key]['accuracy']:.2f} %" for key in ("fp32", "qat"))
+    message = named(check(run, baseline), "recipe").message
+    assert f"QAT reaches {qat} and FP32 {fp32}: " in message
+    assert "points (at least -100.00)" in message
+
+
 # Accuracy
 
 

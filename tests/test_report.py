@@ -79,6 +79,13 @@ def test_every_accuracy_of_the_metrics_is_on_the_page(page: Page, run_folder: Pa
         assert f"{100 * entry['interval95'][0]:.2f} %" in page.text
 
 
+def test_the_check_of_accuracy_names_what_was_measured(page: Page, run_folder: Path) -> None:
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    fp32, qat = (100 * metrics[key]["accuracy"] for key in ("fp32", "qat"))
+    told = f"QAT reaches {qat:.2f} % and FP32 {fp32:.2f} %: {qat - fp32:+.2f} points"
+    assert f"{told} (at least -100.00)" in page.text
+
+
 @pytest.mark.parametrize(
     "title",
     ["Accuracy on the test set", "Checks", "Training", "Layers", "Activation scales",

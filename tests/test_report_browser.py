@@ -83,6 +83,19 @@ def test_no_text_is_outside_of_what_scrolls(page: Path, tab: Tab, size: tuple[in
     assert tab.value(outside) == []
 
 
+def test_captions_are_whole_however_a_table_is_scrolled(page: Path, tab: Tab) -> None:
+    """A caption is as wide as its table, which on a phone is wider than the window."""
+    tab.show(page, *PHONE)
+    outside = """[...document.querySelectorAll('caption')].filter(e => {
+        const scroll = e.closest('.scroll'), words = document.createRange();
+        words.selectNodeContents(e);
+        return [0, scroll.scrollWidth].some(left => { scroll.scrollLeft = left;
+            const b = words.getBoundingClientRect(), view = scroll.getBoundingClientRect();
+            return b.width && (b.left < view.left - 1 || b.right > view.right + 1) })
+    }).map(e => e.textContent)"""
+    assert tab.value(outside) == []
+
+
 def test_every_part_is_seen(page: Path, tab: Tab) -> None:
     tab.show(page, *PHONE)
     heights = tab.value("""Object.fromEntries(

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 app = typer.Typer(
-    help="PyTorch models to 2:4-sparse INT8 TensorRT engines, with proof at every step. Folders that "
-    "an output is to lie in are made where they are missing.",
+    help="PyTorch models to 2:4-sparse INT8 TensorRT engines, with proof at every step. Folders "
+    "that an output is to lie in are made where they are missing.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -10,6 +10,7 @@ from typing import Any
 from trt_qat.errors import CheckFailed, DataError, InputError
 from trt_qat.gate_checks import Check, artefact_checks
 from trt_qat.gate_metrics import metric_checks, parsed_preset
+from trt_qat.metrics import accuracy_kept
 from trt_qat.run_folder import Answers, RunFolder
 from trt_qat.run_snapshot import take, test_set
 from trt_qat.snapshot import Snapshot, read_baseline, write_baseline
@@ -200,4 +201,7 @@ def _own_tolerances(run: RunFolder) -> Check:
         return Check("recipe", "skipped", message=why)
     if run.failures:
         return Check("recipe", "failed", message="; ".join(run.failures))
-    return Check("recipe", "passed", message="the run met its recipe's tolerances")
+    message = "the run met its recipe's tolerances"
+    scores = run.document("metrics.json") or {}
+    kept = accuracy_kept(scores, run.tolerances.accuracy_loss)
+    return Check("recipe", "passed", message=f"{message}: {kept}")

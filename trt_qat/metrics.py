@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,22 @@ SCORE_TITLES = {
     "onnx_fused": "ONNX, fused session",
 }
 """What the entries of ``metrics.json`` are called where people read them, in order."""
+
+
+def accuracy_kept(scores: Mapping[str, Any], allowed: float) -> str:
+    """Say what QAT lost against FP32 and what it may lose.
+
+    Args:
+        scores: the content of ``metrics.json``; where one of the two is absent, no loss is told.
+        allowed: the most that may be lost, 0 to 1.
+    """
+    if not {"fp32", "qat"} <= scores.keys():
+        return f"QAT is at most {100 * allowed:.2f} points below FP32"
+    fp32, qat = (scores[key]["accuracy"] for key in ("fp32", "qat"))
+    return (
+        f"QAT reaches {100 * qat:.2f} % and FP32 {100 * fp32:.2f} %: {100 * (qat - fp32):+.2f} "
+        f"points (at least {-100 * allowed:.2f})"
+    )
 
 
 def max_abs(ref: Array, cand: Array) -> float:

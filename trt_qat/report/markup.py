@@ -60,7 +60,7 @@ def table(
         lines.append(tag("tr", *cells))
     whole = tag(
         "table",
-        tag("caption", caption),
+        tag("caption", tag("span", caption)),
         tag("thead", tag("tr", *titles)),
         tag("tbody", *lines),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from trt_qat.metrics import SCORE_TITLES
 from trt_qat.report import bench_charts
 from trt_qat.report.charts import Series, bar, interval_chart, line_chart, percent
+from trt_qat.report.checks import checks
 from trt_qat.report.compare_sections import layer_errors, ptq_against_qat, sensitivity
 from trt_qat.report.markup import Markup, join, note, section, table, tag
 from trt_qat.report.style import STYLE
@@ -30,7 +31,7 @@ def page(manifest: Document, parts: Document) -> str:
     sections = [
         *_accuracy(scores),
         *ptq_against_qat(manifest, parts),
-        *_checks(manifest, parts),
+        *checks(manifest, parts),
         *_training(parts),
         *_layers(parts),
         *_ranges(parts),
@@ -101,38 +102,6 @@ def _accuracy(scores: Document) -> Iterator[Markup]:
         ),
         tag("details", tag("summary", "As a table"), table("Accuracy", head, cells, {1, 2, 3, 4})),
     )
-
-
-def _checks(manifest: Document, parts: Document) -> Iterator[Markup]:
-    if "compare" not in parts:
-        return
-    compare, failed = parts["compare"], {item["check"] for item in manifest["failures"]}
-    allowed = manifest["recipe"]["spec"]["tolerances"]
-    output, accuracy = compare["outputs"][0], compare["accuracy"]
-    sparse = compare["sparsity"]
-    held = sum(layer["holds_2_4"] for layer in sparse)
-    said = [
-        (
-            "argmax_agreement",
-            f"onnxruntime and torch agree on {percent(output['argmax_agreement'])} of the images "
-            f"(at least {percent(allowed['argmax_agreement'])})",
-        ),
-        (
-            "accuracy_gap",
-            f"their accuracies differ by {percent(abs(accuracy['ref'] - accuracy['cand']))} "
-            f"(at most {percent(allowed['accuracy_gap'])})",
-        ),
-        ("accuracy_loss", f"QAT is at most {percent(allowed['accuracy_loss'])} below FP32"),
-        (
-            "sparsity",
-            f"2:4 in the exported weights: {held} of {counted(len(sparse), 'sparse layer')}",
-        ),
-    ]
-    items = []
-    for check, text in said:
-        mark, kind = ("✗", "bad") if check in failed else ("✓", "good")
-        items.append(tag("li", tag("b", mark, class_=kind), text))
-    yield section("Checks", tag("ul", *items, class_="checks"))
 
 
 def _training(parts: Document) -> Iterator[Markup]:

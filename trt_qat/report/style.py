@@ -29,6 +29,8 @@ ul.checks b { display: inline-block; width: 1.6rem; text-indent: 0; }
 .scroll:focus-visible { outline: 2px solid var(--first); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 caption { text-align: left; padding-bottom: .4rem; }
+caption span { position: sticky; left: 0; display: inline-block;
+  max-width: min(57.5rem, 100vw - 2.5rem); }
 th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 thead th { color: var(--quiet); font-weight: 500; white-space: nowrap; }
