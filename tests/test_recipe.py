@@ -204,8 +204,35 @@ def test_a_mistake_in_the_sets_data_names_that_file(tmp_path: Path) -> None:
 
 
 def test_a_mistake_in_an_override_names_the_option(engine: Path) -> None:
-    with pytest.raises(RecipeError, match=r"^--set: finetune.epohcs: unknown key; .*'epochs'"):
+    with pytest.raises(RecipeError, match=r"^--set: finetune.epohcs: unknown key; .*e.epochs'"):
         load_recipe(engine, ["finetune.epohcs=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trian.epochs=1", r"^--set: trian.epochs: unknown key; did you mean 'train.epochs'\?"),
+        ("train.epoch=1", r"^--set: train.epoch: unknown key; did you mean 'train.epochs'\?"),
+        ("sparsty.enabled=true", r"did you mean 'sparsity.enabled'\? allowed: build, calibration"),
+        ("targt=1", r"^--set: targt: unknown key; did you mean 'target'\?"),
+    ],
+)
+def test_a_key_that_is_given_wrong_is_not_blamed_on_the_file(
+    engine: Path, text: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(engine, [text])
+
+
+def test_a_table_that_the_file_has_wrong_is_blamed_on_the_file(tmp_path: Path) -> None:
+    path = write_project(tmp_path, ENGINE.replace("[train]", "[trian]"), CALIBRATION)
+    with pytest.raises(RecipeError, match=r"mine.toml: trian: unknown key; did you mean 'train'"):
+        load_recipe(path, ["trian.epochs=1"])
+
+
+def test_a_folder_is_told_from_a_file_that_is_absent(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"cannot be read: it is a folder, and a file is wanted"):
+        load_recipe(tmp_path)
 
 
 def test_several_mistakes_are_one_error(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError
+from trt_qat.files import read_npz
 from trt_qat.polygraphy_bridge import load_feeds, random_feed
 from trt_qat.runners import Feed, TensorSpec, fixed_batch, runner
 from trt_qat.wording import counted
@@ -18,6 +18,7 @@ from trt_qat.wording import counted
 LABELS = "labels"
 BATCH = 256
 RANDOM_SAMPLES = 16
+WANTED = "wanted is one array per input, as numpy.savez(FILE, NAME=array) writes it"
 
 
 def feeds_for(
@@ -83,12 +84,7 @@ def _random_feed(inputs: dict[str, TensorSpec]) -> Feed:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        message = f"{path}: cannot be read as an .npz ({error})"
-        raise DataError(message) from error
+    arrays = read_npz(path, WANTED)
     if not arrays:
         message = f"{path}: holds no array; give one per input"
         raise DataError(message)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError, InputError, TrtQatError, first_line
+from trt_qat.files import absent
 from trt_qat.runners import Feed, Outputs, TensorSpec
 from trt_qat.wording import counted
 
@@ -173,7 +174,7 @@ def load_feeds(source: str) -> list[Feed]:
     file, _, function = source.partition(".py:")
     path = Path(f"{file}.py" if function else source)
     if not path.is_file():
-        message = f"{path}: no such file"
+        message = f"{path}: {absent(path)}"
         raise InputError(message)
     feeds = _run_script(path, function or LOADER) if path.suffix == ".py" else _read(path)
     found = [_feed(feed, path) for feed in feeds]
@@ -217,7 +218,7 @@ def _results(path: Path) -> Any:
     from polygraphy.comparator import RunResults
 
     if not path.is_file():
-        message = f"{path}: no such file"
+        message = f"{path}: {absent(path)}"
         raise InputError(message)
     with _told(f"{path}: no outputs that Polygraphy saved"):
         return RunResults.load(str(path))

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from trt_qat.errors import RecipeError
-from trt_qat.recipe_errors import describe
+from trt_qat.files import reason
+from trt_qat.recipe_errors import OPTION, describe
 from trt_qat.specs import EngineSpec
 
 if sys.version_info >= (3, 11):
@@ -105,7 +106,7 @@ def read_toml(path: Path) -> Table:
         message = f"{path}: no such file{hint}"
         raise RecipeError(message) from error
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{path}: cannot be read: {error}"
+        message = f"{path}: cannot be read: {reason(error)}"
         raise RecipeError(message) from error
     except tomllib.TOMLDecodeError as error:
         message = f"{path}: not TOML: {error}"
@@ -137,14 +138,16 @@ def _set(draft: _Draft, key: str, value: Any) -> None:
         value = str(Path(value).absolute())
     *tables, last = key.split(".")
     place = draft.table
-    for name in tables:
+    for depth, name in enumerate(tables, 1):
+        if name not in place:  # a table that no file has is as much of the option as its key
+            draft.origins[".".join(tables[:depth])] = OPTION
         inner = place.setdefault(name, {})
         if not isinstance(inner, dict):
             message = f"--set {key}: {name} is {inner!r}, not a table"
             raise RecipeError(message)
         place = inner
     place[last] = value
-    draft.origins[key] = "--set"
+    draft.origins[key] = OPTION
 
 
 def _join_calibration(draft: _Draft, path: Path) -> None:

@@ -15,6 +15,9 @@ from trt_qat.specs import EngineSpec
 
 Location = Sequence[str | int]
 
+OPTION = "--set"
+"""Where a key came from that was given on the command line."""
+
 
 def describe(error: ValidationError, path: Path, origins: Mapping[str, str]) -> str:
     """Return one message for everything that is wrong.
@@ -28,7 +31,14 @@ def describe(error: ValidationError, path: Path, origins: Mapping[str, str]) -> 
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"])
         origin = _origin(key, origins) or str(path)
-        lines.append(f"{origin}: {key}: {_what(item)}")
+        if origin == OPTION and item["type"] == "extra_forbidden":
+            # As it was given: of trian.epochs it is trian that is not known.
+            given = (each for each in origins if each.startswith(f"{key}."))
+            key = max(given, key=len, default=key)
+            what = _unknown(key, _dotted_keys(EngineSpec), _allowed_keys(item["loc"][:-1]))
+        else:
+            what = _what(item)
+        lines.append(f"{origin}: {key}: {what}")
     if len(lines) == 1:
         return lines[0]
     return f"{path}: {len(lines)} keys cannot be used\n" + "\n".join(f"  {line}" for line in lines)
@@ -47,8 +57,7 @@ def _what(item: Any) -> str:
     location: Location = item["loc"]
     allowed = _allowed_keys(location[:-1])
     if item["type"] == "extra_forbidden":
-        close = nearest(str(location[-1]), allowed)[0]
-        return f"unknown key; did you mean {close!r}? allowed: {', '.join(allowed)}"
+        return _unknown(str(location[-1]), allowed, allowed)
     if item["type"] == "missing":
         return f"missing; {_purpose(location) or 'a recipe needs it'}"
     if item["type"] == "value_error":
@@ -63,6 +72,22 @@ def _what(item: Any) -> str:
         message += f"; nearest: {nearest(item['input'], choices)[0]!r}" if choices else ""
     purpose = _purpose(location)
     return f"{message} ({purpose})" if purpose else message
+
+
+def _unknown(key: str, known: Sequence[str], allowed: Sequence[str]) -> str:
+    close = nearest(key, known)[0]
+    return f"unknown key; did you mean {close!r}? allowed: {', '.join(allowed)}"
+
+
+def _dotted_keys(model: type[BaseModel], above: str = "") -> list[str]:
+    """Return every key of a recipe as ``--set`` takes it."""
+    keys = []
+    for name, field in model.model_fields.items():
+        table = field.annotation
+        if isinstance(table, type) and issubclass(table, BaseModel):
+            keys += _dotted_keys(table, f"{above}{name}.")
+        keys.append(f"{above}{name}")
+    return keys
 
 
 def _shown(value: Any) -> str:

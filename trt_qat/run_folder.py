@@ -60,7 +60,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            message = f"{path}: no such folder; give that of a run, such as runs/digits-int8-24"
+            what = "is a file" if self.path.exists() else "no such folder"
+            message = f"{path}: {what}; give the folder of a run, such as runs/digits-int8-24"
             raise InputError(message)
         manifest = self.path / "manifest.json"
         self.manifest: dict[str, Any] | None = _json(manifest) if manifest.is_file() else None

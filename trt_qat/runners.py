@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import BackendUnavailable, DataError, GraphError, InputError, nearest
+from trt_qat.files import absent
 
 Feed = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
@@ -194,7 +195,7 @@ class OrtRunner:
         self.name = "ort-cuda" if provider == CUDA else "ort-int8" if fused else "ort"
         self.session_entries = {} if fused else dict(PARITY_SESSION)
         if not self.path.is_file():
-            message = f"{self.path}: no such file"
+            message = f"{self.path}: {absent(self.path)}"
             raise GraphError(message)
         self._session = open_session(
             self.path, str(self.path), self.session_entries, provider=provider, profile=profile

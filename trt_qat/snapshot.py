@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from trt_qat import artifact
 from trt_qat.errors import InputError, first_line
+from trt_qat.files import A_FOLDER
 from trt_qat.specs import Spec
 from trt_qat.wording import counted
 
@@ -180,6 +181,9 @@ def read_baseline(path: Path) -> Snapshot:
     mend = MEND.format(path=path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+    except IsADirectoryError as error:
+        message = f"{path}: {A_FOLDER}"
+        raise InputError(message) from error
     except FileNotFoundError as error:
         message = f"{path}: no such baseline; {mend}"
         raise InputError(message) from error

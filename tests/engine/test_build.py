@@ -115,7 +115,7 @@ def test_settings_are_laid_over_the_defaults() -> None:
     [
         (
             "build.workspce_mib=64",
-            r"workspce_mib: unknown key; did you mean 'workspace_mib'",
+            r"workspce_mib: unknown key; did you mean 'build.workspace_mib'",
         ),
         ("optimization_level=9", r"build\.optimization_level: got 9"),
         ("profiles.x=1", r"give build\.profiles whole"),

@@ -19,6 +19,7 @@ import numpy as np
 from trt_qat.benching.fused import SUFFIX
 from trt_qat.benching.session import Entry
 from trt_qat.errors import InputError
+from trt_qat.files import reason
 from trt_qat.runners import CUDA, Feed, OrtRunner, runner
 
 ORT_KINDS: dict[str, dict[str, Any]] = {
@@ -69,7 +70,7 @@ def read_trtexec(path: Path) -> dict[str, Any]:
         rows = [{"name": e["name"], "op": "", "p50_us": 1000 * e["medianMs"]} for e in layers]
         return {"timer": "trtexec", "iterations": int(head["count"]), "rows": _sorted(rows)}
     except (OSError, ValueError, TypeError, KeyError) as error:
-        message = f"{path}: is no file of trtexec --exportProfile ({type(error).__name__}: {error})"
+        message = f"{path}: is no file of trtexec --exportProfile ({reason(error)})"
         raise InputError(message) from error
 
 

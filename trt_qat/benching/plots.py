@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trt_qat.artifact import atomic_path
 from trt_qat.benching import figures, figures_layers
 from trt_qat.errors import InputError
+from trt_qat.files import reason
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        message = f"{path}: cannot be read as JSON ({error})"
+        message = f"{path}: cannot be read as JSON ({reason(error)})"
         raise InputError(message) from error
     if not isinstance(document, dict) or set(document) < KEYS or not document.get("runs"):
         message = f"{path}: is no result of trt-qat bench; it lacks runs, or one of {sorted(KEYS)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from trt_qat.data.arrays import ArraySplit, Images, Source, labelled
 from trt_qat.errors import BackendUnavailable, DataError
+from trt_qat.files import read_npz
 from trt_qat.specs import DataSpec
 from trt_qat.wording import counted
 
@@ -115,12 +114,7 @@ def npz(path: Path) -> Source:
     Raises:
         DataError: the file is damaged, a key is missing, or shapes or types do not fit.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        message = f"{path}: cannot be read as an .npz ({error}); {NPZ_HELP}"
-        raise DataError(message) from error
+    arrays = read_npz(path, NPZ_HELP)
     for images, labels in NPZ_KEYS:
         if images in arrays:
             train = _npz_split(path, arrays, images, labels, "train", 0)

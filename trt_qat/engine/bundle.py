@@ -15,6 +15,7 @@ from trt_qat import artifact
 from trt_qat.engine import compat, network_io, serving, trtexec
 from trt_qat.engine.typed import typed_onnx, typed_path
 from trt_qat.errors import InputError
+from trt_qat.files import reason
 from trt_qat.specs import EngineSpec
 from trt_qat.targets import parse_version
 from trt_qat.wording import counted
@@ -99,7 +100,7 @@ def _spec(run: Path) -> EngineSpec:
         document = json.loads(path.read_text(encoding="utf-8"))
         spec = EngineSpec.model_validate(document["recipe"]["spec"])
     except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}; give a folder of `trt-qat run`"
+        message = f"{path}: cannot be read: {reason(error)}; give a folder of `trt-qat run`"
         raise InputError(message) from error
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         message = f"{path}: not a manifest of this version of trt-qat; run the recipe again"
@@ -127,7 +128,7 @@ def _labels(file: str | Path | None, network: network_io.Network) -> Sequence[st
     try:
         names = Path(file).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        message = f"--labels {file}: cannot be read: {error}"
+        message = f"--labels {file}: cannot be read: {reason(error)}"
         raise InputError(message) from error
     names = names[:-1] if names and not names[-1] else names
     if isinstance(classes, int) and len(names) != classes:

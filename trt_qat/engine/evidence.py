@@ -14,6 +14,7 @@ from trt_qat.engine.build_log import BuildLog
 from trt_qat.engine.layer_info import SCHEMA, Layer, LayerInfo
 from trt_qat.engine.pairing import fuses, paired
 from trt_qat.errors import InputError
+from trt_qat.files import absent
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
@@ -66,7 +67,7 @@ def read(path: Path) -> dict[str, Any]:
         InputError: the file is missing or none of these.
     """
     if not path.is_file():
-        message = f"{path}: no such file"
+        message = f"{path}: {absent(path)}"
         raise InputError(message)
     if path.suffix in ENGINE_SUFFIXES:
         return _beside(path)

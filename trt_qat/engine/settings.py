@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from trt_qat.errors import RecipeError
 from trt_qat.recipe import load_recipe, parse_override
-from trt_qat.recipe_errors import describe
+from trt_qat.recipe_errors import OPTION, describe
 from trt_qat.specs import BuildSpec, EngineSpec
 
 
@@ -42,10 +42,10 @@ def build_settings(
             )
             raise RecipeError(message)
         table[last] = value
-        origins[key] = "--set"
+        origins[key] = OPTION
     # A whole recipe around it, so that keys are named as they are there.
     whole = {"name": "x", "model": {"factory": "x"}, "data": {"source": "x"}, "build": table}
     try:
         return EngineSpec.model_validate_json(json.dumps(whole), strict=True).build, None
     except ValidationError as error:
-        raise RecipeError(describe(error, Path("--set"), origins)) from error
+        raise RecipeError(describe(error, Path(OPTION), origins)) from error

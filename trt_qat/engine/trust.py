@@ -15,6 +15,7 @@ from trt_qat.artifact import read_sidecar, sidecar_path
 from trt_qat.engine import evidence
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import BackendUnavailable, InputError
+from trt_qat.files import reason
 
 
 def read_plan(path: Path, *, trust: bool = False) -> bytes:
@@ -29,7 +30,7 @@ def read_plan(path: Path, *, trust: bool = False) -> bytes:
     try:
         plan = path.read_bytes()
     except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror or error}"
+        message = f"{path}: cannot be read: {reason(error)}"
         raise InputError(message) from error
     if not plan:
         message = f"{path}: an empty file, so no engine"

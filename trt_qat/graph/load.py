@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto
 
 from trt_qat.errors import GraphError
+from trt_qat.files import absent
 from trt_qat.graph import tensors
 
 # protobuf cannot hold a message of 2 GiB or more; larger models keep their weights beside it.
@@ -123,7 +124,7 @@ def without_functions(model: ModelProto) -> ModelProto:
 
 def _parse(file: Path) -> ModelProto:
     if not file.is_file():
-        msg = f"{file}: no such file; give the path of an .onnx model"
+        msg = f"{file}: {absent(file)}; give the path of an .onnx model"
         raise GraphError(msg)
     try:
         size = file.stat().st_size

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trt_qat.errors import ModelError, RecipeError, nearest
+from trt_qat.files import reason
 from trt_qat.locate import import_object
 from trt_qat.qat.models import REFERENCE_MODELS
 from trt_qat.specs import ModelSpec
@@ -76,7 +77,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         state = _read_state(path)
     except Exception as error:
         # Unpickling a damaged file may raise almost anything.
-        message = f"model.weights = {str(path)!r}: cannot be read: {error}"
+        message = f"model.weights = {str(path)!r}: cannot be read: {reason(error)}"
         raise ModelError(message) from error
     try:
         model.load_state_dict(state, strict=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
+from trt_qat.files import reason
 from trt_qat.report import bench_charts
 from trt_qat.report.page import page
 
@@ -62,5 +63,5 @@ def _read(path: Path) -> Any:
         message = f"{path}: no such file; give the folder of a run, such as runs/digits-int8-24"
         raise InputError(message) from error
     except (OSError, ValueError) as error:
-        message = f"{path}: cannot be read ({error}); run the recipe again"
+        message = f"{path}: cannot be read ({reason(error)}); run the recipe again"
         raise InputError(message) from error

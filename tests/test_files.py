@@ -1,0 +1,109 @@
+"""A file that cannot be read is named with the reason: absent, a folder, or something else."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.runs import command_line, write_engine
+from tests.test_runners import linear_onnx
+from trt_qat.errors import DataError
+from trt_qat.files import A_FOLDER, read_npz
+
+WANTED = "wanted is this and that"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", b"1 2 3\n", "cannot be read as an .npz, it is something else"),
+        ("x.npz", b"", "cannot be read as an .npz, it is something else"),
+        ("x.npz", b"PK\x03\x04 not really", "cannot be read as an .npz: File is not a zip file"),
+        ("none/x.npz", None, "cannot be read as an .npz: No such file or directory"),
+        (".", None, f"cannot be read as an .npz: {A_FOLDER}"),
+    ],
+)
+def test_what_is_no_npz_is_refused_with_what_is_wanted(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_npz(path, WANTED)
+    assert str(caught.value) == f"{path}: {message}; {WANTED}"
+
+
+def test_an_array_alone_is_no_npz(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(DataError, match=r"x.npy: cannot be read as an .npz, it is something else"):
+        read_npz(tmp_path / "x.npy", WANTED)
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"nothing")
+    with pytest.raises(DataError, match=r"x is no array"):
+        read_npz(tmp_path / "x.npz", WANTED)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "FOLDER"),
+        ("sensitivity", "FOLDER"),
+        ("preflight", "FOLDER"),
+        ("preflight", "MODEL", "--fix", "new.onnx", "--data", "FOLDER"),
+        ("build", "FOLDER", "-o", "x.engine"),
+        ("build", "MODEL", "-o", "x.engine", "--recipe", "FOLDER"),
+        ("inspect", "FOLDER"),
+        ("compare", "--ref", "ort:FOLDER", "--cand", "ort:MODEL"),
+        ("compare", "--ref", "ort:MODEL", "--cand", "ort:MODEL", "--data", "FOLDER"),
+        ("bench", "ort:FOLDER"),
+        ("bench", "ort:MODEL", "--data", "FOLDER"),
+        ("bench", "ort:MODEL", "--layer-file", "FOLDER"),
+        ("bench", "--from", "FOLDER"),
+        ("check", "RUN", "--against", "FOLDER"),
+        ("bundle", "RUN", "--out", "new", "--labels", "FOLDER"),
+        ("run", "ENGINE", "--out", "new", "--set", "model.weights=FOLDER"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_is_told_from_a_file_that_is_absent(
+    arguments: tuple[str, ...], tmp_path: Path, run_folder: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    engine = write_engine(tmp_path)
+    places = {"FOLDER": tmp_path / "folder", "MODEL": linear_onnx(tmp_path), "RUN": run_folder}
+    given = list(arguments)
+    for word, place in (places | {"ENGINE": engine}).items():
+        given = [each.replace(word, str(place)) for each in given]
+    done = command_line(*given, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert A_FOLDER in done.stderr
+    assert str(tmp_path / "folder") in done.stderr
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    model = linear_onnx(tmp_path)
+    done = command_line("check", model, "--against", "b.json")
+    assert f"error: {model}: is a file; give the folder of a run" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["compare", "bench"])
+def test_data_of_another_kind_is_refused_with_the_kind_that_is_wanted(
+    tmp_path: Path, command: str
+) -> None:
+    model = linear_onnx(tmp_path)
+    (tmp_path / "data.txt").write_text("1 2 3\n")
+    spec = f"ort:{model}"
+    sides = {"compare": ("--ref", spec, "--cand", spec), "bench": (spec,)}
+    done = command_line(command, *sides[command], "--data", tmp_path / "data.txt")
+    assert done.returncode == 2
+    assert "pickle" not in done.stderr
+    assert "data.txt: cannot be read as an .npz, it is something else; wanted is one array per" in (
+        done.stderr
+    )

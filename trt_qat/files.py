@@ -1,0 +1,68 @@
+"""Files that users name: why one cannot be read, and the arrays of an ``.npz``."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.errors import DataError, first_line
+
+A_FOLDER = "it is a folder, and a file is wanted"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with members, and empty
+
+
+def absent(path: Path) -> str:
+    """Say why there is no file at a path: nothing is there, or a folder is."""
+    return A_FOLDER if path.is_dir() else "no such file"
+
+
+def reason(error: Exception) -> str:
+    """Say why a file could not be read, without the number of the error and the path again."""
+    if isinstance(error, IsADirectoryError):
+        return A_FOLDER
+    if isinstance(error, NotADirectoryError):
+        return "a part of its path is a file, and a folder is wanted"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+
+
+def read_npz(path: Path, wanted: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz``; Python objects are never loaded.
+
+    Args:
+        path: of the file.
+        wanted: ends every message: what it must hold.
+
+    Raises:
+        DataError: it is missing, damaged or something else.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(4) not in _ZIP:
+                message = f"{path}: cannot be read as an .npz, it is something else; {wanted}"
+                raise DataError(message)
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: _array(archive, key, path, wanted) for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        message = f"{path}: cannot be read as an .npz: {reason(error)}; {wanted}"
+        raise DataError(message) from error
+
+
+def _array(archive: Any, key: str, path: Path, wanted: str) -> NDArray[Any]:
+    try:
+        array = archive[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        message = f"{path}: cannot be read as an .npz: {key} holds Python objects; {wanted}"
+        raise DataError(message) from error
+    if not isinstance(array, np.ndarray):  # a member that numpy did not write comes as its bytes
+        message = f"{path}: cannot be read as an .npz: {key} is no array; {wanted}"
+        raise DataError(message)
+    return array
