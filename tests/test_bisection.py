@@ -289,6 +289,16 @@ def test_an_engine_must_come_from_the_reference(exported: Path, tmp_path: Path) 
         engine, fingerprint="", parents=parents, spec={}, metrics={}, seconds=0.0
     )
     assert TrtRebuild(engine, exported).onnx == exported
+    artifact.write_sidecar(
+        engine,
+        fingerprint="",
+        parents=parents,
+        spec={},
+        metrics={"implicit_int8": True},
+        seconds=0.0,
+    )
+    with pytest.raises(InputError, match=r"cannot be built again: .*implicit INT8"):
+        TrtRebuild(engine, exported)
 
 
 def test_dropped_bias_is_found_through_the_command_line(exported: Path, tmp_path: Path) -> None:

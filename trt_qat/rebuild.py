@@ -86,7 +86,8 @@ class TrtRebuild(Rebuild):
     Of the float remainder TF32 and FP16 leave 60 dB and more a kernel; 40 is no rounding.
 
     Raises:
-        InputError: the engine has no sidecar, or was built from another ONNX.
+        InputError: the engine has no sidecar, was built from another ONNX, or is one of implicit
+            INT8.
     """
 
     min_sqnr_db = 40.0
@@ -99,6 +100,7 @@ class TrtRebuild(Rebuild):
                 "more outputs; build it with trt-qat build"
             )
             raise InputError(message)
+        origin.check_rebuildable(engine)
         digest = artifact.sha256_file(onnx)
         if digest not in origin.parents.values():
             made = " and ".join(origin.parents)

@@ -138,11 +138,16 @@ class FinetuneSpec(TrainSpec):
 
 
 class ExportSpec(Spec):
-    """How the QDQ ONNX is written."""
+    """How the QDQ ONNX is written.
+
+    Weights of quantized layers are the same numbers in both forms, each rounded to its INT8 code:
+    ``fp32`` writes the codes times their scale, not the float weights of training.
+    """
 
     opset: int = Field(default=17, ge=13, le=21, description="17: TensorRT 8.6 to 11 read it")
     weights: Literal["int8", "fp32"] = Field(
-        default="int8", description="INT8 initialisers behind DQ, or FP32 ones behind Q and DQ"
+        default="int8",
+        description="INT8 codes behind DQ, or the same INT8-rounded values as FP32 behind Q and DQ",
     )
     dynamic_batch: bool = True
 

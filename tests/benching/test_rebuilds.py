@@ -14,12 +14,13 @@ import pytest
 
 import trt_qat as tq
 from tests.benching.runners import Counted, Recorder
-from trt_qat.artifact import write_sidecar
+from trt_qat.artifact import sidecar_path, write_sidecar
 from trt_qat.backends import has_gpu
 from trt_qat.benching import rebuilds, stats
 from trt_qat.benching.result import Ratio
 from trt_qat.benching.settings import Settings
 from trt_qat.benching.stats import Interval
+from trt_qat.engine.origin import IMPLICIT
 from trt_qat.errors import BackendUnavailable, InputError
 from trt_qat.specs import BuildSpec
 
@@ -142,6 +143,17 @@ def test_a_network_with_its_casts_is_not_cast_again(linear: str, tmp_path: Path)
     recipe = rebuilds.recipe_of(f"trt:{engine}")
     assert recipe is not None
     assert recipe.spec.remainder == "fp32"
+
+
+def test_an_engine_of_implicit_int8_is_not_rebuilt_as_something_else(
+    linear: str, tmp_path: Path
+) -> None:
+    engine = sidecar(tmp_path, linear, BuildSpec())
+    document = json.loads(sidecar_path(engine).read_text())
+    document["metrics"][IMPLICIT] = True
+    sidecar_path(engine).write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"model\.engine: cannot be built again: TensorRT calib"):
+        tq.bench(f"trt:{engine}", settings=Settings(rebuilds=2))
 
 
 @pytest.mark.parametrize("change", ["onnx", "sidecar"])

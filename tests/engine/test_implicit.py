@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.forms import without_pairs
 from tests.test_runners import linear_onnx
-from trt_qat.engine import machine
+from trt_qat.engine import build, evidence, machine, network_io
 from trt_qat.engine.implicit import build_implicit, make_calibrator
+from trt_qat.engine.options import resolve
+from trt_qat.engine.origin import origin_of
 from trt_qat.errors import BackendUnavailable, DataError, InputError
+from trt_qat.specs import BuildSpec
 
 BATCH = {"x": np.ones((2, 4), np.float32)}
 
@@ -75,6 +78,25 @@ class Host:
         self.memory[address][:] = array.view(np.uint8).ravel()
 
     def synchronize(self) -> None: ...
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_the_sidecar_says_that_tensorrt_calibrated(
+    float_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, implicit: bool
+) -> None:
+    """What the inspector says stands in for a GPU's; what is written of it is the build's own."""
+    layers = evidence.read(Path(__file__).parents[1] / "data" / "layer_info" / "10-sparse.json")
+    layers["source"] |= {"tensorrt": "10.3.0", "gpu": "an Orin", "sm": [8, 7]}
+    monkeypatch.setattr(build, "inspect_plan", lambda plan, path, log: layers)
+    gpu = machine.Gpu("an Orin", (8, 7), 8000, 16, (12, 6))
+    spec, described = BuildSpec(typing="weak"), network_io.read(float_onnx)
+    options = resolve(spec, (10, 3), quantized=True)
+    job = build.Job(float_onnx, float_onnx, spec, described, options, gpu, None, implicit)
+    made = build.written(tmp_path / "m.engine", b"plan", [], job, 1.0)
+    origin = origin_of(made.path)
+    assert origin is not None
+    assert origin.implicit == implicit
+    assert origin.spec == spec
 
 
 def test_every_batch_is_handed_out_once_in_the_order_of_the_names() -> None:

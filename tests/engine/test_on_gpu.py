@@ -25,6 +25,7 @@ from trt_qat.artifact import read_sidecar, sha256_file, sidecar_path
 from trt_qat.engine import compat, evidence, machine
 from trt_qat.engine.build import EngineArtifact, build
 from trt_qat.engine.implicit import build_implicit
+from trt_qat.engine.origin import origin_of
 from trt_qat.engine.runner import TrtRunner
 from trt_qat.errors import CheckFailed, DataError, InputError
 from trt_qat.runners import OrtRunner, runner
@@ -282,6 +283,9 @@ def test_implicit_int8_is_the_baseline_where_the_version_has_it(tmp_path: Path) 
         return
     engine = build_implicit(path, tmp_path / "a.engine", feeds, spec=spec())
     assert engine.layers["census"]["precision"].get("int8", 0) >= 1
+    origin = origin_of(engine.path)
+    assert origin is not None
+    assert origin.implicit
     with OrtRunner(path) as reference, TrtRunner(engine.path) as opened:
         want, got = (each.infer(feeds[0])[net.OUTPUT] for each in (reference, opened))
     assert (metrics.sqnr_db(want, got) or np.inf) > 15

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trt_qat.artifact import write_sidecar
-from trt_qat.engine.origin import origin_of
+from trt_qat.engine.origin import IMPLICIT, origin_of
 from trt_qat.engine.trust import check_home
 from trt_qat.errors import InputError
 from trt_qat.specs import BuildSpec
@@ -57,6 +57,19 @@ def test_an_engine_is_refused_away_from_home_whoever_built_it(write: Any, tmp_pa
 def test_a_portable_engine_is_at_home_elsewhere(write: Any, tmp_path: Path) -> None:
     spec = BuildSpec(version_compatible=True, hardware_compatibility="ampere_plus")
     check_home(write(tmp_path, spec), "10.9.0", (9, 0))
+
+
+@pytest.mark.parametrize("told", [{}, {IMPLICIT: True}])
+def test_an_engine_that_tensorrt_calibrated_says_so(tmp_path: Path, told: dict[str, Any]) -> None:
+    engine = sealed(tmp_path, BuildSpec().model_dump(mode="json"), HOME | told)
+    origin = origin_of(engine)
+    assert origin is not None
+    assert origin.implicit == bool(told)
+    if not told:
+        origin.check_rebuildable(engine)
+        return
+    with pytest.raises(InputError, match=r"cannot be built again: .*\(implicit INT8\), on batches"):
+        origin.check_rebuildable(engine)
 
 
 def test_without_a_sidecar_nothing_is_known(tmp_path: Path) -> None:

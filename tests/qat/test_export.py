@@ -181,6 +181,21 @@ def test_float_weights_behind_a_pair_give_the_same_numbers(
     np.testing.assert_allclose(run(path, BATCH), run(written[1], BATCH), rtol=1e-4, atol=1e-4)
 
 
+def test_float_weights_behind_a_pair_are_rounded_to_int8_as_the_spec_says(
+    written: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
+    path = export(written[0], BATCH, tmp_path / "fp32.onnx", spec=ExportSpec(weights="fp32"))
+    graph = onnx.load(path).graph
+    values = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    pairs = [n.input for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] in values]
+    assert pairs
+    for name, scale, *_ in pairs:
+        weight = values[name]
+        steps = weight / values[scale].reshape(-1, *[1] * (weight.ndim - 1))
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
+    assert "rounded to its INT8 code" in " ".join((ExportSpec.__doc__ or "").split())
+
+
 @pytest.mark.parametrize("opset", [18, 20])
 def test_newer_opsets_are_written_when_asked(
     written: tuple[nn.Module, Path], tmp_path: Path, opset: int

@@ -47,7 +47,8 @@ def recipe_of(spec: str) -> Recipe | None:
     kernels of the first.
 
     Raises:
-        InputError: the engine does not say what it was built from, or that has changed.
+        InputError: the engine does not say what it was built from, or that has changed, or it is
+            one of implicit INT8.
     """
     kind, _, rest = spec.partition(":")
     if kind not in BUILT:
@@ -56,6 +57,8 @@ def recipe_of(spec: str) -> Recipe | None:
     if path.suffix == ".onnx":
         return Recipe(kind, path, BuildSpec(timing_cache="none"))
     origin = origin_of(path)
+    if origin is not None:
+        origin.check_rebuildable(path)
     for name, digest in ({} if origin is None else origin.parents).items():
         onnx = path.parent / name
         if origin and onnx.is_file() and sha256_file(onnx) == digest:

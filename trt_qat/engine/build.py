@@ -17,6 +17,7 @@ from trt_qat.engine.interrupt import noted
 from trt_qat.engine.log import Say, errors, make_log, make_progress
 from trt_qat.engine.network_io import Network
 from trt_qat.engine.options import Options, profiles, resolve
+from trt_qat.engine.origin import IMPLICIT
 from trt_qat.engine.typed import typed_onnx, typed_path
 from trt_qat.errors import CheckFailed, InputError
 from trt_qat.runners import Feed
@@ -48,6 +49,7 @@ class Job:
     """One build: what is built from what, for whom and how.
 
     ``onnx`` is what TensorRT reads: the ONNX that was ``given``, or its copy with FP16 casts.
+    ``implicit``: TensorRT chose and calibrated what is INT8, which ``spec`` cannot say.
     """
 
     given: Path
@@ -57,6 +59,7 @@ class Job:
     options: Options
     gpu: machine.Gpu
     cache: Path | None
+    implicit: bool = False
 
 
 def build(
@@ -248,10 +251,11 @@ def written(
     artifact.write_json(evidence.layers_path(out), layers)
     parents = {path.name: artifact.sha256_file(path) for path in (job.given, job.onnx)}
     spec = job.spec.model_dump(mode="json")
+    mode = {IMPLICIT: True} if job.implicit else {}
     source: Mapping[str, Any] = layers["source"]
     artifact.write_sidecar(
         out,
-        fingerprint=artifact.fingerprint(spec=spec, parents=parents, on=source["gpu"]),
+        fingerprint=artifact.fingerprint(spec=spec, parents=parents, on=source["gpu"], **mode),
         parents=parents,
         spec=spec,
         metrics={
@@ -260,6 +264,7 @@ def written(
             "sm": source["sm"],
             "sparsity": layers["sparsity"],
             "census": layers["census"],
+            **mode,
         },
         seconds=seconds,
     )

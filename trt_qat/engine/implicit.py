@@ -81,7 +81,7 @@ def _job(trt: Any, onnx: Path, described: network_io.Network, spec: BuildSpec) -
     default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
     cache = timing_cache.chosen_path(spec.timing_cache, default)
     options = resolve(spec, compat.version(trt), quantized=True)
-    return Job(onnx, onnx, spec, described, options, gpu, cache)
+    return Job(onnx, onnx, spec, described, options, gpu, cache, implicit=True)
 
 
 def _int32(array: Any) -> Any:

@@ -13,6 +13,9 @@ from trt_qat.artifact import read_sidecar
 from trt_qat.errors import InputError
 from trt_qat.specs import BuildSpec
 
+IMPLICIT = "implicit_int8"
+"""Among the metrics of a sidecar: TensorRT calibrated the float network itself."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -23,12 +26,27 @@ class Origin:
         spec: options of the build.
         tensorrt: version that built it; None: not told.
         sm: compute capability of the GPU that it was built on; None: not told.
+        implicit: INT8 by TensorRT's own calibration, on batches that are not kept.
     """
 
     parents: Mapping[str, str]
     spec: BuildSpec
     tensorrt: str | None
     sm: tuple[int, ...] | None
+    implicit: bool = False
+
+    def check_rebuildable(self, engine: Path) -> None:
+        """Check that its spec and its ONNX make this engine again.
+
+        Raises:
+            InputError: they would make another: without its calibration it is no INT8 engine.
+        """
+        if self.implicit:
+            message = (
+                f"{engine}: cannot be built again: TensorRT calibrated it itself (implicit INT8), "
+                "on batches that are not kept; its ONNX alone makes an engine without INT8"
+            )
+            raise InputError(message)
 
 
 def origin_of(engine: Path) -> Origin | None:
@@ -57,4 +75,5 @@ def origin_of(engine: Path) -> Origin | None:
         spec=spec,
         tensorrt=source.get("tensorrt"),
         sm=None if sm is None else tuple(sm),
+        implicit=bool(source.get(IMPLICIT)),
     )

@@ -43,7 +43,7 @@ def export(
         model: from `quantize`, fine-tuned or not; unchanged afterwards.
         example_inputs: one batch: a tensor, a tuple, or a dict by argument name.
         path: of the ONNX file; written to a temporary name and renamed.
-        spec: opset, form of the weights, dynamic batch.
+        spec: opset, form of the weights (rounded to INT8 in either), dynamic batch.
 
     Returns:
         ``path``.
