@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,10 @@ def with_interval(found: dict[str, Any], key: str = "ratio") -> str:
     return f"{found[key]:.2f} ({low:.2f} to {high:.2f})"
 
 
-def ratios_of(name: str, labels: dict[str, str], title: str) -> str:
+def cost_ratios(name: str) -> str:
     """Return the ratios of a study of costs, a pair a row, with both medians."""
     found = read(name)
+    title, labels = COSTS[name]
     rows = []
     for key, label in labels.items():
         a, b = key.split("/")
@@ -153,45 +155,42 @@ def duration(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def cost_calibration() -> str:
-    """Calibration against a forward, ModelOpt and onnxruntime."""
-    labels = {
-        "ours-max/forward": "max / plain forward",
-        "ours-mse/forward": "mse / plain forward",
-        "ours-max/modelopt-max": "max / ModelOpt max",
-        "ours-max/ort-max": "max / onnxruntime MinMax",
-        "ours-percentile/ort-percentile": "percentile / onnxruntime Percentile",
-        "ours-entropy/ort-entropy": "entropy / onnxruntime Entropy",
-    }
-    return ratios_of("cost_calibration", labels, "calibration")
-
-
-def cost_masks() -> str:
-    """The search for masks against ModelOpt's."""
-    labels = {
-        "ours/modelopt": "ours / ModelOpt",
-        "ours-no-example/modelopt": "ours, no example inputs / ModelOpt",
-        "modelopt/topk": "ModelOpt / one topk a weight",
-    }
-    return ratios_of("cost_masks", labels, "2:4 masks")
-
-
-def cost_export() -> str:
-    """Export against torch's of the float model, and ModelOpt's way."""
-    labels = {
-        "ours/float": "ours / the same exporter, float model",
-        "ours/modelopt": "ours / TorchScript exporter, ModelOpt's model",
-    }
-    return ratios_of("cost_export", labels, "export")
-
-
-def cost_preflight() -> str:
-    """Preflight against loading the file."""
-    labels = {
-        "ours/load": "preflight / onnx.load",
-        "ours/shapes": "preflight / onnx shape inference",
-    }
-    return ratios_of("cost_preflight", labels, "preflight")
+COSTS: dict[str, tuple[str, dict[str, str]]] = {
+    "cost_calibration": (
+        "calibration",
+        {
+            "ours-max/forward": "max / plain forward",
+            "ours-mse/forward": "mse / plain forward",
+            "ours-max/modelopt-max": "max / ModelOpt max",
+            "ours-max/ort-max": "max / onnxruntime MinMax",
+            "ours-percentile/ort-percentile": "percentile / onnxruntime Percentile",
+            "ours-entropy/ort-entropy": "entropy / onnxruntime Entropy",
+        },
+    ),
+    "cost_masks": (
+        "2:4 masks",
+        {
+            "ours/modelopt": "ours / ModelOpt",
+            "ours-no-example/modelopt": "ours, no example inputs / ModelOpt",
+            "modelopt/topk": "ModelOpt / one topk a weight",
+        },
+    ),
+    "cost_export": (
+        "export",
+        {
+            "ours/float": "ours / the same exporter, float model",
+            "ours/modelopt": "ours / TorchScript exporter, ModelOpt's model",
+        },
+    ),
+    "cost_preflight": (
+        "preflight",
+        {
+            "ours/load": "preflight / onnx.load",
+            "ours/shapes": "preflight / onnx shape inference",
+        },
+    ),
+}
+"""Studies of costs: what is looked at, and the pairs of the study with what they are called."""
 
 
 def cost_startup() -> str:
@@ -220,19 +219,11 @@ def cost_startup() -> str:
     return markdown(["process", "median", "over python", "peak memory"], rows)
 
 
-STUDIES = {
-    "cost_calibration": "calibration",
-    "cost_masks": "2:4 masks",
-    "cost_export": "export",
-    "cost_preflight": "preflight",
-}
-
-
 def cost_memory() -> str:
     """How far each call raises the peak of a fresh process."""
     rows = [
         [f"{label}: {name}", f"{entry['growth_mib']:.0f} MiB", f"{entry['before_mib']:.0f} MiB"]
-        for study, label in STUDIES.items()
+        for study, (label, _) in COSTS.items()
         for name, entry in read(study)["memory"].items()
     ]
     return markdown(["call", "peak above what was there", "there before"], rows)
@@ -241,7 +232,7 @@ def cost_memory() -> str:
 def cost_curves() -> str:
     """Exponents of the time over what grows."""
     rows = []
-    for study, label in STUDIES.items():
+    for study, (label, _) in COSTS.items():
         for dimension, curves in read(study)["curves"].items():
             for name, found in curves.items():
                 ends = f"{found['sizes'][0]} to {found['sizes'][-1]}"
@@ -328,10 +319,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "claims": claims,
     "recorded": recorded,
-    "cost-calibration": cost_calibration,
-    "cost-masks": cost_masks,
-    "cost-export": cost_export,
-    "cost-preflight": cost_preflight,
+    **{name.replace("_", "-"): partial(cost_ratios, name) for name in COSTS},
     "cost-startup": cost_startup,
     "cost-memory": cost_memory,
     "cost-curves": cost_curves,

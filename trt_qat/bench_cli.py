@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,46 +80,69 @@ def bench(
     """Time models side by side: latency with its uncertainty, throughput, ratios."""
     from trt_qat.artifact import write_json
     from trt_qat.benching import plots
-    from trt_qat.benching.bench import bench as measure
     from trt_qat.benching.settings import Settings
-    from trt_qat.benching.table import layer_tables, tables
+
+    _check(specs, saved, out, plot)
+    if saved is not None:
+        document = plots.read(saved)
+    else:
+        settings = Settings(
+            precision=precision,
+            seconds=seconds,
+            sessions=sessions,
+            seed=seed,
+            rebuilds=rebuilds,
+            streams=_numbers("--streams", streams),
+            layers=layers,
+            layer_file=str(layer_file or ""),
+        )
+        document = _measured(
+            specs or [],
+            batches=_numbers("--batch", batch),
+            data=data,
+            target=target,
+            model=model,
+            settings=settings,
+            accuracy=_fractions(accuracy, len(specs or [])),
+        )
+    if out is not None:
+        with plots.writable(out):
+            write_json(out, document)
+    _show(document, as_json=as_json)
+    if plot is not None:
+        for path in plots.draw(document, plot):
+            say(f"wrote {path}")
+
+
+def _check(
+    specs: list[str] | None, saved: Path | None, out: Path | None, plot: Path | None
+) -> None:
+    """Say now and not after minutes of measuring what cannot be."""
+    from trt_qat.benching import plots
     from trt_qat.errors import InputError
 
     if bool(specs) == (saved is not None):
         message = "bench: give SPECs to time, or --from bench.json to show, one of the two"
         raise InputError(message)
-    for path in (out, plot and plot / "ratio.svg"):  # said now and not after minutes of measuring
+    for path in (out, plot and plot / "ratio.svg"):
         if path is not None:
             plots.check_writable(path)
-    if saved is not None:
-        document = plots.read(saved)
-    else:
-        try:
-            document = measure(
-                specs or [],
-                batches=_numbers("--batch", batch),
-                data=data,
-                target=target,
-                model=model,
-                settings=Settings(
-                    precision=precision,
-                    seconds=seconds,
-                    sessions=sessions,
-                    seed=seed,
-                    rebuilds=rebuilds,
-                    streams=_numbers("--streams", streams),
-                    layers=layers,
-                    layer_file=str(layer_file or ""),
-                ),
-                accuracy=_fractions(accuracy, len(specs or [])),
-                say=say,
-            ).to_dict()
-        except KeyboardInterrupt:
-            say("interrupted: nothing was written")
-            raise typer.Exit(INTERRUPTED) from None
-    if out is not None:
-        with plots.writable(out):
-            write_json(out, document)
+
+
+def _measured(specs: Sequence[str], **asked: Any) -> dict[str, Any]:
+    """Return the document of a benchmark; ``asked`` is what `trt_qat.benching.bench` takes."""
+    from trt_qat.benching.bench import bench as measure
+
+    try:
+        return measure(specs, say=say, **asked).to_dict()
+    except KeyboardInterrupt:
+        say("interrupted: nothing was written")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _show(document: dict[str, Any], *, as_json: bool) -> None:
+    from trt_qat.benching.table import layer_tables, tables
+
     if as_json:
         print_json(document)
     else:
@@ -128,9 +152,6 @@ def bench(
             screen.print(table)
     for warning in document["warnings"]:
         say(f"warning: {warning}")
-    if plot is not None:
-        for path in plots.draw(document, plot):
-            say(f"wrote {path}")
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

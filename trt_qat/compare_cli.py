@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trt_qat.screen import print_json, results
+
+if TYPE_CHECKING:
+    from trt_qat.comparison import Comparison
 
 
 def compare(
@@ -45,9 +48,7 @@ def compare(
     ] = False,
 ) -> None:
     """Compare outputs of two runners, then layer by layer: which one differs first."""
-    from trt_qat.cli_tables import compare_table
     from trt_qat.comparison import compare as compare_runners
-    from trt_qat.errors import CheckFailed
     from trt_qat.feeds import feeds_for
 
     feeds, labels = feeds_for((ref, cand), data)
@@ -61,10 +62,27 @@ def compare(
         bisect=bisect,
         save_outputs=save_outputs,
     )
+    _show(found, worst, as_json=as_json)
+    _check(found)
+
+
+def _show(found: Comparison, worst: int, *, as_json: bool) -> None:
+    from trt_qat.cli_tables import compare_table
+
     if as_json:
         print_json(found.to_dict())
     else:
         results().print(compare_table(found, worst))
+
+
+def _check(found: Comparison) -> None:
+    """Fail if the candidate differs by more than is allowed.
+
+    Raises:
+        CheckFailed: it does.
+    """
+    from trt_qat.errors import CheckFailed
+
     if not found.passed:
-        message = f"{cand} differs from {ref} by more than is allowed"
+        message = f"{found.cand} differs from {found.ref} by more than is allowed"
         raise CheckFailed(message)
