@@ -147,7 +147,13 @@ def test_a_damaged_model_leaves_no_file(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {path}
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    path = _saved(tmp_path, int8_chain().model("out_dq_out"))
+    fix(path, tmp_path / "new" / "mended.onnx")
+    assert (tmp_path / "new" / "mended.onnx").is_file()
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     path = _saved(tmp_path, int8_chain().model("out_dq_out"))
     with pytest.raises(InputError, match="cannot be written"):
-        fix(path, tmp_path / "nowhere" / "mended.onnx")
+        fix(path, path / "mended.onnx")
