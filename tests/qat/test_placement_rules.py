@@ -182,6 +182,93 @@ def test_only_the_shortcut_of_a_residual_add_is_quantized(down: bool, tmp_path: 
         assert placed.read_by(placed.layer("down").output) == [Q]
 
 
+class Bottleneck(nn.Module):
+    """YOLO's: Conv, BatchNorm, activation, twice, and the Add behind the second activation."""
+
+    def __init__(self, activation: nn.Module | None, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.cv1, self.bn1 = conv(bias=False), nn.BatchNorm2d(16)
+        self.cv2, self.bn2 = conv(bias=False), nn.BatchNorm2d(16)
+        self.act = activation or nn.Sequential(nn.Identity(), nn.Dropout(0.1))
+        self.bias = bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.cv2(F.relu(self.bn1(self.cv1(x)))))
+        return x + self.act(y if self.bias is None else y + self.bias)  # type: ignore[no-any-return]
+
+
+TAILS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "conv": lambda m, x: m.head(F.relu(m.last(x))),
+    "pool": lambda m, x: m.head(x.mean((2, 3), keepdim=True)),
+    "float head": lambda m, x: m.head(x),
+    "norm": lambda m, x: m.head(m.norm(x)),
+}
+
+
+def bottleneck(tail: str, *blocks: nn.Module) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return TAILS[tail](m, m.blocks(F.relu(m.stem(x))))
+
+    parts = {name: conv() for name in ("stem", "last", "head")}
+    return net(forward, blocks=nn.Sequential(*blocks), norm=nn.GroupNorm(4, 16), **parts)
+
+
+@pytest.mark.parametrize("tail", ["conv", "pool", "float head"])
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU])
+def test_an_add_behind_an_activation_has_a_pair_on_both_operands(
+    activation: type[nn.Module], tail: str, tmp_path: Path
+) -> None:
+    """It is a kernel of its own: without the main branch's pair the convolution writes float."""
+    model = bottleneck(tail, Bottleneck(activation()), Bottleneck(activation()))
+    placed = Placed(model, IMAGE, tmp_path)
+    for add in (placed.node("Add"), placed.node("Add", 1)):
+        assert placed.inputs(add) == [DQ, DQ]
+        assert placed.read_by(add.output) == [Q], "INT8 out, where the next layer reads"
+        assert placed.scale(add.input(0)) != placed.scale(add.input(1))
+    assert placed.report.float_outputs == ()
+
+
+@pytest.mark.parametrize("tail", ["conv", "pool"])
+def test_an_add_fuses_behind_the_branch_that_has_no_activation(tail: str, tmp_path: Path) -> None:
+    block: Any = Bottleneck(nn.SiLU())
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.act(m.bn2(m.cv2(F.relu(m.bn1(m.cv1(x))))))
+        return m.down(x) + y  # type: ignore[no-any-return]
+
+    parts = {**dict(block.named_children()), "down": conv(kernel=1)}
+    placed = Placed(bottleneck(tail, net(forward, **parts)), IMAGE, tmp_path)
+    assert placed.inputs(placed.node("Add")) == ["Conv", DQ]
+    assert placed.read_by(placed.node("Add").output) == [Q]
+    assert placed.report.float_outputs == ()
+
+
+@pytest.mark.parametrize("shape", [None, (16, 1, 1), ()], ids=["none", "by channel", "scalar"])
+@pytest.mark.parametrize("tail", ["conv", "pool"])
+def test_norm_bias_and_dropout_before_an_add_are_no_activation(
+    tail: str, shape: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    bias = None if shape is None else nn.Parameter(torch.full(shape, 0.5))
+    placed = Placed(bottleneck(tail, Bottleneck(None, bias)), IMAGE, tmp_path)
+    adds = [n for n in placed.graph.nodes if n.op == "Add"]
+    assert sorted(placed.inputs(adds[-1])) == sorted([DQ, "Add" if bias is not None else "Conv"])
+    assert DQ not in placed.inputs(adds[0]) or bias is None
+    assert placed.report.float_outputs == ()
+
+
+def test_a_sum_with_a_value_for_every_position_is_no_bias(tmp_path: Path) -> None:
+    bias = nn.Parameter(torch.randn(16, 8, 8))
+    placed = Placed(bottleneck("conv", Bottleneck(None, bias)), IMAGE, tmp_path)
+    assert placed.inputs(placed.node("Add", 1)) == [DQ, DQ]
+
+
+def test_an_add_behind_an_activation_stays_float_where_a_norm_reads_it(tmp_path: Path) -> None:
+    placed = Placed(bottleneck("norm", Bottleneck(nn.SiLU())), IMAGE, tmp_path)
+    (add,) = (n for n in placed.graph.nodes if n.name == "Add" or n.name.endswith("blocks.0/Add"))
+    assert DQ not in placed.inputs(add)
+    assert [note.name for note in placed.report.float_outputs] == ["blocks.0.cv2"]
+
+
 # P3, P7: what fuses behind a convolution
 
 

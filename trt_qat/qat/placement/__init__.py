@@ -4,6 +4,7 @@ trace    the model's traceable regions (torch.fx)
 kinds    what each operation is to the placement rules
 flow     the data flow over all regions
 layers   which weighted layers are quantized
+fusion   what TensorRT fuses into the layer before it
 rules    where the quantizers go
 rewrite  putting them there
 """

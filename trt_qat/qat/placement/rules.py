@@ -12,6 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from trt_qat.qat.placement.flow import Flow, Vertex, pointwise_source
+from trt_qat.qat.placement.fusion import (
+    comes_from_layer,
+    fused_output,
+    has_unfused_norm,
+    is_dropout,
+    main_operand,
+)
 from trt_qat.qat.placement.kinds import Kind
 from trt_qat.qat.placement.layers import float_layers, weight_axis, weight_shape
 from trt_qat.qat.placement.scales import ScaleGroups
@@ -61,7 +68,7 @@ class _Demand:
         self._want_tensor(made)
 
     def join_add(self, add: Vertex, main: Vertex | None) -> None:
-        """Fuse ``add`` behind ``main`` and ask for its other operands as INT8 (P4)."""
+        """Fuse ``add`` behind ``main``, if any, and ask for its other operands as INT8 (P4)."""
         if main is not None:
             self.fused[add] = main
         for operand in add.inputs:
@@ -108,7 +115,7 @@ class _Demand:
             self.want(_first_reader(made), source)
 
     def _ask_elementwise(self, vertex: Vertex) -> None:
-        self.join_add(vertex, main_operand(vertex, self.plan))
+        self.join_add(vertex, main_operand(vertex, self.plan.float_layers))
 
     def _want_output(self, pool: Vertex) -> None:
         readers = list(readers_of(pool))
@@ -152,6 +159,7 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
             for operand in vertex.inputs:
                 demand.want(vertex, operand)
         _close_epilogues(demand, spec, sparse)
+        _note_float_outputs(demand)
         shared = {v for v in demand.wanted if demand.carries(v) and _has_float_reader(v, demand)}
         if not shared:
             break
@@ -162,31 +170,6 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
 
 def _has_float_reader(vertex: Vertex, demand: _Demand) -> bool:
     return any(not demand.reads_int8(u, vertex) for u in vertex.users)
-
-
-def main_operand(vertex: Vertex, plan: Plan) -> Vertex | None:
-    """Return the operand whose convolution TensorRT fuses with this Add (P4, P7), if any.
-
-    It is the longer branch of quantized layers, read by the Add alone; the other operand is the
-    shortcut, which must come in as INT8.
-    """
-    if vertex.kind is not Kind.ADD:
-        return None
-    candidates = [v for v in vertex.inputs if len(v.users) == 1 and _ends_in_layer(v, plan)]
-    return max(candidates, key=lambda v: v.depth, default=None)
-
-
-def _ends_in_layer(vertex: Vertex, plan: Plan) -> bool:
-    while vertex.kind is Kind.BATCH_NORM or _is_dropout(vertex):
-        if len(vertex.inputs[0].users) != 1:
-            return False
-        vertex = vertex.inputs[0]
-    return vertex.kind is Kind.WEIGHTED and vertex not in plan.float_layers
-
-
-def _is_dropout(vertex: Vertex) -> bool:
-    name = type(vertex.module).__name__ if vertex.module else str(vertex.node.target)
-    return vertex.kind is Kind.POINTWISE and "dropout" in name.lower()
 
 
 def _beside_softmax(vertex: Vertex) -> bool:
@@ -214,25 +197,14 @@ def _first_reader(made: Vertex) -> Vertex:
     return made
 
 
-def fused_output(layer: Vertex, fused: dict[Vertex, Vertex]) -> Vertex:
-    """Return the last vertex of what TensorRT fuses behind ``layer``: norm, Add, activation."""
-    vertex = layer
-    while len(vertex.users) == 1:
-        user = vertex.users[0]
-        if user.kind not in (Kind.BATCH_NORM, Kind.POINTWISE) and fused.get(user) is not vertex:
-            break
-        vertex = user
-    return vertex
-
-
 def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]) -> None:
     """Give INT8 layers an INT8 output where their readers tolerate it (P2's exception, P5)."""
     plan = demand.plan
     for layer in (*plan.weighted, *plan.matmuls):
         end = fused_output(layer, demand.fused)
-        while _joins_closed_add(end, demand):  # the last residual block before a pool
-            demand.join_add(end.users[0], end)
-            end = fused_output(layer, demand.fused)
+        while (add := _closing_add(end, demand)) is not None:  # the last block before a pool
+            demand.join_add(add, main_operand(add, plan.float_layers))
+            end = fused_output(add, demand.fused)
         readers = list(readers_of(end))
         if end in demand.wanted or (readers and all(map(demand.tolerates, readers))):
             for user in end.users:
@@ -241,38 +213,40 @@ def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]
         elif spec.sparse_epilogue and layer.path in sparse and _expected_to_gain(layer):
             for user in layer.users:
                 demand.want(user, layer)
+
+
+def _note_float_outputs(demand: _Demand) -> None:
+    """Say why a layer writes float, once every layer has had its say about the Adds."""
+    plan = demand.plan
+    for layer in (*plan.weighted, *plan.matmuls):
+        end = fused_output(layer, demand.fused)
         if end not in demand.wanted and layer not in demand.wanted:
-            kinds = sorted({_READS.get(r.kind, r.kind.value) for r in readers}) or ["nobody"]
-            plan.notes[layer] = f"P8: read as float by {', '.join(kinds)}"
-        elif _has_unfused_norm(layer):
+            kinds = sorted({_READS.get(r.kind, r.kind.value) for r in readers_of(end)})
+            plan.notes[layer] = f"P8: read as float by {', '.join(kinds or ['nobody'])}"
+        elif has_unfused_norm(layer):
             plan.notes[layer] = (
                 "E3: read as float by a BatchNorm, folding it needs scales per channel"
             )
 
 
-def _has_unfused_norm(layer: Vertex) -> bool:
-    """Tell whether a BatchNorm stays behind a layer: an INT8 ConvTranspose has one scale."""
-    return (
-        any(user.kind is Kind.BATCH_NORM for user in layer.users)
-        and layer.kind is Kind.WEIGHTED
-        and weight_shape(layer).transposed
-    )
+def _closing_add(end: Vertex, demand: _Demand) -> Vertex | None:
+    """Return the Add behind ``end`` that nobody wants as INT8, but may write it and should.
 
-
-def _joins_closed_add(end: Vertex, demand: _Demand) -> bool:
-    """Tell whether an Add that nobody wants as INT8 has a shortcut that is INT8 already."""
+    Its readers tolerate INT8, and its operands are INT8 already or come from INT8 layers.
+    """
     if len(end.users) != 1 or end.users[0].kind is not Kind.ADD:
-        return False
-    add = end.users[0]
-    if add in demand.fused or main_operand(add, demand.plan) is not end:
-        return False
-    others = [v for v in add.inputs if v is not end]
+        return None
+    add, layers = end.users[0], demand.plan.float_layers
+    if any((operand, add) in demand.edges for operand in add.inputs):
+        return None
+    if main_operand(add, layers) not in (end, None):
+        return None
     readers = list(readers_of(fused_output(add, demand.fused)))
-    return (
-        all(v in demand.wanted or _ends_in_layer(v, demand.plan) for v in others)
-        and bool(readers)
-        and all(map(demand.tolerates, readers))
-    )
+    closes = bool(readers) and all(map(demand.tolerates, readers))
+    others = (v for v in add.inputs if v is not end)
+    if closes and all(v in demand.wanted or comes_from_layer(v, layers) for v in others):
+        return add
+    return None
 
 
 def readers_of(vertex: Vertex) -> Iterator[Vertex]:
@@ -291,7 +265,7 @@ def _ends_of(reader: Vertex) -> Iterator[Vertex]:
         inner = [u for made in user.inputs for leaf in made.leaves for u in leaf.users]
         if user.kind is Kind.OUTPUT and inner:
             stack.extend(inner)
-        elif user.kind in (Kind.COMMUTE, Kind.CONCAT) or _is_dropout(user):
+        elif user.kind in (Kind.COMMUTE, Kind.CONCAT) or is_dropout(user):
             stack.extend(user.users)
         else:
             yield user

@@ -1,0 +1,103 @@
+"""What TensorRT fuses into the layer before it: BatchNorm, bias, residual Add, activation.
+
+An Add fuses behind a convolution whose sum it reads, with the activation behind the Add. With
+an activation in front, the convolution's kernel has ended and the Add is a pointwise kernel of its
+own (P4, P7 of docs/placement.md).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Container
+
+import torch
+from torch import fx
+
+from trt_qat.qat.placement.flow import Vertex, pointwise_source
+from trt_qat.qat.placement.kinds import Kind
+from trt_qat.qat.placement.layers import weight_shape
+
+_ADDITIONS = ("add", "add_", "iadd")
+
+
+def main_operand(vertex: Vertex, float_layers: Container[Vertex]) -> Vertex | None:
+    """Return the operand whose layer TensorRT fuses with this Add (P4, P7), if any.
+
+    It is the longer branch that ends in a quantized layer without an activation, read by the Add
+    alone; the other operand is the shortcut, which must come in as INT8. Without such a branch the
+    Add is a kernel of its own, and all its operands must.
+    """
+    if vertex.kind is not Kind.ADD:
+        return None
+    candidates = [v for v in vertex.inputs if len(v.users) == 1 and _ends_in_layer(v, float_layers)]
+    return max(candidates, key=lambda v: v.depth, default=None)
+
+
+def comes_from_layer(vertex: Vertex, float_layers: Container[Vertex]) -> bool:
+    """Tell whether a quantized layer can write a tensor as INT8, its activation fused."""
+    while vertex.inputs and vertex.kind in (Kind.POINTWISE, Kind.BATCH_NORM):
+        vertex = pointwise_source(vertex.inputs[0])
+    return vertex.kind is Kind.WEIGHTED and vertex not in float_layers
+
+
+def _ends_in_layer(vertex: Vertex, float_layers: Container[Vertex]) -> bool:
+    """Tell whether a quantized layer reaches a tensor with nothing but what its kernel sums."""
+    biases = []
+    while vertex.kind is Kind.BATCH_NORM or is_dropout(vertex) or _is_addition(vertex):
+        if len(vertex.inputs[0].users) != 1:
+            return False
+        if _is_addition(vertex):
+            biases.append(vertex)
+        vertex = vertex.inputs[0]
+    if vertex.kind is not Kind.WEIGHTED or vertex in float_layers:
+        return False
+    return all(_is_bias(addition, vertex) for addition in biases)
+
+
+def _is_addition(vertex: Vertex) -> bool:
+    """Tell whether a vertex adds a number or a parameter to one activation."""
+    name = getattr(vertex.node.target, "__name__", vertex.node.target)
+    return vertex.kind is Kind.POINTWISE and name in _ADDITIONS and not vertex.absorbed
+
+
+def _is_bias(addition: Vertex, layer: Vertex) -> bool:
+    """Tell whether what is added has one value for each output channel of ``layer``."""
+    constant = next((a for a in addition.node.args if a is not addition.inputs[0].node), None)
+    if isinstance(constant, (int, float)):
+        return True
+    if not isinstance(constant, fx.Node) or constant.op != "get_attr":
+        return False
+    value: torch.Tensor = operator.attrgetter(str(constant.target))(addition.region.owner)
+    axis = -1 - len(weight_shape(layer).kernel)
+    return value.numel() == (value.shape[axis] if value.dim() >= -axis else 1)
+
+
+def is_dropout(vertex: Vertex) -> bool:
+    """Tell whether a vertex is gone in the engine."""
+    name = type(vertex.module).__name__ if vertex.module else str(vertex.node.target)
+    return vertex.kind is Kind.POINTWISE and "dropout" in name.lower()
+
+
+def fused_output(start: Vertex, fused: dict[Vertex, Vertex]) -> Vertex:
+    """Return the last vertex of what TensorRT fuses behind a layer or an Add.
+
+    Args:
+        start: the layer, or an Add that is a kernel of its own.
+        fused: Add -> the operand that it fuses behind.
+    """
+    vertex = start
+    while len(vertex.users) == 1:
+        user = vertex.users[0]
+        if user.kind not in (Kind.BATCH_NORM, Kind.POINTWISE) and fused.get(user) is not vertex:
+            break
+        vertex = user
+    return vertex
+
+
+def has_unfused_norm(layer: Vertex) -> bool:
+    """Tell whether a BatchNorm stays behind a layer: an INT8 ConvTranspose has one scale (E3)."""
+    return (
+        any(user.kind is Kind.BATCH_NORM for user in layer.users)
+        and layer.kind is Kind.WEIGHTED
+        and weight_shape(layer).transposed
+    )
