@@ -153,6 +153,7 @@ STREAM, GATE, NORM = "a residual stream", "attention", "normalisation, softmax o
 POSITIONS = "pointwise"  # the position embedding, added to what the patches were embedded to
 P8 = {
     "resnet18_groupnorm": {NORM},
+    "efficientnet_b0": {"depthwise: no INT8 kernel fuses its activation"},
     "vit": {STREAM, NORM, POSITIONS},
     "vit_explicit": {STREAM, GATE, POSITIONS},
     "bert": {STREAM, GATE},

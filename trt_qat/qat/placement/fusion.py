@@ -17,6 +17,7 @@ from trt_qat.qat.placement.flow import Vertex, pointwise_source
 from trt_qat.qat.placement.kinds import Kind
 from trt_qat.qat.placement.layers import weight_shape
 
+_DEPTHWISE_ACTIVATIONS = frozenset({"clamp", "clip", "hardtanh", "identity", "relu", "relu6"})
 _ADDITIONS = ("add", "add_", "iadd")
 
 
@@ -92,6 +93,26 @@ def fused_output(start: Vertex, fused: dict[Vertex, Vertex]) -> Vertex:
             break
         vertex = user
     return vertex
+
+
+def has_unfused_activation(layer: Vertex) -> bool:
+    """Tell whether an activation stays behind a depthwise layer: its kernels fuse few (QDQ114)."""
+    if layer.kind is not Kind.WEIGHTED:
+        return False
+    shape = weight_shape(layer)
+    if shape.transposed or shape.groups == 1 or shape.inputs != shape.groups:
+        return False
+    end = layer
+    while len(end.users) == 1 and end.users[0].kind is Kind.BATCH_NORM:
+        end = end.users[0]
+    names = {_operator(user) for user in end.users if user.kind is Kind.POINTWISE}
+    return any("dropout" not in name and name not in _DEPTHWISE_ACTIVATIONS for name in names)
+
+
+def _operator(vertex: Vertex) -> str:
+    target = vertex.node.target
+    name = type(vertex.module).__name__ if vertex.module else getattr(target, "__name__", target)
+    return str(name).lower().rstrip("_")
 
 
 def has_unfused_norm(layer: Vertex) -> bool:

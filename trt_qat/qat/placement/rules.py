@@ -15,6 +15,7 @@ from trt_qat.qat.placement.flow import Flow, Vertex, pointwise_source
 from trt_qat.qat.placement.fusion import (
     comes_from_layer,
     fused_output,
+    has_unfused_activation,
     has_unfused_norm,
     is_dropout,
     main_operand,
@@ -223,6 +224,8 @@ def _note_float_outputs(demand: _Demand) -> None:
         if end not in demand.wanted and layer not in demand.wanted:
             kinds = sorted({_READS.get(r.kind, r.kind.value) for r in readers_of(end)})
             plan.notes[layer] = f"P8: read as float by {', '.join(kinds or ['nobody'])}"
+        elif has_unfused_activation(layer):
+            plan.notes[layer] = "depthwise: no INT8 kernel fuses its activation"
         elif has_unfused_norm(layer):
             plan.notes[layer] = (
                 "E3: read as float by a BatchNorm, folding it needs scales per channel"
