@@ -27,7 +27,8 @@ from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.benching import inputs, machine, stats
 from trt_qat.benching.bench import bench
 from trt_qat.benching.settings import Settings
-from trt_qat.runners import Feed, OrtRunner
+from trt_qat.runners.ort import OrtRunner
+from trt_qat.runners.protocol import Feed
 
 RESULT = Path("benchmarks/results/cpu/bench_self.json")
 CONTAINED_OF_100 = 95

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from trt_qat.artifact import platform_facts, versions, write_json
-from trt_qat.metrics import sqnr_db
-from trt_qat.pipeline import run
+from trt_qat.measure.metrics import sqnr_db
+from trt_qat.pipeline.run import run
+from trt_qat.pipeline.stage import Run
 from trt_qat.qat.evaluate import evaluate
 from trt_qat.qat.factory import build_model
 from trt_qat.qat.quantize import quantize
-from trt_qat.recipe import load_recipe
-from trt_qat.specs import CalibrationSpec
-from trt_qat.stages import Run
+from trt_qat.recipe.load import load_recipe
+from trt_qat.recipe.specs import CalibrationSpec
 
 ALGORITHMS: tuple[dict[str, Any], ...] = (
     {"algorithm": "max"},

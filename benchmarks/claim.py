@@ -22,8 +22,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from trt_qat.artifact import platform_facts, sha256_file, versions, write_json
 from trt_qat.errors import RecipeError, TrtQatError
-from trt_qat.recipe import read_toml
-from trt_qat.specs import Spec
+from trt_qat.recipe.load import read_toml
+from trt_qat.recipe.specs import Spec
 
 RESULTS = Path("benchmarks/results")
 DEVICE_KINDS = ("trt", "trt-graph", "trt-trusted", "ort-cuda")

@@ -30,7 +30,8 @@ import trt_qat as tq
 from tests.models import resnet50, warmed
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.qat.runner import TorchRunner
-from trt_qat.runners import Feed, OrtRunner, Runner
+from trt_qat.runners.ort import OrtRunner
+from trt_qat.runners.protocol import Feed, Runner
 
 RESULT = Path("benchmarks/results/cpu/compare_cost.json")
 BATCH = 8

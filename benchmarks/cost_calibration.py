@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from benchmarks.chain import chain, float_onnx, images
 from benchmarks.side_by_side import Call, Size, Study, Variant, main, quiet
 from trt_qat.qat.quantize import quantize
-from trt_qat.specs import CalibrationSpec
+from trt_qat.recipe.specs import CalibrationSpec
 
 BATCH = 32
 PAIRED = {"max": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}

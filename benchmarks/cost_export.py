@@ -27,7 +27,7 @@ from benchmarks.chain import chain, float_onnx, images
 from benchmarks.side_by_side import Call, Size, Study, Variant, main, quiet
 from trt_qat.qat.export import export
 from trt_qat.qat.quantize import quantize
-from trt_qat.specs import CalibrationSpec
+from trt_qat.recipe.specs import CalibrationSpec
 
 
 def modelopt(model: nn.Module, example: Tensor, path: Path) -> Call:

@@ -21,7 +21,7 @@ import onnx
 
 from benchmarks.preflight_speed import matmuls
 from benchmarks.side_by_side import Call, Size, Study, Variant, main
-from trt_qat.graph.preflight import preflight
+from trt_qat.lint.preflight import preflight
 
 
 def shapes(path: Path) -> Call:

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_qat.artifact import platform_facts, versions, write_json
-from trt_qat.pipeline import run
+from trt_qat.pipeline.run import run
 
 ENGINE = Path("engines/fashion-mobilenet-int8.toml")
 RESULT = Path("benchmarks/results/cpu/depthwise.json")

@@ -8,8 +8,8 @@ with the torch model. Named is: first divergence is the very node at fault. With
 tensors of modules and quantizers are matched, so "named" there is the first matched tensor at or
 behind the fault. "Fused" is the faulty graph on onnxruntime's integer kernels, bisected: named is
 the first fused group that holds a node that is not as in the sound graph. Faults that the fused
-kernels do not have are counted apart. The limits of `trt_qat.bisection` were chosen by seed 0, so
-that another seed is the fair judge of them.
+kernels do not have are counted apart. The limits of `trt_qat.comparison.bisect` were chosen by
+seed 0, so that another seed is the fair judge of them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ import trt_qat as tq
 from tests.faults import FAULTS, Fault
 from tests.models import REFERENCE, Reference
 from trt_qat.artifact import platform_facts, versions, write_json
-from trt_qat.bisection import bisect
+from trt_qat.comparison.bisect import bisect
+from trt_qat.comparison.layerwise import compare_layers
+from trt_qat.comparison.rebuild import OrtRebuild
 from trt_qat.errors import ModelError
 from trt_qat.graph.cuts import cuts
-from trt_qat.layerwise import compare_layers
-from trt_qat.ort_tapped import OrtTapped
 from trt_qat.qat.tapped import TorchTapped
-from trt_qat.rebuild import OrtRebuild
-from trt_qat.runners import OrtRunner
+from trt_qat.runners.ort import OrtRunner
+from trt_qat.runners.ort_tapped import OrtTapped
 
 RESULT = Path("benchmarks/results/cpu/fault_injection.json")
 

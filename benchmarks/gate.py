@@ -30,14 +30,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from trt_qat import gate, metrics
 from trt_qat.artifact import platform_facts, versions, write_json, write_text
 from trt_qat.data import Dataset, load
-from trt_qat.gate_metrics import regression
-from trt_qat.recipe import load_recipe
-from trt_qat.runners import OrtRunner
-from trt_qat.snapshot import Scores
-from trt_qat.specs import Tolerances
+from trt_qat.gate import gate
+from trt_qat.gate.metric_checks import regression
+from trt_qat.gate.snapshot import Scores
+from trt_qat.measure import metrics
+from trt_qat.recipe.load import load_recipe
+from trt_qat.recipe.specs import Tolerances
+from trt_qat.runners.ort import OrtRunner
 
 ENGINE = Path("engines/fashion-int8-24.toml")
 RESULT = Path("benchmarks/results/cpu/gate.json")

@@ -39,8 +39,8 @@ from tests.models import REFERENCE, Reference
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.graph import flow
 from trt_qat.graph.node import Node
-from trt_qat.graph.preflight import PreflightReport, preflight
 from trt_qat.graph.qdq import Graph
+from trt_qat.lint.preflight import PreflightReport, preflight
 from trt_qat.qat.export import export
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of

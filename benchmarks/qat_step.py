@@ -51,7 +51,7 @@ from tests.models import REFERENCE, Reference, outputs_of
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.errors import first_line
 from trt_qat.qat.quantize import quantize
-from trt_qat.specs import QuantizeSpec
+from trt_qat.recipe.specs import QuantizeSpec
 
 ARCHITECTURES = ("resnet18", "mobilenet_v2", "vit", "hf_bert_eager")
 RESULTS = Path("benchmarks/results")

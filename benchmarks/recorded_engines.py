@@ -2,10 +2,10 @@
 
     python benchmarks/recorded_engines.py
 
-It needs no GPU: the engines are recordings (``tests/data/engines``, each with its source), and the
-networks are built anew with the same layers and Q/DQ (``tests/recorded``). For each engine it tells
-how many weighted layers are INT8, read INT8 and write INT8 as predicted, what the published times
-add up to, and whether any layer ran faster than its roofline.
+It needs no GPU: the engines are recordings (``tests/recordings/engines``, each with its source),
+and the networks are built anew with the same layers and Q/DQ (``tests/recorded``). For each engine
+it tells how many weighted layers are INT8, read INT8 and write INT8 as predicted, what the
+published times add up to, and whether any layer ran faster than its roofline.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.gpu import predicted
 from tests.recorded.engines import ENGINES, Recorded
 from trt_qat.artifact import write_json
-from trt_qat.graph.preflight import preflight
+from trt_qat.lint.preflight import preflight
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks/results/recorded/engines.json"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat.artifact import platform_facts, versions, write_json
-from trt_qat.pipeline import run
+from trt_qat.pipeline.run import run
 
 RESULTS = Path("benchmarks/results/cpu")
 STAGES = ("fp32", "ptq", "sparse_ptq", "qat", "onnx")

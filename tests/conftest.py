@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.runs import write_engine
-from trt_qat.pipeline import RunResult, run
+from trt_qat.pipeline.run import RunResult, run
 
-# As the command line does, before anything imports torch: see `trt_qat.cli.main`.
+# As the command line does, before anything imports torch: see `trt_qat.cli.app.main`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.runners.test_ort import linear_onnx
 from tests.runs import command_line, write_engine
-from tests.test_runners import linear_onnx
 from trt_qat.errors import DataError
 from trt_qat.files import A_FOLDER, read_npz
 

@@ -13,8 +13,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from benchmarks import tables
-from tests.test_runners import linear_onnx
-from trt_qat.cli import app
+from tests.runners.test_ort import linear_onnx
+from trt_qat.cli.app import app
 from trt_qat.engine.machine import why_not_run
 from trt_qat.errors import BackendUnavailable
 

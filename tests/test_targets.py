@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from tests.graph.build import int8_chain
+from trt_qat.cli.tables.preflight import render_text
 from trt_qat.errors import InputError
-from trt_qat.graph.preflight import preflight
-from trt_qat.graph.reports import render_text
+from trt_qat.lint.preflight import preflight
 from trt_qat.targets import TARGETS, Target, max_opset, parse_version, target
 
 _ASKED = (

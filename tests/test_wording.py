@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.graph.build import Builder
+from tests.runners.test_ort import feed, linear_onnx
 from tests.runs import command_line
-from tests.test_runners import feed, linear_onnx
-from trt_qat.graph.preflight import preflight
+from trt_qat.lint.preflight import preflight
 from trt_qat.wording import counted
 
 

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trt_qat.benching.bench import bench
     from trt_qat.benching.result import BenchResult
-    from trt_qat.comparison import Comparison, compare
+    from trt_qat.comparison.compare import Comparison, compare
     from trt_qat.data import ArraySplit, Dataset
     from trt_qat.data import load as load_data
-    from trt_qat.engine.build import EngineArtifact, build
-    from trt_qat.engine.trust import inspect_file as inspect
-    from trt_qat.graph.preflight import PreflightReport, preflight
-    from trt_qat.pipeline import RunResult, run
+    from trt_qat.data.ranges import Ranges
+    from trt_qat.engine.build.build import EngineArtifact, build
+    from trt_qat.engine.evidence.trust import inspect_file as inspect
+    from trt_qat.lint.preflight import PreflightReport, preflight
+    from trt_qat.pipeline.run import RunResult, run
     from trt_qat.qat.export import export
     from trt_qat.qat.finetune import finetune
     from trt_qat.qat.quantize import quantize, ranges_of
     from trt_qat.qat.reports import report_of
     from trt_qat.qat.sparsify import sparsify
-    from trt_qat.ranges import Ranges
-    from trt_qat.recipe import Recipe, load_recipe
-    from trt_qat.runners import OrtRunner, Runner, runner
+    from trt_qat.recipe.load import Recipe, load_recipe
+    from trt_qat.runners.open import runner
+    from trt_qat.runners.ort import OrtRunner
+    from trt_qat.runners.protocol import Runner
 
 __version__ = "0.1.0"
 
@@ -35,34 +37,34 @@ _HOME = {
     "sparsify": "trt_qat.qat.sparsify",
     "quantize": "trt_qat.qat.quantize",
     "ranges_of": "trt_qat.qat.quantize",
-    "Ranges": "trt_qat.ranges",
+    "Ranges": "trt_qat.data.ranges",
     "finetune": "trt_qat.qat.finetune",
     "export": "trt_qat.qat.export",
     "report_of": "trt_qat.qat.reports",
     # judge
-    "preflight": "trt_qat.graph.preflight",
-    "PreflightReport": "trt_qat.graph.preflight",
+    "preflight": "trt_qat.lint.preflight",
+    "PreflightReport": "trt_qat.lint.preflight",
     # build
-    "build": "trt_qat.engine.build",
-    "EngineArtifact": "trt_qat.engine.build",
-    "inspect": "trt_qat.engine.trust",
+    "build": "trt_qat.engine.build.build",
+    "EngineArtifact": "trt_qat.engine.build.build",
+    "inspect": "trt_qat.engine.evidence.trust",
     # compare
-    "compare": "trt_qat.comparison",
-    "Comparison": "trt_qat.comparison",
-    "runner": "trt_qat.runners",
-    "Runner": "trt_qat.runners",
-    "OrtRunner": "trt_qat.runners",
+    "compare": "trt_qat.comparison.compare",
+    "Comparison": "trt_qat.comparison.compare",
+    "runner": "trt_qat.runners.ort",
+    "Runner": "trt_qat.runners.ort",
+    "OrtRunner": "trt_qat.runners.ort",
     # bench
     "bench": "trt_qat.benching.bench",
     "BenchResult": "trt_qat.benching.result",
     # the whole flow
-    "load_recipe": "trt_qat.recipe",
-    "Recipe": "trt_qat.recipe",
+    "load_recipe": "trt_qat.recipe.load",
+    "Recipe": "trt_qat.recipe.load",
     "load_data": "trt_qat.data",
     "Dataset": "trt_qat.data",
     "ArraySplit": "trt_qat.data",
-    "run": "trt_qat.pipeline",
-    "RunResult": "trt_qat.pipeline",
+    "run": "trt_qat.pipeline.run",
+    "RunResult": "trt_qat.pipeline.run",
 }
 
 _CALLED_THERE = {"load_data": "load", "inspect": "inspect_file"}

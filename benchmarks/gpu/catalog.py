@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trt_qat.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec
 
 CARRIED = ("dense", "sparse", "stock", "fp32")
 """ONNX files of a model: our Q/DQ; ours with 2:4 weights; ModelOpt's stock Q/DQ; and the float

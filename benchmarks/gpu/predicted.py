@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trt_qat.engine.pairing import parts
+from trt_qat.engine.evidence.pairing import parts
 
 FIELDS = ("int8", "input_int8", "output_int8", "sparse_found", "sparse_kernel")
 

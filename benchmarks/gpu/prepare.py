@@ -42,13 +42,13 @@ from tests.models import REFERENCE, Reference, mobilenet_v2, outputs_of, resnet3
 from tests.models.reference import built, images
 from trt_qat.artifact import atomic_path, platform_facts, versions, write_json
 from trt_qat.errors import TrtQatError, first_line
-from trt_qat.graph.preflight import preflight
-from trt_qat.metrics import sqnr_db
+from trt_qat.lint.preflight import preflight
+from trt_qat.measure.metrics import sqnr_db
 from trt_qat.qat.export import export
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.sparsify import sparsify
-from trt_qat.runners import OrtRunner
-from trt_qat.specs import ExportSpec
+from trt_qat.recipe.specs import ExportSpec
+from trt_qat.runners.ort import OrtRunner
 
 OPSET = 17
 SAMPLES = {False: 32, True: 8}

@@ -18,13 +18,13 @@ import onnx
 from benchmarks.gpu import forms, net
 from benchmarks.gpu.work import differences
 from trt_qat.engine import compat, machine
-from trt_qat.engine.build import build
+from trt_qat.engine.build.build import build
+from trt_qat.engine.execution.runner import TrtRunner
 from trt_qat.engine.loading import load_engine
 from trt_qat.engine.log import make_log
-from trt_qat.engine.runner import TrtRunner
 from trt_qat.errors import TrtQatError
-from trt_qat.runners import OrtRunner
-from trt_qat.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec
+from trt_qat.runners.ort import OrtRunner
 
 ROOT = Path(__file__).parents[2]
 Options = dict[str, Any]
@@ -191,7 +191,9 @@ def damaged_engine(folder: Path, options: Options) -> Any:
     found = {}
     for name, content in (("garbage", b"garbage" * 99), ("cut", plan[:half]), ("changed", changed)):
         (folder / f"{name}.engine").write_bytes(content)
-        code = f"from trt_qat.runners import runner; runner('trt-trusted:{folder / name}.engine')"
+        code = (
+            f"from trt_qat.runners.ort import runner; runner('trt-trusted:{folder / name}.engine')"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,
@@ -229,7 +231,7 @@ def keep_fp32(folder: Path, options: Options) -> Any:
 def every_verbosity(folder: Path, options: Options) -> Any:
     """What the inspector tells at each verbosity, in its own words."""
     path, trt, found = _network(folder / "small.onnx"), compat.load(), {}
-    from trt_qat.engine.inspect import inspector_text
+    from trt_qat.engine.evidence.inspect import inspector_text
 
     for verbosity in ("detailed", "layer_names_only", "none"):
         made = build(path, folder / f"{verbosity}.engine", spec=_spec(options, verbosity=verbosity))

@@ -13,19 +13,19 @@ import numpy as np
 from benchmarks.gpu import forms, predicted
 from benchmarks.gpu.catalog import RATIOS, VARIANTS, Variant
 from benchmarks.gpu.cells import Cell
-from trt_qat import metrics
 from trt_qat.benching import stats
 from trt_qat.benching.bench import bench
 from trt_qat.benching.settings import Settings
 from trt_qat.engine import compat, machine
-from trt_qat.engine.build import EngineArtifact, build
-from trt_qat.engine.implicit import build_implicit
-from trt_qat.engine.inspect import inspector_text
+from trt_qat.engine.build.build import EngineArtifact, build
+from trt_qat.engine.build.implicit import build_implicit
+from trt_qat.engine.evidence.inspect import inspector_text
+from trt_qat.engine.execution.runner import TrtRunner
 from trt_qat.engine.loading import load_engine
 from trt_qat.engine.log import make_log
-from trt_qat.engine.runner import TrtRunner
 from trt_qat.errors import CheckFailed, TrtQatError
-from trt_qat.runners import Feed
+from trt_qat.measure import metrics
+from trt_qat.runners.protocol import Feed
 
 REBUILDS = 3
 SESSIONS = 6

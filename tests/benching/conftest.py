@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import trt_qat as tq
-from tests.test_runners import linear_onnx
+from tests.runners.test_ort import linear_onnx
 from trt_qat.benching.result import BenchResult
 from trt_qat.benching.settings import Settings
 

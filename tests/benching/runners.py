@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from trt_qat.runners import Feed, Outputs, TensorSpec
+from trt_qat.runners.protocol import Feed, Outputs, TensorSpec
 
 LOG: list[str] = []
 """Names of the runners in the order in which they were asked."""

@@ -20,7 +20,7 @@ from trt_qat.benching import bench as bench_module
 from trt_qat.benching.result import BenchResult
 from trt_qat.benching.settings import Settings
 from trt_qat.errors import BackendUnavailable, DataError, GraphError, InputError
-from trt_qat.runners import CUDA, OrtRunner
+from trt_qat.runners.ort import CUDA, OrtRunner
 
 
 def test_the_json_has_the_keys_of_the_contract(document: dict[str, Any], linear: str) -> None:

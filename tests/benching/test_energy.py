@@ -13,7 +13,7 @@ from tests.benching.test_machine import write
 from trt_qat.backends import has_gpu
 from trt_qat.benching import energy
 from trt_qat.benching.session import Entry
-from trt_qat.runners import Feed, Outputs
+from trt_qat.runners.protocol import Feed, Outputs
 
 pytestmark = pytest.mark.skipif(has_gpu(), reason="NVML comes first where there is a GPU")
 

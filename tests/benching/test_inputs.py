@@ -9,7 +9,7 @@ import pytest
 
 from trt_qat.benching import inputs
 from trt_qat.errors import DataError
-from trt_qat.runners import TensorSpec
+from trt_qat.runners.protocol import TensorSpec
 
 SMALL = {"x": TensorSpec("x", ("batch", 4), "float32")}
 

@@ -13,7 +13,7 @@ import pytest
 
 from trt_qat.benching import plots
 from trt_qat.benching.figures_layers import front
-from trt_qat.benching.table import short_names
+from trt_qat.benching.names import short_names
 from trt_qat.errors import InputError
 
 KINDS = ("latency", "streams", "layers", "roofline", "pareto")

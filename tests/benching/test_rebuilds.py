@@ -22,7 +22,7 @@ from trt_qat.benching.settings import Settings
 from trt_qat.benching.stats import Interval
 from trt_qat.engine.origin import IMPLICIT
 from trt_qat.errors import BackendUnavailable, InputError
-from trt_qat.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec
 
 Document = dict[str, Any]
 

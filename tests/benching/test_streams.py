@@ -16,7 +16,7 @@ from trt_qat.benching import streams
 from trt_qat.benching.session import Entry
 from trt_qat.benching.settings import Settings
 from trt_qat.errors import DataError, InputError
-from trt_qat.runners import Feed, Outputs
+from trt_qat.runners.protocol import Feed, Outputs
 
 FEEDS: tuple[Feed, ...] = ({"x": np.zeros((2, 4), np.float32)},)
 

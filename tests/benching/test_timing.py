@@ -15,7 +15,8 @@ from tests.benching.conftest import QUICK
 from tests.benching.runners import OnDevice, Recorder
 from trt_qat.benching.timing import Stopwatch, no_garbage_collection
 from trt_qat.errors import CheckFailed, DataError
-from trt_qat.runners import Feed, OrtRunner, Outputs
+from trt_qat.runners.ort import OrtRunner
+from trt_qat.runners.protocol import Feed, Outputs
 
 FEEDS = tuple({"x": np.full((1, 4), i, np.float32)} for i in range(3))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import trt_qat
 
 ENGINE = Path(trt_qat.__file__).parent / "engine"
-DATA = Path(__file__).parents[1] / "data" / "tensorrt-api"
+DATA = Path(__file__).parents[1] / "recordings" / "tensorrt-api"
 VERSIONS = ("8.6.1", "10.3.0", "10.7.0", "10.16.1", "11.0.0", "11.4.0")
 
 OBJECTS = {

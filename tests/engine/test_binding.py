@@ -14,12 +14,13 @@ import pytest
 
 from tests.engine.api import ENGINE, calls
 from tests.runs import command_line
-from trt_qat.engine import compat, configure, log, machine
-from trt_qat.engine.implicit import make_calibrator
+from trt_qat.engine import compat, log, machine
+from trt_qat.engine.build import configure
+from trt_qat.engine.build.implicit import make_calibrator
+from trt_qat.engine.build.options import resolve
 from trt_qat.engine.interrupt import Interrupt
-from trt_qat.engine.options import resolve
 from trt_qat.errors import BackendUnavailable, InputError
-from trt_qat.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec
 
 try:
     trt: Any = compat.import_module()

@@ -1,7 +1,7 @@
 """Every TensorRT name that the package uses exists in every version that it supports.
 
-The surfaces in ``tests/data/tensorrt-api`` were read off the real modules, 8.6 to 11.4. A name that
-a version lacks fails here, without a GPU, and not at a user's.
+The surfaces in ``tests/recordings/tensorrt-api`` were read off the real modules, 8.6 to 11.4. A
+name that a version lacks fails here, without a GPU, and not at a user's.
 """
 
 from __future__ import annotations

@@ -20,16 +20,19 @@ import pytest
 import trt_qat as tq
 from benchmarks.gpu import forms, net
 from tests.runs import command_line
-from trt_qat import backends, metrics
+from trt_qat import backends
 from trt_qat.artifact import read_sidecar, sha256_file, sidecar_path
-from trt_qat.engine import compat, evidence, machine
-from trt_qat.engine.build import EngineArtifact, build
-from trt_qat.engine.implicit import build_implicit
+from trt_qat.engine import compat, machine
+from trt_qat.engine.build.build import EngineArtifact, build
+from trt_qat.engine.build.implicit import build_implicit
+from trt_qat.engine.evidence import evidence
+from trt_qat.engine.execution.runner import TrtRunner
 from trt_qat.engine.origin import origin_of
-from trt_qat.engine.runner import TrtRunner
 from trt_qat.errors import CheckFailed, DataError, InputError
-from trt_qat.runners import OrtRunner, runner
-from trt_qat.specs import BuildSpec
+from trt_qat.measure import metrics
+from trt_qat.recipe.specs import BuildSpec
+from trt_qat.runners.open import runner
+from trt_qat.runners.ort import OrtRunner
 
 WHY_NOT = backends.why_no_tensorrt() or machine.why_not_run()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(WHY_NOT is not None, reason=f"gpu: {WHY_NOT}")]
@@ -236,7 +239,7 @@ def test_a_trusted_engine_that_is_damaged_is_one_error(
     damaged = {"garbage": b"garbage" * 1000, "cut": plan[: len(plan) // 2]}[harm]
     (tmp_path / "bad.engine").write_bytes(damaged)
     code = (
-        "from trt_qat.errors import InputError\nfrom trt_qat.runners import runner\n"
+        "from trt_qat.errors import InputError\nfrom trt_qat.runners.ort import runner\n"
         f"try:\n    runner('trt-trusted:{tmp_path / 'bad.engine'}')\n"
         "except InputError as error:\n    print(error)\n"
     )

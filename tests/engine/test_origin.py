@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from trt_qat.artifact import write_sidecar
+from trt_qat.engine.evidence.trust import check_home
 from trt_qat.engine.origin import IMPLICIT, origin_of
-from trt_qat.engine.trust import check_home
 from trt_qat.errors import InputError
-from trt_qat.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec
 
 PARENTS = {"model.onnx": "1" * 64, "model.typed.onnx": "2" * 64}
 HOME: dict[str, Any] = {"tensorrt": "10.3.0", "gpu": "an Orin", "sm": [8, 7]}

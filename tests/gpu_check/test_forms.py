@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.gpu import forms, net
-from trt_qat.runners import OrtRunner
+from trt_qat.runners.ort import OrtRunner
 
 
 def answer(path: Path) -> NDArray[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.gpu import predicted
-from tests.engine.test_layer_info import DATA
-from trt_qat.engine import build_log, evidence, layer_info
-from trt_qat.engine.build_log import BuildLog
+from tests.engine.evidence.test_layer_info import DATA
+from trt_qat.engine.evidence import build_log, evidence, layer_info
+from trt_qat.engine.evidence.build_log import BuildLog
 
 SPARSE = "resnetv15_stage3_conv4_fwd"
 

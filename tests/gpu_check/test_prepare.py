@@ -12,9 +12,9 @@ from benchmarks.gpu import carry, prepare, work
 from benchmarks.gpu.catalog import VARIANTS
 from benchmarks.gpu.cells import Cell, plan
 from tests.models import REFERENCE
-from trt_qat.engine import network_io
+from trt_qat.engine.build import network_io
 from trt_qat.errors import CheckFailed
-from trt_qat.runners import OrtRunner
+from trt_qat.runners.ort import OrtRunner
 
 NAME = "shared_layers"
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from random import Random
 
 from tests.graph.mutations import mutated
-from tests.graph.violations import CASES
+from tests.lint.violations import CASES
 from trt_qat.errors import InputError
-from trt_qat.graph.fix import mended
 from trt_qat.graph.load import load_graph
-from trt_qat.graph.precision import Half
-from trt_qat.graph.preflight import preflight
-from trt_qat.graph.reports import to_junit, to_sarif
-from trt_qat.graph.retype import to_half
-from trt_qat.graph.rule import RULES
 from trt_qat.graph.text import dump
+from trt_qat.lint.preflight import preflight
+from trt_qat.lint.reports import to_junit, to_sarif
+from trt_qat.lint.rule import RULES
+from trt_qat.mend.fix import mended
+from trt_qat.mend.precision import Half
+from trt_qat.mend.retype import to_half
 
 _TARGETS = (None, "t4", "a100", "orin-agx-dla", "rtx-5090")
 _VERSIONS = (None, "8.6", "10.3", "11.4")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.graph.hostile import JUDGED, REFUSED
-from trt_qat.cli import main
+from trt_qat.cli.app import main
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:

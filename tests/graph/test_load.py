@@ -16,9 +16,9 @@ from tests.graph.fuzz import fuzz
 from tests.graph.mutations import mutated
 from trt_qat.errors import GraphError
 from trt_qat.graph.load import embed_weights, load_graph
-from trt_qat.graph.preflight import preflight
 from trt_qat.graph.sparsity import layer_sparsity
 from trt_qat.graph.text import dump
+from trt_qat.lint.preflight import preflight
 
 
 def _chain() -> ModelProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.test_bisection import integer_chain
+from tests.comparison.test_bisect import integer_chain
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.section import MOST, around
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from tests.models import REFERENCE, Reference, outputs_of
 from tests.qat import tasks
 from tests.qat.matched import Matched, match, off_grid
-from trt_qat.graph.fate import LayerFate
-from trt_qat.graph.preflight import PreflightReport, preflight
+from trt_qat.lint.fate import LayerFate
+from trt_qat.lint.preflight import PreflightReport, preflight
 from trt_qat.qat.export import export
 from trt_qat.qat.placement.calls import mode
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
-from trt_qat.runners import OrtRunner
+from trt_qat.runners.ort import OrtRunner
 
 QUICK = ("two_inputs", "functional", "bert")
 NAMES = [

@@ -16,7 +16,7 @@ from tests.qat.training import SPEC, stripes, train
 from trt_qat.errors import DataError, ModelError
 from trt_qat.qat.evaluate import evaluate
 from trt_qat.qat.reports import report_of
-from trt_qat.specs import TrainSpec
+from trt_qat.recipe.specs import TrainSpec
 
 
 class TwoInputs(nn.Module):

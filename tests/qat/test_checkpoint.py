@@ -13,7 +13,7 @@ from trt_qat.errors import ModelError
 from trt_qat.qat.checkpoint import load_into, save
 from trt_qat.qat.quantize import quantize, ranges_of
 from trt_qat.qat.sparsify import sparsify
-from trt_qat.specs import TrainSpec
+from trt_qat.recipe.specs import TrainSpec
 
 
 def batch(data: Arrays, count: int = 8) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_qat.errors import BackendUnavailable, ModelError
-from trt_qat.runners import runner
+from trt_qat.runners.open import runner
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler"

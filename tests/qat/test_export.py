@@ -19,7 +19,7 @@ from trt_qat.qat.export import export
 from trt_qat.qat.models import REFERENCE_MODELS
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.sparsify import sparse_layers, sparsify
-from trt_qat.specs import ExportSpec
+from trt_qat.recipe.specs import ExportSpec
 
 
 def randomized(model: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.schedule import parameter_groups
 from trt_qat.qat.sparsify import sparse_layers, sparsify
-from trt_qat.specs import TrainSpec
+from trt_qat.recipe.specs import TrainSpec
 
 
 def masked_weight(model: nn.Module, name: str) -> Tensor:

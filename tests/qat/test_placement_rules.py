@@ -20,7 +20,7 @@ from trt_qat.qat.export import export
 from trt_qat.qat.quantize import quantize, quantized
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.sparsify import sparsify
-from trt_qat.specs import QuantizeSpec
+from trt_qat.recipe.specs import QuantizeSpec
 
 IMAGE = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ from trt_qat.qat.models import residual_cnn
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.sparsify import sparsify
-from trt_qat.specs import FinetuneSpec
+from trt_qat.recipe.specs import FinetuneSpec
 
 
 def rows_of(model: nn.Module) -> list[dict[str, Any]]:

@@ -14,15 +14,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tests.qat.training import Arrays, small_model, stripes, train
-from trt_qat.cli import app
+from trt_qat.cli.app import app
 from trt_qat.errors import InputError
-from trt_qat.pipeline import RunResult
+from trt_qat.page import SENSITIVITY, write
+from trt_qat.pipeline.run import RunResult
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.sensitivity import Sensitivity, Study, Suggestion
 from trt_qat.qat.sparsify import sparsify
-from trt_qat.report import SENSITIVITY, write
-from trt_qat.specs import QuantizeSpec
+from trt_qat.recipe.specs import QuantizeSpec
 
 WORST = "stages.1.conv1"
 

@@ -11,7 +11,7 @@ from trt_qat.graph.sparsity import holds_2_4
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.sparsify import sparse_layers, sparsify
-from trt_qat.specs import SparsitySpec
+from trt_qat.recipe.specs import SparsitySpec
 
 
 def net() -> nn.Sequential:

@@ -22,7 +22,7 @@ from trt_qat.qat.export import export
 from trt_qat.qat.fake_quant import scale_of
 from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
 from trt_qat.qat.reports import report_of
-from trt_qat.specs import ExportSpec, QuantizeSpec
+from trt_qat.recipe.specs import ExportSpec, QuantizeSpec
 
 IMAGE = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from trt_qat.qat.finetune import finetune
 from trt_qat.qat.models import residual_cnn
-from trt_qat.specs import TrainSpec
+from trt_qat.recipe.specs import TrainSpec
 
 SPEC = TrainSpec(epochs=3, batch_size=16, lr=5e-3, label_smoothing=0.0)
 

@@ -15,9 +15,9 @@ from tests.recorded.mobilenet_v2 import mobilenet_v2
 from tests.recorded.resnet18 import resnet18
 from tests.recorded.resnet50 import resnet50
 from tests.recorded.yolov3 import yolov3
-from trt_qat.engine import evidence, layer_info
+from trt_qat.engine.evidence import evidence, layer_info
 
-DATA = Path(__file__).parents[1] / "data" / "engines"
+DATA = Path(__file__).parents[1] / "recordings" / "engines"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Recorded:
     """One engine that others built.
 
     Attributes:
-        name: File below ``tests/data/engines``.
+        name: File below ``tests/recordings/engines``.
         network: Makes an ONNX with the same layers and Q/DQ.
         target: Device of `trt_qat.targets` that it ran on; None: no such one.
     """

@@ -32,7 +32,7 @@ from trt_qat.benching.result import BenchResult, Ratio, Run
 from trt_qat.benching.session import Entry, Limits, Session, run_session
 from trt_qat.benching.settings import Options, Settings
 from trt_qat.errors import InputError
-from trt_qat.runners import Runner
+from trt_qat.runners.protocol import Runner
 from trt_qat.wording import counted
 
 Say = Callable[[str], None]

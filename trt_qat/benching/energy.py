@@ -16,7 +16,8 @@ from typing import Any
 
 from trt_qat.benching import gpu, jetson
 from trt_qat.benching.session import Entry
-from trt_qat.runners import Feed, Runner, runner
+from trt_qat.runners.open import runner
+from trt_qat.runners.protocol import Feed, Runner
 
 SYS = Path("/sys")
 SAMPLE_S = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trt_qat.benching.table import short_names
+from trt_qat.benching.names import short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError
-from trt_qat.feeds import feeds_for
-from trt_qat.runners import Feed, TensorSpec, fixed_batch
+from trt_qat.runners.feeds import feeds_for
+from trt_qat.runners.protocol import Feed, TensorSpec, fixed_batch
 from trt_qat.wording import counted
 
 ROTATION_BYTES = 32 << 20

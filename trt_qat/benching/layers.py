@@ -20,7 +20,9 @@ from trt_qat.benching.fused import SUFFIX
 from trt_qat.benching.session import Entry
 from trt_qat.errors import InputError
 from trt_qat.files import reason
-from trt_qat.runners import CUDA, Feed, OrtRunner, runner
+from trt_qat.runners.open import runner
+from trt_qat.runners.ort import CUDA, OrtRunner
+from trt_qat.runners.protocol import Feed
 
 ORT_KINDS: dict[str, dict[str, Any]] = {
     "ort": {},

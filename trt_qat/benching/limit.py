@@ -7,9 +7,9 @@ from typing import Any
 
 from trt_qat import targets
 from trt_qat.errors import InputError
-from trt_qat.graph.preflight import preflight
-from trt_qat.graph.roofline import peak
-from trt_qat.runners import Feed
+from trt_qat.lint.preflight import preflight
+from trt_qat.lint.roofline import peak
+from trt_qat.runners.protocol import Feed
 
 Floor = dict[str, Any]
 ONNX_KINDS = ("ort", "ort-int8", "ort-cuda")

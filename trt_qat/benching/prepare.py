@@ -13,7 +13,8 @@ from trt_qat.benching import inputs
 from trt_qat.benching.session import Entry
 from trt_qat.benching.timing import Timer, timer_of
 from trt_qat.errors import DataError, TrtQatError
-from trt_qat.runners import Feed, Outputs, Runner, fixed_batch, runner
+from trt_qat.runners.open import runner
+from trt_qat.runners.protocol import Feed, Outputs, Runner, fixed_batch
 
 SAID = ("name", "session_entries", "provider", "bench_settings")
 """Attributes of runners that say how they run a model; recorded with the result."""

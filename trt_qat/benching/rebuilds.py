@@ -23,8 +23,8 @@ from trt_qat.benching.session import Session
 from trt_qat.benching.stats import Floats
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import InputError
-from trt_qat.runners import Runner
-from trt_qat.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec
+from trt_qat.runners.protocol import Runner
 
 Say = Callable[[str], None]
 BUILT = ("trt", "trt-graph", "trt-trusted")
@@ -100,7 +100,7 @@ def workshop(sources: Sequence[str | Runner], say: Say) -> Iterator[Callable[[],
 
 
 def _engine(recipe: Recipe, folder: Path, say: Say) -> str:
-    from trt_qat.engine.build import build
+    from trt_qat.engine.build.build import build
 
     folder.mkdir()
     say(f"building {recipe.onnx}")

@@ -13,7 +13,8 @@ import numpy as np
 from trt_qat.benching.stats import Floats, notch
 from trt_qat.benching.timing import Stopwatch, Warmup, no_garbage_collection, timer_of
 from trt_qat.errors import DataError, TrtQatError, first_line
-from trt_qat.runners import Feed, Runner, runner
+from trt_qat.runners.open import runner
+from trt_qat.runners.protocol import Feed, Runner
 
 BLOCK_MS = 5.0
 MOST_IN_BLOCK = 50

@@ -20,7 +20,7 @@ import numpy as np
 from trt_qat.benching import stats
 from trt_qat.benching.session import Entry
 from trt_qat.benching.stats import Floats
-from trt_qat.runners import runner
+from trt_qat.runners.open import runner
 
 REPEATS = 6
 """The fewest whose signed-rank interval holds 95 %."""

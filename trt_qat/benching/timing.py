@@ -15,7 +15,7 @@ import numpy as np
 
 from trt_qat.benching.stats import Floats
 from trt_qat.errors import CheckFailed
-from trt_qat.runners import Feed, Runner
+from trt_qat.runners.protocol import Feed, Runner
 
 Timer = Literal["host", "device"]
 Call = Callable[[], Any]

@@ -12,8 +12,8 @@ from trt_qat.data.builtin import BUILTIN
 from trt_qat.data.sources import folder, from_function, npz
 from trt_qat.data.splits import Dataset, divide
 from trt_qat.errors import DataError, nearest
-from trt_qat.locate import import_object
-from trt_qat.specs import CalibrationSpec, DataSpec
+from trt_qat.recipe.locate import import_object
+from trt_qat.recipe.specs import CalibrationSpec, DataSpec
 from trt_qat.wording import counted
 
 __all__ = ["ArraySplit", "Batch", "Dataset", "Source", "load"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trt_qat.data.arrays import ArraySplit, Images, Source, labelled
 from trt_qat.errors import BackendUnavailable, DataError
 from trt_qat.files import read_npz
-from trt_qat.specs import DataSpec
+from trt_qat.recipe.specs import DataSpec
 from trt_qat.wording import counted
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trt_qat.artifact import fingerprint
 from trt_qat.data.arrays import ArraySplit, Source
 from trt_qat.errors import DataError
-from trt_qat.specs import CalibrationSpec, DataSpec
+from trt_qat.recipe.specs import CalibrationSpec, DataSpec
 
 TEST_PART = 0.2
 """Of a source without an official test split."""

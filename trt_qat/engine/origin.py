@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from trt_qat.artifact import read_sidecar
 from trt_qat.errors import InputError
-from trt_qat.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec
 
 IMPLICIT = "implicit_int8"
 """Among the metrics of a sidecar: TensorRT calibrated the float network itself."""

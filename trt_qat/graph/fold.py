@@ -7,23 +7,40 @@ folded: a hostile graph cannot make a small file large in memory.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from trt_qat.errors import GraphError
 from trt_qat.graph.node import STANDARD_DOMAINS, Node
 from trt_qat.graph.tensors import Array, read_array
-
-if TYPE_CHECKING:
-    from trt_qat.graph.qdq import Graph
 
 # Operators that move elements about and change none but their type.
 MOVES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
 # Deeper chains of constants are taken for computed: they are no exporter's work.
 DEEPEST = 64
+
+
+class Values(Protocol):
+    """What folding asks of a graph; `trt_qat.graph.qdq.Graph` answers it."""
+
+    folder: Path | None
+
+    def producer(self, tensor: str) -> Node | None:
+        """Return the node that writes a tensor."""
+
+    def initializer(self, tensor: str) -> TensorProto | None:
+        """Return what the file stores for a tensor."""
+
+    def is_constant(self, tensor: str) -> bool:
+        """Tell whether `constant` can know the tensor's value."""
+
+    def constant(self, tensor: str) -> Array | None:
+        """Return the value of a constant tensor."""
 
 
 def foldable(node: Node) -> bool:
@@ -37,7 +54,7 @@ def zeros_if_absent(zero_point: Array | None) -> Array:
     return np.zeros(1, np.int8) if zero_point is None else zero_point
 
 
-def constant(graph: Graph, tensor: str) -> Array | None:
+def constant(graph: Values, tensor: str) -> Array | None:
     """Return the value of a tensor that `Graph.is_constant` vouches for, else None.
 
     Raises:
@@ -61,7 +78,7 @@ def constant(graph: Graph, tensor: str) -> Array | None:
         raise GraphError(msg) from error
 
 
-def _literal(graph: Graph, node: Node) -> Array | None:
+def _literal(graph: Values, node: Node) -> Array | None:
     stored = node.tensor("value")
     if stored is not None:
         return read_array(stored, graph.folder)
@@ -97,7 +114,7 @@ def permutation(node: Node, rank: int) -> tuple[int, ...]:
     return order
 
 
-def moved_shape(graph: Graph, node: Node, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def moved_shape(graph: Values, node: Node, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the shape after one of `MOVES`; None when its axes are not constant.
 
     Raises:
@@ -123,7 +140,7 @@ def moved_shape(graph: Graph, node: Node, shape: tuple[int, ...]) -> tuple[int, 
     return moved
 
 
-def axes_of(graph: Graph, node: Node) -> tuple[int, ...] | None:
+def axes_of(graph: Values, node: Node) -> tuple[int, ...] | None:
     """Return the axes or the shape that a node has as its second input or its attribute."""
     if node.input(1):
         value = graph.constant(node.input(1))
@@ -154,7 +171,7 @@ def _unsqueezed(node: Node, shape: tuple[int, ...], axes: tuple[int, ...]) -> tu
     return tuple(1 if i in new else next(rest, 1) for i in range(rank))
 
 
-def move(graph: Graph, node: Node, value: Array) -> Array:
+def move(graph: Values, node: Node, value: Array) -> Array:
     """Return an array after one of `MOVES`.
 
     Raises:

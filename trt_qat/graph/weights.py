@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from onnx import TensorProto
@@ -13,9 +13,6 @@ from onnx import TensorProto
 from trt_qat.graph import fold
 from trt_qat.graph.node import Node
 from trt_qat.graph.tensors import Array
-
-if TYPE_CHECKING:
-    from trt_qat.graph.qdq import Graph
 
 _LONGEST_PATH = 16
 _CODE_RANGE: Mapping[int, tuple[type, int, int]] = {
@@ -67,6 +64,19 @@ class Scaling:
         return bool((mine.ravel() == theirs.ravel()).all() if mine.size == theirs.size else False)
 
 
+class ScaledValues(fold.Values, Protocol):
+    """What finding a weight asks of a graph; `trt_qat.graph.qdq.Graph` answers it."""
+
+    def element_type(self, tensor: str) -> int:
+        """Return the ONNX element type of a tensor; 0 where it is unknown."""
+
+    def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
+        """Return the shape of a constant tensor without reading it."""
+
+    def scaling(self, node: Node) -> Scaling:
+        """Return how a QuantizeLinear or DequantizeLinear maps codes to reals."""
+
+
 @dataclass(frozen=True, eq=False)
 class Weight:
     """A constant operand of a weighted layer, read back through Q/DQ, Transpose and the like.
@@ -98,7 +108,7 @@ class Weight:
         return self.dequantize is not None
 
 
-def code_type(graph: Graph, node: Node) -> int:
+def code_type(graph: ScaledValues, node: Node) -> int:
     """Return the ONNX element type of a Q or DQ node's codes; 0 when nothing states it."""
     zero = graph.element_type(node.input(2))
     if zero:
@@ -113,7 +123,7 @@ def code_type(graph: Graph, node: Node) -> int:
     return code_type(graph, source) if source is not None and source.is_quantize() else 0
 
 
-def resolve(graph: Graph, node: Node) -> Weight | None:
+def resolve(graph: ScaledValues, node: Node) -> Weight | None:
     """Return the constant operand of a weighted layer, None if it has none.
 
     The second operand is looked at first; a MatMul or Gemm may have its weight on the left.
@@ -127,7 +137,7 @@ def resolve(graph: Graph, node: Node) -> Weight | None:
     return None
 
 
-def _trace(graph: Graph, tensor: str, position: int) -> Weight | None:
+def _trace(graph: ScaledValues, tensor: str, position: int) -> Weight | None:
     path: list[Node] = []
     quantize = dequantize = None
     while graph.initializer(tensor) is None and len(path) < _LONGEST_PATH:
@@ -156,7 +166,7 @@ def _trace(graph: Graph, tensor: str, position: int) -> Weight | None:
 
 
 def _follow(
-    graph: Graph, shape: tuple[int, ...], path: Sequence[Node], scaling: Scaling | None
+    graph: ScaledValues, shape: tuple[int, ...], path: Sequence[Node], scaling: Scaling | None
 ) -> tuple[tuple[int, ...], int | None] | None:
     """Return the shape at the end of a path, and where the channel axis went."""
     axis: int | None = None
@@ -185,7 +195,7 @@ def _moved_axis(
     return next(fits, None)
 
 
-def values(graph: Graph, weight: Weight) -> Array:
+def values(graph: ScaledValues, weight: Weight) -> Array:
     """Return a weight as its layer sees it: codes if it is quantized, else floats.
 
     Raises:

@@ -14,7 +14,7 @@ from trt_qat.errors import DataError
 from trt_qat.qat.fake_quant import activation_config
 from trt_qat.qat.int8 import CODE_MAX
 from trt_qat.qat.placement.calls import evaluated
-from trt_qat.specs import CalibrationSpec
+from trt_qat.recipe.specs import CalibrationSpec
 
 # A histogram has 2,048 bins; trying every fourth as the end of the range moves amax by less than
 # 0.2 % and makes the search, a Python loop, four times as fast.

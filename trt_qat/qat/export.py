@@ -22,7 +22,7 @@ from trt_qat.errors import ExportMismatch, ModelError, first_line
 from trt_qat.qat import onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.quantize import quantized
-from trt_qat.specs import ExportSpec
+from trt_qat.recipe.specs import ExportSpec
 
 EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to
 LARGE_MODEL_BYTES = 1_500_000_000  # protobuf ends at 2 GB: beyond this, weights go beside the file

@@ -12,9 +12,9 @@ from torch import nn
 
 from trt_qat.errors import ModelError, RecipeError, nearest
 from trt_qat.files import reason
-from trt_qat.locate import import_object
 from trt_qat.qat.models import REFERENCE_MODELS
-from trt_qat.specs import ModelSpec
+from trt_qat.recipe.locate import import_object
+from trt_qat.recipe.specs import ModelSpec
 
 
 def build_model(spec: ModelSpec, base: Path, *, seed: int = 0) -> nn.Module:

@@ -23,7 +23,7 @@ from trt_qat.qat.evaluate import LossFunction
 from trt_qat.qat.randomness import preserved_random_state
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.trainer import Trainer
-from trt_qat.specs import FinetuneSpec, TrainSpec
+from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
 
 
 def finetune(

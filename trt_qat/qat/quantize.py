@@ -16,14 +16,14 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
+from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, ModelError
 from trt_qat.qat import placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.fake_quant import activation_quantizer, weight_config, weight_quantizer
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import sparse_layers
-from trt_qat.ranges import Ranges
-from trt_qat.specs import CalibrationSpec, QuantizeSpec
+from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
 
 
 @dataclass

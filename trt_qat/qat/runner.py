@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trt_qat.errors import BackendUnavailable, DataError, ModelError, first_line
-from trt_qat.locate import import_object
-from trt_qat.runners import Feed, Outputs, TensorSpec
+from trt_qat.recipe.locate import import_object
+from trt_qat.runners.protocol import Feed, Outputs, TensorSpec
 
 
 class TorchRunner:

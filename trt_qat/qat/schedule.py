@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import Optimizer
 
-from trt_qat.specs import TrainSpec
+from trt_qat.recipe.specs import TrainSpec
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,

@@ -17,11 +17,11 @@ from typing import Any
 from torch import nn
 
 from trt_qat.errors import InputError, ModelError, RecipeError
-from trt_qat.metrics import sqnr_db
+from trt_qat.measure.metrics import sqnr_db
 from trt_qat.qat.evaluate import evaluate
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
-from trt_qat.specs import CalibrationSpec, QuantizeSpec
+from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
 
 Say = Callable[[str], None]
 

@@ -15,7 +15,7 @@ from trt_qat.errors import ModelError
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.reports import LayerNote, report_of
-from trt_qat.specs import SparsitySpec
+from trt_qat.recipe.specs import SparsitySpec
 
 SPARSE_TYPES = (nn.Linear, nn.Conv2d)
 OUT_MULTIPLE, IN_MULTIPLE = 8, 16  # ASP's rule, which ModelOpt applies

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from trt_qat.errors import ModelError
 from trt_qat.graph.taps import PAIR, Tap
-from trt_qat.ort_tapped import Values
 from trt_qat.qat.onnx_passes import WEIGHTED
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.qat.quantize import quantized
 from trt_qat.qat.runner import TorchRunner
-from trt_qat.runners import Feed, Outputs
+from trt_qat.runners.ort_tapped import Values
+from trt_qat.runners.protocol import Feed, Outputs
 
 _CALL, _LAST = "#", "last"  # a key is "path#0", its first call, or "path#last"
 

@@ -21,7 +21,7 @@ from trt_qat.qat.evaluate import LossFunction, correct_of, evaluate
 from trt_qat.qat.progress import TrainingProgress
 from trt_qat.qat.randomness import augment, seed_step
 from trt_qat.qat.schedule import make_optimizer, make_scheduler
-from trt_qat.specs import FinetuneSpec, TrainSpec
+from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
 
 CHECKPOINT_STEPS = 200
 """A kill costs at most this many steps, or an epoch if that is shorter."""

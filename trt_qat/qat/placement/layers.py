@@ -16,7 +16,7 @@ from torch import fx, nn
 from trt_qat.errors import RecipeError, nearest
 from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, Kind, argument, weighted_function
-from trt_qat.specs import QuantizeSpec
+from trt_qat.recipe.specs import QuantizeSpec
 
 MIN_CHANNELS = 16
 ALIGNMENT = 8

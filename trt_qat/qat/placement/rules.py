@@ -23,7 +23,7 @@ from trt_qat.qat.placement.fusion import (
 from trt_qat.qat.placement.kinds import Kind
 from trt_qat.qat.placement.layers import float_layers, weight_axis, weight_shape
 from trt_qat.qat.placement.scales import ScaleGroups
-from trt_qat.specs import QuantizeSpec
+from trt_qat.recipe.specs import QuantizeSpec
 
 ELEMENTWISE = (Kind.ADD, Kind.MUL)
 SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on

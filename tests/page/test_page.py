@@ -1,0 +1,281 @@
+"""The report is one page that needs nothing else, shows every number, and believes no text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trt_qat.benching.bench import bench
+from trt_qat.benching.settings import Settings
+from trt_qat.errors import InputError
+from trt_qat.page import SENSITIVITY, write
+from trt_qat.page.charts import Series, interval_chart, line_chart
+from trt_qat.page.markup import escape, table, tag
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Collects elements, and notices those that are closed in the wrong order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(name)
+        self.attributes += attributes
+        if name not in VOID:
+            self.open.append(name)
+
+    def handle_endtag(self, name: str) -> None:
+        assert self.open.pop() == name
+
+    def handle_data(self, text: str) -> None:
+        self.text += text
+
+
+@pytest.fixture(scope="module")
+def page(run_folder: Path) -> Page:
+    return Page((run_folder / "report.html").read_text())
+
+
+def test_the_page_is_well_formed_and_says_what_it_is(page: Page, run_folder: Path) -> None:
+    text = (run_folder / "report.html").read_text()
+    assert text.startswith("<!doctype html>\n<html lang=")
+    assert '<meta name="viewport"' in text
+    assert page.tags.count("h1") == 1
+    assert page.tags.count("main") == 1
+
+
+def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    loaded = [value for key, value in page.attributes if key in ("src", "href", "xlink:href")]
+    assert [value for value in loaded if not (value or "").startswith("#")] == []
+    assert "url(" not in page.text
+    assert "@import" not in page.text
+
+
+def test_the_page_follows_light_and_dark_and_narrow(page: Page) -> None:
+    assert "prefers-color-scheme: dark" in page.text
+    assert "max-width: 36rem" in page.text
+
+
+def test_every_accuracy_of_the_metrics_is_on_the_page(page: Page, run_folder: Path) -> None:
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    for entry in metrics.values():
+        assert f"{100 * entry['accuracy']:.2f} %" in page.text
+        assert f"{100 * entry['interval95'][0]:.2f} %" in page.text
+
+
+def test_the_check_of_accuracy_names_what_was_measured(page: Page, run_folder: Path) -> None:
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    fp32, qat = (100 * metrics[key]["accuracy"] for key in ("fp32", "qat"))
+    told = f"QAT reaches {qat:.2f} % and FP32 {fp32:.2f} %: {qat - fp32:+.2f} points"
+    assert f"{told} (at least -100.00)" in page.text
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["Accuracy on the test set", "Checks", "Training", "Layers", "Activation scales",
+     "ONNX against torch fake-quant", "PTQ against QAT", "Error, layer by layer",
+     "Preflight", "Data", "How it was made"],
+)  # fmt: skip
+def test_the_page_has_every_section(page: Page, title: str) -> None:
+    assert title in page.text
+
+
+def test_every_layer_scale_digest_and_version_is_on_the_page(page: Page, run_folder: Path) -> None:
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    sparsity = json.loads((run_folder / "sparsity.json").read_text())
+    ranges = json.loads((run_folder / "ranges.json").read_text())
+    expected = [
+        *(note["name"] for note in [*sparsity["sparse"], *sparsity["skipped"]]),
+        *ranges["amax"],
+        manifest["artifacts"]["model.onnx"],
+        manifest["versions"]["torch"],
+        manifest["data"]["test"]["sha256"][:16],
+    ]
+    assert [text for text in expected if text not in page.text] == []
+
+
+def test_training_is_drawn_for_both_trainings(page: Page) -> None:
+    assert page.tags.count("polyline") == 8, "loss and accuracy, training and validation, twice"
+    assert "QAT: accuracy" in page.text
+
+
+def test_every_picture_is_said_in_words(run_folder: Path) -> None:
+    text = (run_folder / "report.html").read_text()
+    pictures = re.findall(r"<svg[^>]*role=\"img\".*?</svg>", text)
+    assert pictures
+    assert all("<title>" in picture for picture in pictures)
+
+
+def damaged(run_folder: Path, folder: Path, **changes: Any) -> Path:
+    shutil.copytree(run_folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    return folder
+
+
+def test_text_from_outside_is_never_markup(run_folder: Path, tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"&"
+    folder = damaged(run_folder, tmp_path / "run", name=evil)
+    sparsity = json.loads((folder / "sparsity.json").read_text())
+    sparsity["skipped"].append({"name": evil, "why": evil})
+    (folder / "sparsity.json").write_text(json.dumps(sparsity))
+    page = Page(write(folder).read_text())
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 4
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_study_of_sensitivity_is_shown_if_it_is_of_this_float_model(
+    run_folder: Path, tmp_path: Path, own: bool
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    fp32 = json.loads((folder / "manifest.json").read_text())["artifacts"]["fp32.pt"]
+    layers = [{"name": "stem.0", "alone_db": 31.25, "without_db": 37.4}]
+    suggestion = {"exclude": ["stem.0"], "recipe": '[quantize]\nexclude = ["stem.0"]\n'}
+    study = {"full_db": 30.0, "layers": layers, "suggestion": suggestion}
+    document = study | {"fp32": fp32 if own else "0" * 64}
+    (folder / SENSITIVITY).write_text(json.dumps(document))
+    text = Page(write(folder).read_text()).text
+    assert ("Sensitivity to INT8" in text) == own
+    assert ('exclude = ["stem.0"]' in text) == own
+
+
+def test_ptq_stands_beside_qat(page: Page, run_folder: Path) -> None:
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    ptq, qat = metrics["sparse_ptq"]["accuracy"], metrics["qat"]["accuracy"]
+    assert f"points against PTQ{100 * (qat - ptq):+.2f}" in page.text
+
+
+def test_every_layer_of_the_comparison_is_drawn_and_listed(page: Page, run_folder: Path) -> None:
+    layers = json.loads((run_folder / "compare.json").read_text())["layers"]
+    assert len(layers) > 10
+    assert page.attributes.count(("class", "own")) == len(layers)
+    assert [row["name"] for row in layers if row["name"] not in page.text] == []
+
+
+def test_a_run_that_failed_says_so(run_folder: Path, tmp_path: Path) -> None:
+    failures = [{"check": "accuracy_gap", "message": "too far"}]
+    folder = damaged(run_folder, tmp_path / "run", passed=False, failures=failures)
+    text = write(folder).read_text()
+    assert "not good enough" in text
+    assert '<b class="bad">✗</b>their accuracies differ' in text
+
+
+def test_a_run_that_stopped_early_has_a_page_too(run_folder: Path, tmp_path: Path) -> None:
+    folder = damaged(run_folder, tmp_path / "run", artifacts={})
+    page = Page(write(folder).read_text())
+    assert "How it was made" in page.text
+    assert "Accuracy on the test set" not in page.text
+
+
+def test_the_same_run_gives_the_same_page(run_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    assert write(folder).read_text() == write(folder).read_text()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"manifest.json: no such file; give the folder of a run"):
+        write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", r"manifest.json: cannot be read"), ("{}", r"not the manifest of a run")],
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        write(tmp_path)
+
+
+# Charts and markup
+
+
+def entry(accuracy: float, low: float, high: float) -> dict[str, Any]:
+    return {"accuracy": accuracy, "interval95": [low, high]}
+
+
+@pytest.mark.parametrize("low", [0.0, 0.001, 0.3, 0.95, 0.999, 1.0])
+def test_an_interval_chart_fits_any_accuracy(low: float) -> None:
+    text = interval_chart([("a", entry(low, low * 0.99, min(1.0, low * 1.001)))])
+    places = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([-\d.]+)%"', text)]
+    assert places
+    assert all(0.0 <= place <= 100.0 for place in places)
+
+
+@pytest.mark.parametrize(
+    "points", [[(1.0, 0.5)], [(0.0, 2.0), (1.0, 2.0)], [(1.0, 0.0), (2.0, 9e9)]]
+)
+def test_a_line_chart_stays_in_its_frame(points: list[tuple[float, float]]) -> None:
+    text = line_chart("loss", [Series("training", points, "first")], as_percent=False)
+    (drawn,) = re.findall(r'points="([^"]+)"', text)
+    for pair in drawn.split():
+        x, y = map(float, pair.split(","))
+        assert 0.0 <= x <= 100.0
+        assert -0.01 <= y <= 100.01
+
+
+def test_values_are_escaped_once_and_attributes_too() -> None:
+    assert escape(escape("<&>")) == "&lt;&amp;&gt;"
+    assert tag("p", "<b>", title='"') == '<p title="&quot;">&lt;b&gt;</p>'
+    assert "&lt;td&gt;" in table("<td>", ["a"], [["b"]], set())
+
+
+# The benchmark of a run
+
+
+@pytest.fixture
+def measured(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the run, its ONNX timed; one engine of it under a name that could be markup."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    settings = Settings(seconds=0.02, sessions=1, warmup_s=0.01, layers=True, energy_s=0)
+    specs = [f"ort:{folder / 'model.onnx'}", f"ort-int8:{folder / 'model.onnx'}"]
+    found = bench(specs, accuracy=(0.99, 0.98), settings=settings).to_dict()
+    found["warnings"] = ["<script>alert(1)</script>"]
+    (folder / "bench.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_a_benchmark_of_the_run_is_drawn(measured: Path) -> None:
+    text = write(measured).read_text()
+    page = Page(text)
+    assert page.tags.count("figure") >= 4
+    labels = {value for name, value in page.attributes if name == "aria-label"}
+    assert {"Latency against the first model", "Time by layer, batch 1"} <= labels
+    assert "var(--bench-1, #0072b2)" in text
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+def test_a_benchmark_of_other_files_is_not(measured: Path) -> None:
+    path = measured / "bench.json"
+    document = json.loads(path.read_text())
+    for run in document["runs"]:
+        run["sha256"] = "0" * 64
+    path.write_text(json.dumps(document))
+    assert "--bench-1" not in write(measured).read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"runs": [1]}'])
+def test_a_file_that_is_no_benchmark_is_left_out(measured: Path, text: str) -> None:
+    (measured / "bench.json").write_text(text)
+    assert "--bench-1" not in write(measured).read_text()

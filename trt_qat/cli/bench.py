@@ -1,0 +1,178 @@
+"""The command ``trt-qat bench``: parse, call, print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trt_qat.cli.screen import print_json, results, say
+
+INTERRUPTED = 130
+
+
+def bench(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What to time, such as ort:model.onnx; the others are compared with the first.",
+            metavar="SPEC...",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(help="Samples an inference, or several: 1,8,32.", metavar="N,N,...")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz with one array per input; absent: random inputs.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Also print latency over the roofline's floor on a device.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="With --target: the ONNX of SPECs that name none.")
+    ] = None,
+    precision: Annotated[
+        float, typer.Option(help="Relative half-width of the intervals to reach.")
+    ] = 0.01,
+    seconds: Annotated[float, typer.Option(help="For each model and batch, at most.")] = 10.0,
+    sessions: Annotated[
+        int, typer.Option(help="Times that every model is opened afresh, at least; 1 or from 6 on.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Of the random orders.")] = 0,
+    rebuilds: Annotated[
+        int,
+        typer.Option(help="Build every engine as often (trt:FILE.onnx), and show the spread."),
+    ] = 0,
+    streams: Annotated[
+        str,
+        typer.Option(help="Also throughput of so many inferences at a time.", metavar="N,N,..."),
+    ] = "",
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also time every layer by the backend's profiler.")
+    ] = False,
+    layer_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="What trtexec --exportProfile wrote of the first SPEC, to be shown as its layers.",
+        ),
+    ] = None,
+    accuracy: Annotated[
+        str,
+        typer.Option(
+            help="Of each SPEC in order, as known, for the plot of accuracy against latency.",
+            metavar="X,X,...",
+        ),
+    ] = "",
+    saved: Annotated[
+        Path | None, typer.Option("--from", help="Show a saved result instead of measuring.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON there.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write plots into this folder, as SVG and PNG.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
+    ] = False,
+) -> None:
+    """Time models side by side: latency with its uncertainty, throughput, ratios."""
+    from trt_qat.artifact import write_json
+    from trt_qat.benching import plots
+    from trt_qat.benching.settings import Settings
+
+    _check(specs, saved, out, plot)
+    if saved is not None:
+        document = plots.read(saved)
+    else:
+        settings = Settings(
+            precision=precision,
+            seconds=seconds,
+            sessions=sessions,
+            seed=seed,
+            rebuilds=rebuilds,
+            streams=_numbers("--streams", streams),
+            layers=layers,
+            layer_file=str(layer_file or ""),
+        )
+        document = _measured(
+            specs or [],
+            batches=_numbers("--batch", batch),
+            data=data,
+            target=target,
+            model=model,
+            settings=settings,
+            accuracy=_fractions(accuracy, len(specs or [])),
+        )
+    if out is not None:
+        with plots.writable(out):
+            write_json(out, document)
+    _show(document, as_json=as_json)
+    if plot is not None:
+        for path in plots.draw(document, plot):
+            say(f"wrote {path}")
+
+
+def _check(
+    specs: list[str] | None, saved: Path | None, out: Path | None, plot: Path | None
+) -> None:
+    """Say now and not after minutes of measuring what cannot be."""
+    from trt_qat.benching import plots
+    from trt_qat.errors import InputError
+
+    if bool(specs) == (saved is not None):
+        message = "bench: give SPECs to time, or --from bench.json to show, one of the two"
+        raise InputError(message)
+    for path in (out, plot and plot / "ratio.svg"):
+        if path is not None:
+            plots.check_writable(path)
+
+
+def _measured(specs: Sequence[str], **asked: Any) -> dict[str, Any]:
+    """Return the document of a benchmark; ``asked`` is what `trt_qat.benching.bench` takes."""
+    from trt_qat.benching.bench import bench as measure
+
+    try:
+        return measure(specs, say=say, **asked).to_dict()
+    except KeyboardInterrupt:
+        say("interrupted: nothing was written")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _show(document: dict[str, Any], *, as_json: bool) -> None:
+    from trt_qat.cli.tables.bench import layer_tables, tables
+
+    if as_json:
+        print_json(document)
+    else:
+        screen = results()
+        screen.print(tables(document))
+        for table in layer_tables(document):
+            screen.print(table)
+    for warning in document["warnings"]:
+        say(f"warning: {warning}")
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    from trt_qat.errors import InputError
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() for part in parts):
+        message = f"{option} {text}: allowed: numbers with commas between them, such as 1,8,32"
+        raise InputError(message)
+    return tuple(int(part) for part in parts)
+
+
+def _fractions(text: str, count: int) -> tuple[float, ...]:
+    from trt_qat.errors import InputError
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        found = tuple(float(part) for part in parts)
+    except ValueError:
+        found = (float("nan"),)
+    if found and (len(found) != count or not all(0 <= each <= 1 for each in found)):
+        message = f"--accuracy {text}: allowed: {count} numbers from 0 to 1, one for each SPEC"
+        raise InputError(message)
+    return found

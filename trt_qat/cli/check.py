@@ -1,0 +1,112 @@
+"""``trt-qat check``: the gate on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trt_qat.cli.screen import print_json, results, say
+
+if TYPE_CHECKING:
+    from trt_qat.gate.gate import GateReport
+
+
+def check(
+    run_folder: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    against: Annotated[
+        Path, typer.Option(help="The baseline: a JSON file, kept in git.", metavar="BASELINE")
+    ],
+    update: Annotated[
+        bool, typer.Option("--update", help="Make RUN the baseline, and show what changes.")
+    ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --update: top1, top5, miou, map or package.module:function; repeatable. "
+            "Absent: the old baseline's, or top1.",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="With --update: whose answers are judged; absent: engine, or else onnx."),
+    ] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(min=2, help="With --update: of the test set, for metrics of whole sets."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Also hold RUN to a part of FP32: mlperf-99 or mlperf-99.9."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Name at most so many of the samples that changed.")
+    ] = 10,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A check that cannot be judged fails too.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML there.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
+    ] = False,
+) -> None:
+    """Judge a run by a baseline: accuracy with statistics, latency, size, preflight."""
+    from trt_qat.errors import CheckFailed, InputError
+    from trt_qat.gate.gate import check as judge
+    from trt_qat.gate.metric_checks import parsed_preset
+
+    parsed_preset(preset)
+    if update:
+        if preset or junit or as_json or strict:
+            message = "--update judges nothing; leave --preset, --strict, --junit and --json out"
+            raise InputError(message)
+        _update(run_folder, against, tuple(metric or ()), stage, resamples)
+        return
+    if metric or stage or resamples:
+        message = (
+            "--metric, --stage and --resamples belong to --update: what is judged stands in the "
+            "baseline"
+        )
+        raise InputError(message)
+    report = judge(run_folder, against, preset=preset, samples=samples)
+    _print(report, strict=strict, as_json=as_json)
+    if junit is not None:
+        from trt_qat.artifact import write_text
+        from trt_qat.gate.reports import to_junit
+
+        write_text(junit, to_junit(report, strict=strict))
+    if not report.passed(strict=strict):
+        bad = ("failed", "skipped") if strict else ("failed",)
+        names = ", ".join(entry.name for entry in report.checks if entry.status in bad)
+        message = f"{run_folder} is not as good as {against}: {names}"
+        raise CheckFailed(message)
+
+
+def _print(report: GateReport, *, strict: bool, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_dict(strict=strict))
+        return
+    from trt_qat.cli.tables.check import gate_table
+
+    results().print(gate_table(report, strict=strict))
+
+
+def _update(
+    path: Path, against: Path, metrics: tuple[str, ...], stage: str | None, resamples: int | None
+) -> None:
+    """Make a run the baseline; show first what that changes, if the two can be compared."""
+    from trt_qat.errors import InputError
+    from trt_qat.gate.gate import check as judge
+    from trt_qat.gate.gate import update
+
+    old = None
+    if against.exists():
+        try:
+            old = judge(path, against)
+        except InputError as error:
+            say(f"not compared with the old baseline: {error}")
+    update(path, against, metrics=metrics, stage=stage, resamples=resamples)
+    if old is not None:
+        _print(old, strict=False, as_json=False)
+    say(f"baseline: {against}; review it, and keep it in git")

@@ -1,0 +1,85 @@
+"""``trt-qat sensitivity``: which layers cost accuracy in INT8, on the command line."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trt_qat.cli.screen import print_json, results, say
+
+if TYPE_CHECKING:
+    from trt_qat.pipeline.stage import Run
+
+
+def sensitivity(
+    engine: Annotated[Path, typer.Argument(help="The engine's TOML.", metavar="ENGINE.toml")],
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Accuracy that may be lost, as 0.005: say which layers to keep float."),
+    ] = None,
+    sparse: Annotated[
+        bool, typer.Option("--sparse/--dense", help="Judge the network with its 2:4 masks.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the recipe; repeatable.", metavar="a.b=v"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder.", show_default="runs/<name>")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
+    ] = False,
+) -> None:
+    """Rank layers by what INT8 costs them, before QAT, on the validation images of a recipe."""
+    from dataclasses import asdict
+
+    from trt_qat.cli.tables.sensitivity import sensitivity_table
+    from trt_qat.pipeline.stage import Run
+    from trt_qat.pipeline.with_torch import torch_stages
+    from trt_qat.recipe.load import load_recipe
+
+    recipe = load_recipe(engine, settings or ())
+    state = Run(recipe, out if out is not None else Path("runs") / recipe.spec.name)
+    _check(state, budget, out)
+    study = torch_stages("sensitivity").study(state, sparse=sparse)
+    ranked = study.sensitivity(say)
+    found = None if budget is None else study.suggest(ranked, budget, say)
+    document = asdict(ranked) | {"suggestion": None if found is None else found.to_dict()}
+    _keep(state, document)
+    if as_json:
+        print_json(document)
+        return
+    results().print(sensitivity_table(ranked, found))
+    say(f"to see it in the report: trt-qat report {state.folder}")
+
+
+def _keep(state: Run, document: dict[str, Any]) -> None:
+    """Leave the study in the run folder, where the next report shows it."""
+    from trt_qat import artifact, page
+
+    fp32 = artifact.sha256_file(state.path("fp32.pt"))
+    artifact.write_json(state.path(page.SENSITIVITY), document | {"fp32": fp32})
+
+
+def _check(state: Run, budget: float | None, out: Path | None) -> None:
+    """Refuse now what would be refused after minutes of measuring."""
+    from trt_qat.errors import InputError
+    from trt_qat.pipeline.plan import trained
+
+    if budget is not None and not 0 <= budget <= 1:
+        message = f"--budget {budget}: allowed: a part of 1, as 0.005 for half a point"
+        raise InputError(message)
+    if not trained(state):
+        recipe = state.recipe
+        words = ["trt-qat", "run", str(recipe.path), "--until", "train"]
+        words += [] if out is None else ["--out", str(out)]
+        words += [word for text in recipe.overrides for word in ("--set", text)]
+        message = (
+            f"{state.path('fp32.pt')}: absent, or not what this recipe trains; first run: "
+            f"{shlex.join(words)}"
+        )
+        raise InputError(message)

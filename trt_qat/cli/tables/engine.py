@@ -1,0 +1,135 @@
+"""Engines as tables for people; the stable form is ``--json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from trt_qat.engine.evidence.layer_info import BUILD_LOG
+from trt_qat.wording import counted
+
+MIB = 1 << 20
+
+
+def census_table(document: dict[str, Any]) -> Group:
+    """Return the counts of an engine, and what its build log proves."""
+    table = Table("", "layers", box=None, pad_edge=False)
+    for title, counts in _counts(document["census"]).items():
+        if counts:
+            table.add_row(title, counts)
+    lines = Text("\n".join(_sentences(document)))
+    return Group(table, Text(), lines) if table.rows else Group(lines)
+
+
+def _counts(census: dict[str, Any]) -> dict[str, str]:
+    """Return what is counted by its title, empty where it is not told."""
+    return {
+        "all, profile 0": _number(census["layers"]),
+        "by purpose": _joined(census["purpose"]),
+        "computing in": _joined(census["precision"]),
+        "INT8 in, INT8 out": _number(census["int8_in_int8_out"]),
+        "INT8 in, float out": _number(census["int8_in_float_out"]),
+        "kernels": _joined(census["sparse"]),
+        "with 2:4 weights": _number(census["sparse_weights"]),
+    }
+
+
+def _number(count: int | None) -> str:
+    return "" if count is None else str(count)
+
+
+def _joined(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return ""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {name}" for name, count in ordered) or "none"
+
+
+def _sentences(document: dict[str, Any]) -> list[str]:
+    lines = []
+    if document["inspector"] == BUILD_LOG:
+        known = "names the layers" if document["layers"] else "lists no layers"
+        lines.append(
+            f"a builder's log: it {known} and tells no types; inspect the engine, or what "
+            "`trtexec --exportLayerInfo=FILE --profilingVerbosity=detailed` writes of it"
+        )
+    elif not document["detailed"]:
+        lines.append(
+            "names only: build with build.verbosity = 'detailed' (the default of `trt-qat build`) "
+            "for precisions and kernels"
+        )
+    sparsity = document["sparsity"]
+    if sparsity is not None:
+        lines.append(
+            f"sparsity: found {counted(sparsity['found'], 'layer')} with 2:4 weights, chose a "
+            f"sparse kernel for {sparsity['chose']}"
+        )
+    elif not document["log"]:
+        lines.append("sparsity: the build log is not at hand; kernel names alone tell")
+    if document["skipped_tactics"]:
+        size = document["largest_request_bytes"] / MIB
+        lines.append(
+            f"memory: for want of memory {counted(document['skipped_tactics'], 'kernel')} "
+            f"skipped, the largest wanted {size:.0f} MiB; the engine may be slower than it could be"
+        )
+    elif document["short_workspace"]:
+        lines.append("memory: the workspace limit kept kernels out; raise build.workspace_mib")
+    return lines
+
+
+def layer_table(document: dict[str, Any]) -> Table:
+    """Return one row for each layer of profile 0."""
+    layers = [layer for layer in document["layers"] if not layer["profile"]]
+    if not document["detailed"]:
+        table = Table("layer", "type", "kernel", box=None)
+        for layer in layers:
+            table.add_row(layer["name"], layer["type"], layer["tactic"])
+        return table
+    table = Table("layer", "type", "in", "out", "computes", "2:4", "kernel", box=None)
+    for layer in layers:
+        table.add_row(
+            layer["name"],
+            layer["type"],
+            _types(layer["precision_in"]),
+            _types(layer["precision_out"]),
+            layer["precision"] or layer["purpose"],
+            layer["sparse"],
+            layer["tactic"],
+        )
+    return table
+
+
+def _types(types: list[str | None]) -> str:
+    return " ".join(kind or "?" for kind in types)
+
+
+def difference_table(differences: dict[str, Any], first: str, second: str) -> Group:
+    """Return the counts of two engines side by side, and the layers that differ."""
+    a, b = differences["census"]
+    counts = Table("", first, second, box=None, pad_edge=False)
+    theirs = _counts(b)
+    for title, ours in _counts(a).items():
+        if ours or theirs[title]:
+            counts.add_row(title, ours, theirs[title])
+    for key in ("found", "chose"):
+        cells = [str(each[key]) if each else "" for each in differences["sparsity"]]
+        if any(cells):
+            counts.add_row(f"sparsity {key}", *cells)
+    changed = Table("layer", "what", first, second, box=None, pad_edge=False)
+    for entry in differences["changed"]:
+        fields = [key for key in entry if key != "name"]
+        for key in fields:
+            name = entry["name"] if key == fields[0] else ""
+            changed.add_row(name, key, *(_cell(value) for value in entry[key]))
+    lines = [f"only in {first}: {name}" for name in differences["only_a"]]
+    lines += [f"only in {second}: {name}" for name in differences["only_b"]]
+    if not (lines or differences["changed"]):
+        lines = ["no layer differs"]
+    return Group(counts, Text(), changed, Text("\n".join(lines)))
+
+
+def _cell(value: Any) -> str:
+    return _types(list(value)) if isinstance(value, (list, tuple)) else str(value)

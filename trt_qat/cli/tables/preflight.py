@@ -1,0 +1,134 @@
+"""A preflight report, and what ``--fix`` changed, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from trt_qat.cli.screen import UNFOLDED, results
+from trt_qat.errors import visible
+from trt_qat.lint.preflight import PreflightReport
+from trt_qat.lint.rule import Finding
+from trt_qat.mend.mends import Change
+from trt_qat.wording import counted
+
+_SARIF_LEVEL = {"error": "error", "warning": "warning", "info": "note"}
+_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+_SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def render_text(
+    report: PreflightReport, console: Console | None = None, *, infos: bool = True
+) -> None:
+    """Print a report: findings, one row a layer, the roofline's floor, the counts.
+
+    Args:
+        report: What `preflight` returned.
+        console: Where to print; default: standard output.
+        infos: Print the findings of severity info too.
+    """
+    out = console or results()
+    for finding in report.findings:
+        if infos or finding.severity != "info":
+            out.print(_finding_text(finding), soft_wrap=True)
+    for part in _layers(report, out) if report.layers else ():
+        out.print(part)
+    if report.roofline is not None:
+        out.print(_roofline_text(report), soft_wrap=True)
+    out.print(Text(report.counts, style="bold"), soft_wrap=True)
+
+
+def render_changes(
+    out: str, changes: Sequence[Change], differences: Mapping[str, Any], console: Console
+) -> None:
+    """Print what ``--fix`` changed, and what that does to the outputs.
+
+    Args:
+        out: Path that was written.
+        changes: Every edit.
+        differences: ``largest_difference``, ``largest_output``, ``rounding_difference`` and
+            ``not_compared`` of `trt_qat.mend.fix.FixReport`.
+        console: Where to print.
+    """
+    for change in changes:
+        where = f" {change.node}:" if change.node else ""
+        line = (f"{change.rule} mended", "green"), visible(f"{where} {change.what}")
+        console.print(Text.assemble(*line), soft_wrap=True)
+    text = f"{out}: {counted(len(changes), 'change')}; {_gap(differences)}"
+    console.print(Text(visible(text)), soft_wrap=True)
+
+
+def _gap(differences: Mapping[str, Any]) -> str:
+    if differences["not_compared"]:
+        return f"outputs were not compared: {differences['not_compared']}"
+    text = (
+        f"largest difference of an output on onnxruntime {differences['largest_difference']:.3g}, "
+        f"largest output {differences['largest_output']:.3g}"
+    )
+    noise = differences["rounding_difference"]
+    if noise is not None:
+        text += f"; rounding the inputs to FP16 alone makes {noise:.3g}"
+    return text
+
+
+def _finding_text(finding: Finding) -> Text:
+    where = f" {finding.node}:" if finding.node else ""
+    return Text.assemble(
+        (f"{finding.rule} {finding.severity}", _STYLE[finding.severity]),
+        visible(f"{where} {finding.message} "),
+        (visible(finding.mend), "dim"),
+    )
+
+
+def _layers(report: PreflightReport, out: Console) -> list[Table | Text]:
+    """Return the layers with their reasons; as notes below where a row does not fit a line."""
+    table = _layer_table(report, ["; ".join(layer.why) for layer in report.layers])
+    needed = Measurement.get(out, out.options.update(width=UNFOLDED), table).maximum
+    if needed <= out.width:
+        return [table]
+    notes = list(dict.fromkeys(why for layer in report.layers for why in layer.why))
+    numbers = {why: str(number) for number, why in enumerate(notes, 1)}
+    marks = [", ".join(numbers[why] for why in layer.why) for layer in report.layers]
+    told = Text(visible("\n".join(f"{numbers[why]}: {why}" for why in notes), keep="\n"))
+    return [_layer_table(report, marks), told] if notes else [table]
+
+
+def _layer_table(report: PreflightReport, reasons: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for name in ("op", "precision", "in", "out", "2:4"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for layer, why in zip(report.layers, reasons, strict=True):
+        code = {True: "int8", False: "float"}
+        sparse = layer.sparse + (", likely" if layer.sparse_likely else "")
+        table.add_row(
+            Text(visible(layer.name)),
+            layer.op,
+            layer.precision,
+            code[layer.input_int8],
+            code[layer.output_int8],
+            sparse,
+            Text(visible(why)),
+        )
+    return table
+
+
+def _roofline_text(report: PreflightReport) -> Text:
+    roof = report.roofline
+    assert roof is not None
+    bound = sum(row.bound == "memory" for row in roof.rows)
+    doubt = "" if roof.confirmed else "; the peaks of this device are not confirmed"
+    unknown = (
+        f", {counted(roof.unknown, 'layer')} of unknown shape not counted" if roof.unknown else ""
+    )
+    return Text(
+        f"floor on {roof.target}: {roof.floor_us:.1f} us for the weighted layers ({bound} of "
+        f"{len(roof.rows)} bound by memory{unknown}); an estimate of the limit, not a prediction "
+        f"of latency{doubt}"
+    )

@@ -1,0 +1,60 @@
+"""What a machine has, and how a run went, as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from trt_qat.measure.metrics import SCORE_TITLES
+from trt_qat.pipeline.run import RunResult
+
+if TYPE_CHECKING:
+    pass
+
+
+def doctor_table(document: dict[str, Any]) -> Group:
+    """Return the stages of this machine, and the versions they would use."""
+    stages = Table("stage", "runs here", "missing", box=None, pad_edge=False)
+    for entry in document["stages"]:
+        stages.add_row(entry["stage"], "yes" if entry["runs"] else "no", entry["why"] or "")
+    found = (f"{name} {version or 'absent'}" for name, version in document["versions"].items())
+    return Group(stages, Text(), _machine(document["machine"]), Text(), Text(", ".join(found)))
+
+
+def _machine(machine: dict[str, Any]) -> Table:
+    """Return what engines need of this machine, as two columns."""
+    table = Table("for engines", "here", box=None, pad_edge=False)
+    table.add_row("NVIDIA driver", machine["driver"] or "none")
+    for gpu in machine["gpus"]:
+        sm, cuda = (".".join(map(str, gpu[key])) for key in ("sm", "cuda"))
+        target = f", --target {gpu['target']}" if gpu["target"] else ""
+        table.add_row(
+            "GPU",
+            f"{gpu['name']}: compute capability {sm}, {gpu['memory_mib']} MiB, "
+            f"{gpu['multiprocessors']} multiprocessors, CUDA up to {cuda}{target}",
+        )
+    if not machine["gpus"]:
+        table.add_row("GPU", machine["why_no_gpu"])
+    table.add_row("TensorRT", machine["tensorrt"] or "not installed")
+    for name, installed in machine["bindings"].items():
+        table.add_row(name, "installed" if installed else "not installed")
+    return table
+
+
+def run_table(result: RunResult) -> Group:
+    """Return what became of the stages, and the accuracies side by side."""
+    stages = Table("stage", "status", "seconds", box=None, pad_edge=False)
+    for record in result.stages:
+        seconds = f"{record.seconds:.1f}" if record.seconds else ""
+        stages.add_row(record.name, record.status, seconds)
+    scores = Table("model", "accuracy", "95 % interval", "samples", box=None, pad_edge=False)
+    for key, title in SCORE_TITLES.items():
+        if entry := result.metrics.get(key):
+            low, high = entry["interval95"]
+            scores.add_row(
+                title, f"{entry['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", str(entry["samples"])
+            )
+    return Group(stages, Text(), scores) if result.metrics else Group(stages)

@@ -1,0 +1,1 @@
+"""Where two runners differ: outputs, layers, and the fused layer that is to blame."""

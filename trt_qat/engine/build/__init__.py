@@ -1,0 +1,1 @@
+"""An ONNX becomes an engine: options, tactics, timing cache, the build itself."""

@@ -1,0 +1,1 @@
+"""What an engine, its layer information and its build log prove."""

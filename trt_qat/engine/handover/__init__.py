@@ -1,0 +1,1 @@
+"""An engine leaves: bundles for Triton, DeepStream and trtexec."""

@@ -1,0 +1,1 @@
+"""Whether a run is as good as its baseline."""

@@ -1,0 +1,1 @@
+"""How far arrays are apart, in numbers."""

@@ -1,0 +1,219 @@
+"""``--fix``: write a mended copy of a QDQ ONNX, and say what changed and by how much."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from trt_qat.artifact import atomic_path
+from trt_qat.errors import GraphError, InputError
+from trt_qat.graph import load, tensors
+from trt_qat.graph.qdq import Graph
+from trt_qat.graph.shapes import InputShapes
+from trt_qat.lint.preflight import chosen_rules
+from trt_qat.mend import mends, retype, trial
+from trt_qat.mend.mends import Change
+from trt_qat.mend.precision import Half
+from trt_qat.mend.trial import Feeds
+
+__all__ = ["Change", "FixReport", "Half", "fix"]
+
+_ROUNDS = 100  # each round makes at least one change; no graph in the tests needs ten
+
+
+@dataclass(frozen=True)
+class FixReport:
+    """What was mended.
+
+    Attributes:
+        model: Path that was read.
+        out: Path that was written.
+        changes: Every edit, in order.
+        largest_difference: Largest absolute difference of an output on onnxruntime before and
+            after, Q/DQ computed in float; None if it could not be run.
+        largest_output: Largest absolute output before, to set the difference against.
+        rounding_difference: The same difference when nothing but the inputs is rounded to FP16;
+            only with ``half``. Where INT8 rounding amplifies the least change, so it does here.
+        not_compared: Why it could not be run, empty if it was.
+    """
+
+    model: str
+    out: str
+    changes: tuple[Change, ...]
+    largest_difference: float | None
+    largest_output: float | None
+    rounding_difference: float | None
+    not_compared: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of ``trt-qat preflight --fix --json``'s ``fix``."""
+        changes = [{"rule": c.rule, "node": c.node, "what": c.what} for c in self.changes]
+        return {**vars(self), "changes": changes}
+
+
+def fix(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    select: Collection[str] = (),
+    ignore: Collection[str] = (),
+    shapes: InputShapes | None = None,
+    half: Half | None = None,
+    feeds: Sequence[Feeds] = (),
+    seed: int = 0,
+) -> FixReport:
+    """Mend what can be mended on the graph alone, and write the result to a new file.
+
+    Args:
+        path: The model; it is not touched.
+        out: Where the mended model is written, weights inside it; it appears complete or not at
+            all.
+        select: Rule ids or prefixes whose mends to apply; none: all.
+        ignore: Rule ids or prefixes to leave alone.
+        shapes: Shape to feed an input for the comparison; default: its own, a batch of 1.
+        half: Cast the float remainder to FP16 as well (QDQ201); None: leave its type.
+        feeds: Batches, arrays by input name, to compare on and to measure FP16 ranges on; none: one
+            random batch.
+        seed: Of the random inputs.
+
+    Raises:
+        GraphError: the model cannot be read, exceeds 2 GiB with its weights, or has outputs that
+            are not finite in FP16.
+        InputError: ``out`` is the model itself or a file of its weights, an unknown rule, or a
+            pattern of ``half`` that matches nothing.
+    """
+    wanted = {rule.id for rule in chosen_rules(select, ignore)}
+    loaded = load.load_graph(path)
+    _refuse_own_files(Path(out), Path(path), loaded)
+    before = load.embed_weights(loaded)
+    after, changes = mended(before, wanted)
+    fed, reason = _feeds(before, feeds, shapes, seed)
+    if half is not None and "QDQ201" in wanted:
+        after, cast = retype.to_half(after, half, fed, given=bool(feeds))
+        _drop_unused(after)
+        changes += cast
+    gap = _compare(before, after, fed, half is not None) if fed else (None, None, None, reason)
+    _write(after, Path(out))
+    return FixReport(str(path), str(out), tuple(changes), *gap)
+
+
+def mended(model: ModelProto, rules: Collection[str]) -> tuple[ModelProto, list[Change]]:
+    """Return a mended copy of a model, and the changes.
+
+    Raises:
+        GraphError: the model is not well formed.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(load.without_functions(model))
+    changes: list[Change] = []
+    for _ in range(_ROUNDS):
+        made: list[Change] = []
+        for mend in mends.ALL:
+            if _rule_of(mend) in rules:
+                made += mend(Graph(copy))
+        if not made:
+            break
+        changes += made
+    _drop_unused(copy)
+    return copy, changes
+
+
+def _rule_of(mend: mends.Mend) -> str:
+    return _RULES[mend]
+
+
+_RULES: Mapping[mends.Mend, str] = {
+    mends.fold_casts: "QDQ004",
+    mends.fold_int32: "QDQ010",
+    mends.remove_doubled: "QDQ108",
+    mends.merge_equal_pairs: "QDQ106",
+    mends.quantize_shortcuts: "QDQ101",
+    mends.unsplit_residuals: "QDQ103",
+    mends.share_concat_scales: "QDQ102",
+    mends.remove_dangling: "QDQ107",
+}
+
+MENDED = frozenset({*_RULES.values(), "QDQ201"})
+"""Rules whose findings `fix` can mend, QDQ201 with ``half``."""
+
+
+def _drop_unused(model: ModelProto) -> None:
+    """Drop initialisers that no node reads any more, from the inputs too where they are named."""
+    used = {name for node in model.graph.node for name in load.reads(node)}
+    used |= {value.name for value in model.graph.output}
+    dropped = {t.name for t in model.graph.initializer if t.name not in used}
+    for entries in (model.graph.initializer, model.graph.input):
+        for i in reversed(range(len(entries))):
+            if entries[i].name in dropped:
+                del entries[i]
+
+
+def _refuse_own_files(out: Path, model: Path, loaded: ModelProto) -> None:
+    """Refuse to write over the model or over its external weights.
+
+    Raises:
+        InputError: it would.
+    """
+    own = {model}
+    for tensor in tensors.tensors_of(loaded.graph):
+        if tensors.is_external(tensor):
+            own.add(model.parent / (tensors.external_entry(tensor, "location") or ""))
+    if out.exists() and any(out.samefile(file) for file in own):
+        msg = f"{out}: the mended model would overwrite the one it is made from; name another file"
+        raise InputError(msg)
+
+
+def _write(model: ModelProto, out: Path) -> None:
+    try:
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(model.SerializeToString())
+    except OSError as error:
+        msg = f"{out}: cannot be written: {error.strerror or error}"
+        raise InputError(msg) from error
+
+
+def _feeds(
+    model: ModelProto, given: Sequence[Feeds], shapes: InputShapes | None, seed: int
+) -> tuple[Sequence[Feeds], str]:
+    """Return what to run the model on; nothing, and why, where it does not run."""
+    try:
+        feeds = given or [trial.random_feeds(Graph(model), shapes, seed)]
+        trial.run(model, feeds[:1])
+    except GraphError as error:
+        if given:
+            raise
+        return (), str(error)
+    return feeds, ""
+
+
+def _compare(
+    before: ModelProto, after: ModelProto, feeds: Sequence[Feeds], half: bool
+) -> tuple[float | None, float | None, float | None, str]:
+    """Return the largest difference, the largest output, the yardstick, or why none is known."""
+    before = trial.rounding(before)  # it may hold FP16 already
+    reference = trial.run(before, feeds)
+    try:
+        gap, largest = trial.difference(reference, trial.run(trial.rounding(after), feeds))
+    except GraphError as error:
+        if not half:
+            return None, None, None, str(error)
+        msg = f"in FP16: {error}; keep the nodes that need it in FP32 (--fp32)"
+        raise GraphError(msg) from error
+    noise = None
+    if half:
+        rounded = [{k: _rounded(v) for k, v in feed.items()} for feed in feeds]
+        noise = trial.difference(reference, trial.run(before, rounded))[0]
+    return gap, largest, noise, ""
+
+
+def _rounded(value: tensors.Array) -> tensors.Array:
+    if value.dtype != np.float32:
+        return value
+    with np.errstate(over="ignore"):
+        return np.clip(value, -65504, 65504).astype(np.float16).astype(np.float32)

@@ -1,0 +1,47 @@
+"""The stage of a run that builds its engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trt_qat import artifact
+from trt_qat.engine.build import network_io
+from trt_qat.engine.build.build import build
+from trt_qat.engine.evidence import evidence
+from trt_qat.pipeline.stage import Run
+from trt_qat.runners.protocol import Feed
+
+
+def build_stage(run: Run) -> dict[str, Any]:
+    """Build ``model.engine`` from ``model.onnx``; leave ``layers.json``.
+
+    Raises:
+        TrtQatError: as of `trt_qat.engine.build.build.build`.
+    """
+    spec, out = run.recipe.spec, run.path("model.engine")
+    made = build(
+        run.path("model.onnx"), out, target=spec.target, spec=spec.build, feeds=_feeds(run)
+    )
+    artifact.write_json(run.path("layers.json"), made.layers)
+    evidence.layers_path(out).unlink(missing_ok=True)  # the run's own name for it is layers.json
+    found = made.layers
+    return {
+        "engine": {
+            "build_seconds": round(made.seconds, 1),
+            "source": found["source"],
+            "census": found["census"],
+            "sparsity": found["sparsity"],
+            "skipped_tactics": found["skipped_tactics"],
+        }
+    }
+
+
+def _feeds(run: Run) -> list[Feed]:
+    """Return calibration samples, to measure what FP16 can hold; none for several inputs."""
+    inputs = network_io.read(run.path("model.onnx")).inputs
+    if len(inputs) != 1:
+        return []
+    ((name, tensor),) = inputs.items()
+    images = next(iter(run.calibration))
+    first = tensor.shape[0]
+    return [{name: images[:first] if isinstance(first, int) else images}]

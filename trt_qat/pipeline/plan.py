@@ -1,0 +1,155 @@
+"""The plan of a run: every stage in order, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trt_qat import artifact
+from trt_qat.backends import why_no_torch
+from trt_qat.engine.machine import on_this_gpu, why_no_engines, why_not_run
+from trt_qat.pipeline.stage import Metrics, Run, Stage, stage_fingerprint
+from trt_qat.pipeline.with_torch import torch_stage
+from trt_qat.recipe.specs import EngineSpec
+
+QAT_CODE = ("recipe/specs.py", "data/*.py", "qat/*.py", "qat/placement/*.py")
+GRAPH_CODE = ("graph/*.py", "runners/*.py", "pipeline/verify.py")
+COMPARE_CODE = ("measure/*.py", "comparison/*.py", "qat/tapped.py")
+
+
+def _verify(name: str) -> Any:
+    def work(run: Run) -> Metrics:
+        from trt_qat.pipeline import verify
+
+        return getattr(verify, name)(run)  # type: ignore[no-any-return]
+
+    return work
+
+
+def _build(run: Run) -> Metrics:
+    from trt_qat.pipeline.engine_stage import build_stage
+
+    return build_stage(run)
+
+
+def _write_report(run: Run) -> Metrics:
+    from trt_qat import page
+
+    page.write(run.folder)
+    return {}
+
+
+def _bench(run: Run) -> Metrics:
+    from trt_qat.pipeline.bench_stage import bench_stage
+
+    return bench_stage(run, f"trt:{run.path('model.engine')}")
+
+
+PLAN = (
+    Stage(
+        "train",
+        outputs=("fp32.pt", "fp32_logits.npz", "train.history.json"),
+        tables=("model", "train"),
+        packages=QAT_CODE,
+        work=torch_stage("train"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "sparsify",
+        outputs=("sparsity.json",),
+        parents=("fp32.pt",),
+        tables=("model", "sparsity"),
+        packages=QAT_CODE,
+        work=torch_stage("sparsify"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "quantize",
+        outputs=("ranges.json", "placement.json"),
+        parents=("fp32.pt", "sparsity.json"),
+        tables=("model", "sparsity", "quantize", "calibration"),
+        packages=QAT_CODE,
+        work=torch_stage("quantize"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "finetune",
+        outputs=("qat.pt", "qat_logits.npz", "finetune.history.json"),
+        parents=("fp32.pt", "sparsity.json", "ranges.json", "placement.json"),
+        tables=("model", "sparsity", "quantize", "finetune"),
+        packages=QAT_CODE,
+        work=torch_stage("finetune"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "export",
+        outputs=("model.onnx",),
+        parents=("fp32.pt", "ranges.json", "qat.pt"),
+        tables=("model", "sparsity", "quantize", "export"),
+        packages=QAT_CODE,
+        work=torch_stage("export"),
+        why_not=why_no_torch,
+    ),
+    Stage(
+        "preflight",
+        outputs=("preflight.json",),
+        parents=("model.onnx",),
+        tables=("target",),
+        packages=(*GRAPH_CODE, "lint/*.py", "targets.py"),
+        work=_verify("preflight"),
+        data=False,
+    ),
+    Stage(
+        "build",
+        outputs=("model.engine", "layers.json"),
+        parents=("model.onnx",),
+        tables=("build", "target"),
+        packages=("recipe/specs.py", "engine/**/*.py", "graph/*.py", "mend/*.py"),
+        work=_build,
+        why_not=why_no_engines,
+        optional=True,
+        facts=on_this_gpu,
+    ),
+    Stage(
+        "compare",
+        outputs=("compare.json", "answers.npz"),
+        parents=(
+            "model.onnx",
+            "fp32.pt",
+            "qat.pt",
+            "qat_logits.npz",
+            "sparsity.json",
+            "ranges.json",
+        ),
+        tables=("tolerances",),
+        packages=(*GRAPH_CODE, *COMPARE_CODE),
+        work=_verify("compare"),
+    ),
+    Stage(
+        "bench",
+        outputs=("bench.json",),
+        parents=("model.engine", "model.onnx"),
+        tables=("build", "target"),
+        packages=("benching/*.py", "engine/**/*.py", "runners/*.py"),
+        work=_bench,
+        why_not=why_not_run,
+        optional=True,
+        facts=on_this_gpu,
+    ),
+    Stage(
+        "report",
+        outputs=("report.html",),
+        parents=("metrics.json", "compare.json", "preflight.json", "sparsity.json", "ranges.json"),
+        tables=tuple(EngineSpec.model_fields),
+        packages=("page/*.py",),
+        work=_write_report,
+        data=False,
+    ),
+)
+
+STAGES = tuple(stage.name for stage in PLAN)
+
+
+def trained(run: Run) -> bool:
+    """Tell whether the run folder holds the float model that this recipe trains."""
+    train = PLAN[0]
+    return artifact.fresh(run.path(train.outputs[0]), stage_fingerprint(train, run)) is not None

@@ -1,0 +1,124 @@
+"""The stages of a run as a table: what each reads, what it writes, and what decides its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from trt_qat import artifact
+from trt_qat.data import Dataset, load
+from trt_qat.data.calibration import CalibrationSet
+from trt_qat.recipe.load import Recipe
+from trt_qat.recipe.locate import source_file
+
+Say = Callable[[str], None]
+Metrics = dict[str, Any]
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass
+class Run:
+    """One run of a recipe: what every stage is given.
+
+    Attributes:
+        recipe: what to do.
+        folder: the run folder, which stages read from and write to.
+        resume: go on from the last checkpoint of an interrupted training.
+        progress: draw bars on stderr.
+        checkpoints: of the stage that is running.
+    """
+
+    recipe: Recipe
+    folder: Path
+    resume: bool = False
+    progress: bool = True
+    checkpoints: Path = field(default=Path("checkpoints"))
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data set, read once."""
+        spec = self.recipe.spec
+        return load(spec.data, spec.calibration, self.recipe.folder)
+
+    @cached_property
+    def calibration(self) -> CalibrationSet:
+        """The calibration set of the recipe."""
+        return CalibrationSet(self.data.calibration, self.recipe.spec.calibration.batch_size)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the run lies."""
+        return self.folder / name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the flow.
+
+    Attributes:
+        name: what ``--until`` takes.
+        outputs: files that it writes into the run folder; each gets a sidecar.
+        parents: files of earlier stages that it reads.
+        tables: of the recipe, that decide its result.
+        packages: parts of trt_qat whose code decides its result, as globs below the package.
+        work: writes the outputs and returns metrics, which are kept in the sidecars.
+        why_not: returns a sentence if the stage cannot run here, else None.
+        data: whether it reads the data set.
+        optional: where it cannot run it is skipped with the sentence, and the run goes on.
+        facts: what of this machine decides its result, beside versions.
+    """
+
+    name: str
+    outputs: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    work: Callable[[Run], Metrics] | None = None
+    why_not: Callable[[], str | None] = lambda: None
+    data: bool = True
+    optional: bool = False
+    facts: Callable[[], Any] = lambda: None
+
+
+def stage_fingerprint(stage: Stage, run: Run) -> str:
+    """Return the digest of everything that decides the stage's result."""
+    spec = run.recipe.spec.model_dump(mode="json")
+    facts = stage.facts()
+    more = {} if facts is None else {"facts": facts}
+    return artifact.fingerprint(
+        stage=stage.name,
+        tables={name: spec[name] for name in stage.tables},
+        parents=parent_digests(stage, run),
+        data=run.data.digest if stage.data else None,
+        files=_named_files(stage, run),
+        code=[artifact.source_digest(PACKAGE.glob(pattern)) for pattern in stage.packages],
+        versions=artifact.versions(),
+        **more,
+    )
+
+
+def parent_digests(stage: Stage, run: Run) -> dict[str, str]:
+    """Return the digests of the files that a stage reads."""
+    paths = {name: run.path(name) for name in stage.parents}
+    return {name: artifact.sha256_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def _named_files(stage: Stage, run: Run) -> dict[str, str]:
+    """Return the digests of files that the recipe names: a change in them is a change in it."""
+    spec, base = run.recipe.spec, run.recipe.folder
+    files: dict[str, Path | None] = {}
+    if "model" in stage.tables:
+        if ":" in spec.model.factory:
+            files["model.factory"] = source_file(spec.model.factory, base)
+        if spec.model.weights is not None:
+            files["model.weights"] = base / spec.model.weights
+    if "calibration" in stage.tables and spec.calibration.ranges is not None:
+        files["calibration.ranges"] = base / spec.calibration.ranges
+    return {
+        key: artifact.sha256_file(path)
+        for key, path in files.items()
+        if path is not None and path.is_file()
+    }

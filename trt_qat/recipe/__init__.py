@@ -1,0 +1,1 @@
+"""What the user wants: the keys of a recipe, read and checked."""

@@ -1,0 +1,1 @@
+"""Whatever can run a model, behind one protocol."""

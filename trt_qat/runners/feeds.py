@@ -1,0 +1,92 @@
+"""Inputs for a comparison: an .npz, a script or JSON of Polygraphy's, or random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_qat.errors import DataError
+from trt_qat.files import read_npz
+from trt_qat.runners.open import runner
+from trt_qat.runners.polygraphy import load_feeds, random_feed
+from trt_qat.runners.protocol import Feed, TensorSpec, fixed_batch
+from trt_qat.wording import counted
+
+LABELS = "labels"
+BATCH = 256
+RANDOM_SAMPLES = 16
+WANTED = "wanted is one array per input, as numpy.savez(FILE, NAME=array) writes it"
+
+
+def feeds_for(
+    specs: Sequence[str], path: Path | None
+) -> tuple[list[Feed], NDArray[np.int64] | None]:
+    """Return batches that the runners of these SPECs take, and labels if the file has them.
+
+    Args:
+        specs: of the runners; the first whose inputs are known decides names and shapes.
+        path: an ``.npz`` with one array per input, and optionally ``labels``; a data-loader script
+            of Polygraphy's, ``FILE.py[:function]``, or inputs that it saved, ``FILE.json``; None:
+            random inputs of mean 0 and variance 1 by Polygraphy's DataLoader.
+
+    Raises:
+        DataError: the file is damaged or does not fit, or no runner's inputs are known.
+    """
+    inputs = _known_inputs(specs)
+    if path is None:
+        if not inputs:
+            message = f"the inputs of {specs[0]} are not known; give --data FILE.npz"
+            raise DataError(message)
+        return [_random_feed(inputs)], None
+    if path.suffix == ".json" or ".py" in path.suffix:
+        return load_feeds(str(path)), None
+    arrays = _load(path)
+    labels = arrays.pop(LABELS, None)
+    lengths = {len(array) for array in arrays.values() if array.ndim}
+    if len(lengths) != 1:
+        message = f"{path}: arrays of {sorted(lengths)} samples; all must have the same number"
+        raise DataError(message)
+    size = fixed_batch(inputs) or BATCH
+    count = lengths.pop()
+    if fixed_batch(inputs) and count % size:
+        message = f"{path}: {counted(count, 'sample')}; the model takes exactly {size} at a time"
+        raise DataError(message)
+    batches = [
+        {name: array[start : start + size] for name, array in arrays.items()}
+        for start in range(0, count, size)
+    ]
+    return list(batches), None if labels is None else labels.astype(np.int64)
+
+
+def _known_inputs(specs: Sequence[str]) -> dict[str, TensorSpec]:
+    for spec in specs:
+        # These declare no inputs, and making the model only to ask would be waste.
+        if not spec.startswith(("torch:", "torch-compile:", "polygraphy:")):
+            with runner(spec) as opened:
+                return opened.inputs
+    return {}
+
+
+def _random_feed(inputs: dict[str, TensorSpec]) -> Feed:
+    for name, spec in inputs.items():
+        if np.issubdtype(np.dtype(spec.dtype), np.integer) or spec.dtype == "bool":
+            message = (
+                f"input {name!r} is {spec.dtype}, which random numbers suit badly; give --data"
+            )
+            raise DataError(message)
+        if any(isinstance(size, str) for size in spec.shape[1:]):
+            message = f"input {name!r} has shape {spec.shape}; give --data for dynamic sizes"
+            raise DataError(message)
+    return random_feed(inputs, RANDOM_SAMPLES)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    arrays = read_npz(path, WANTED)
+    if not arrays:
+        message = f"{path}: holds no array; give one per input"
+        raise DataError(message)
+    return arrays
