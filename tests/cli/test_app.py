@@ -267,7 +267,12 @@ def test_compare_without_data_uses_the_same_random_inputs_every_time(tmp_path: P
 
 
 def test_two_that_differ_are_exit_code_1(tmp_path: Path) -> None:
-    sides = ("--ref", f"ort:{linear_onnx(tmp_path)}", "--cand", "torch:tests.test_runners:Linear")
+    sides = (
+        "--ref",
+        f"ort:{linear_onnx(tmp_path)}",
+        "--cand",
+        "torch:tests.runners.test_ort:Linear",
+    )
     done = command_line("compare", *sides, cwd=Path(__file__).parents[2])
     assert done.returncode == 1
     assert "FAILED" in done.stdout

@@ -265,7 +265,7 @@ def test_networks_of_other_tensors_are_refused(exported: Path, tmp_path: Path) -
 
 def test_torch_cannot_be_built_again(exported: Path) -> None:
     with pytest.raises(InputError, match=r"torch is not built from an ONNX; give ort-int8: or trt"):
-        tq.compare(f"ort:{exported}", "torch:tests.test_runners:Linear", FEED, bisect=True)
+        tq.compare(f"ort:{exported}", "torch:tests.runners.test_ort:Linear", FEED, bisect=True)
     with pytest.raises(InputError, match=r"the reference is ort-int8; it must be ort:FILE.onnx"):
         tq.compare(f"ort-int8:{exported}", f"ort-int8:{exported}", FEED, bisect=True)
 

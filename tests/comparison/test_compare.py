@@ -103,7 +103,9 @@ def test_a_model_equals_itself(tmp_path: Path) -> None:
 
 def test_torch_and_onnx_are_paired_by_position(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    found = tq.compare("torch:tests.test_runners:Linear", f"ort:{linear_onnx(tmp_path)}", feed(64))
+    found = tq.compare(
+        "torch:tests.runners.test_ort:Linear", f"ort:{linear_onnx(tmp_path)}", feed(64)
+    )
     assert not found.passed, "other weights give other answers"
     assert found.outputs[0].name == "logits"
 

@@ -212,8 +212,12 @@ def test_models_without_a_name_in_common_have_no_layers(
 ) -> None:
     assert LayerComparison(OrtTapped(exported[1]), OrtTapped(linear_onnx(tmp_path))).matched == {}
     with pytest.raises(DataError, match="cannot be compared"):
-        tq.compare("torch:tests.test_runners:Linear", f"ort-int8:{linear_onnx(tmp_path)}", feed(),
-                   layers=True)  # fmt: skip
+        tq.compare(
+            "torch:tests.runners.test_ort:Linear",
+            f"ort-int8:{linear_onnx(tmp_path)}",
+            feed(),
+            layers=True,
+        )
 
 
 def test_layers_can_be_left_out(exported: tuple[nn.Module, Path]) -> None:

@@ -16,7 +16,7 @@ from trt_qat.data import load
 from trt_qat.errors import DataError, RecipeError
 from trt_qat.recipe.specs import DataSpec
 
-HERE = "tests.test_data_sources"
+HERE = "tests.data.test_sources"
 
 # Folders of images
 
@@ -195,7 +195,7 @@ def test_a_function_gives_its_own_train_and_test_split() -> None:
 
 
 def test_a_module_beside_the_recipe_can_be_imported(tmp_path: Path) -> None:
-    (tmp_path / "my_shop.py").write_text("from tests.test_data_sources import batches\n")
+    (tmp_path / "my_shop.py").write_text("from tests.data.test_sources import batches\n")
     data = load(DataSpec(source="my_shop:batches"), SMALL, base=tmp_path)
     assert len(data.test) == 30
 
@@ -204,7 +204,7 @@ def test_a_module_beside_the_recipe_can_be_imported(tmp_path: Path) -> None:
     ("source", "error", "message"),
     [
         (
-            "tests.test_data_sources:bad_batches",
+            "tests.data.test_sources:bad_batches",
             DataError,
             r"yielded ndarray; a batch is \(images, labels",
         ),
@@ -216,7 +216,7 @@ def test_a_module_beside_the_recipe_can_be_imported(tmp_path: Path) -> None:
             r"no module 'tests.test_data_source' in the recipe's",
         ),
         (
-            "tests.test_data_sources:SMALL",
+            "tests.data.test_sources:SMALL",
             RecipeError,
             r"is CalibrationSpec; it must be a function",
         ),

@@ -181,8 +181,12 @@ def make_text() -> str:
         ("ort:", InputError, r"'ort:' is no SPEC"),
         ("ort:none.onnx", GraphError, r"none.onnx: no such file"),
         ("trt:model.engine", InputError, r"model.engine: cannot be read"),
-        ("torch:tests.test_runners:nothing", RecipeError, r"has no 'nothing'"),
-        ("torch:tests.test_runners:make_text", ModelError, r"returned str; it must return a torch"),
+        ("torch:tests.runners.test_ort:nothing", RecipeError, r"has no 'nothing'"),
+        (
+            "torch:tests.runners.test_ort:make_text",
+            ModelError,
+            r"returned str; it must return a torch",
+        ),
     ],
 )
 def test_a_spec_that_names_no_runner_is_refused(
@@ -196,4 +200,4 @@ def test_a_spec_names_a_runner(tmp_path: Path) -> None:
     path = linear_onnx(tmp_path)
     names = [runner(spec).name for spec in (f"ort:{path}", f"ort-int8:{path}")]
     assert names == ["ort", "ort-int8"]
-    assert runner("torch:tests.test_runners:Linear").name == "torch"
+    assert runner("torch:tests.runners.test_ort:Linear").name == "torch"

@@ -8,74 +8,85 @@ from typing import Annotated, Any
 
 import typer
 
+from trt_qat.cli.options import INTERRUPTED, AsJson
 from trt_qat.cli.screen import print_json, results, say
 
-INTERRUPTED = 130
+Specs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="What to time, such as ort:model.onnx; the others are compared with the first.",
+        metavar="SPEC...",
+        show_default=False,
+    ),
+]
+Batches = Annotated[
+    str, typer.Option(help="Samples an inference, or several: 1,8,32.", metavar="N,N,...")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="An .npz with one array per input; absent: random inputs.")
+]
+RooflineTarget = Annotated[
+    str | None, typer.Option(help="Also print latency over the roofline's floor on a device.")
+]
+RooflineModel = Annotated[
+    Path | None, typer.Option(help="With --target: the ONNX of SPECs that name none.")
+]
+Precision = Annotated[float, typer.Option(help="Relative half-width of the intervals to reach.")]
+Seconds = Annotated[float, typer.Option(help="For each model and batch, at most.")]
+Sessions = Annotated[
+    int, typer.Option(help="Times that every model is opened afresh, at least; 1 or from 6 on.")
+]
+Seed = Annotated[int, typer.Option(help="Of the random orders.")]
+Rebuilds = Annotated[
+    int,
+    typer.Option(help="Build every engine as often (trt:FILE.onnx), and show the spread."),
+]
+Streams = Annotated[
+    str,
+    typer.Option(help="Also throughput of so many inferences at a time.", metavar="N,N,..."),
+]
+Layers = Annotated[
+    bool, typer.Option("--layers", help="Also time every layer by the backend's profiler.")
+]
+LayerFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="What trtexec --exportProfile wrote of the first SPEC, to be shown as its layers.",
+    ),
+]
+Accuracy = Annotated[
+    str,
+    typer.Option(
+        help="Of each SPEC in order, as known, for the plot of accuracy against latency.",
+        metavar="X,X,...",
+    ),
+]
+Saved = Annotated[
+    Path | None, typer.Option("--from", help="Show a saved result instead of measuring.")
+]
+JsonOut = Annotated[Path | None, typer.Option(help="Also write the JSON there.")]
+Plots = Annotated[Path | None, typer.Option(help="Write plots into this folder, as SVG and PNG.")]
 
 
 def bench(
-    specs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="What to time, such as ort:model.onnx; the others are compared with the first.",
-            metavar="SPEC...",
-            show_default=False,
-        ),
-    ] = None,
-    batch: Annotated[
-        str, typer.Option(help="Samples an inference, or several: 1,8,32.", metavar="N,N,...")
-    ] = "",
-    data: Annotated[
-        Path | None, typer.Option(help="An .npz with one array per input; absent: random inputs.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Also print latency over the roofline's floor on a device.")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="With --target: the ONNX of SPECs that name none.")
-    ] = None,
-    precision: Annotated[
-        float, typer.Option(help="Relative half-width of the intervals to reach.")
-    ] = 0.01,
-    seconds: Annotated[float, typer.Option(help="For each model and batch, at most.")] = 10.0,
-    sessions: Annotated[
-        int, typer.Option(help="Times that every model is opened afresh, at least; 1 or from 6 on.")
-    ] = 8,
-    seed: Annotated[int, typer.Option(help="Of the random orders.")] = 0,
-    rebuilds: Annotated[
-        int,
-        typer.Option(help="Build every engine as often (trt:FILE.onnx), and show the spread."),
-    ] = 0,
-    streams: Annotated[
-        str,
-        typer.Option(help="Also throughput of so many inferences at a time.", metavar="N,N,..."),
-    ] = "",
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Also time every layer by the backend's profiler.")
-    ] = False,
-    layer_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="What trtexec --exportProfile wrote of the first SPEC, to be shown as its layers.",
-        ),
-    ] = None,
-    accuracy: Annotated[
-        str,
-        typer.Option(
-            help="Of each SPEC in order, as known, for the plot of accuracy against latency.",
-            metavar="X,X,...",
-        ),
-    ] = "",
-    saved: Annotated[
-        Path | None, typer.Option("--from", help="Show a saved result instead of measuring.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON there.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Write plots into this folder, as SVG and PNG.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
-    ] = False,
+    specs: Specs = None,
+    batch: Batches = "",
+    data: Data = None,
+    target: RooflineTarget = None,
+    model: RooflineModel = None,
+    precision: Precision = 0.01,
+    seconds: Seconds = 10.0,
+    sessions: Sessions = 8,
+    seed: Seed = 0,
+    rebuilds: Rebuilds = 0,
+    streams: Streams = "",
+    layers: Layers = False,
+    layer_file: LayerFile = None,
+    accuracy: Accuracy = "",
+    saved: Saved = None,
+    out: JsonOut = None,
+    plot: Plots = None,
+    as_json: AsJson = False,
 ) -> None:
     """Time models side by side: latency with its uncertainty, throughput, ratios."""
     from trt_qat.artifact import write_json

@@ -7,49 +7,56 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trt_qat.cli.options import AsJson, JUnit, RunFolder
 from trt_qat.cli.screen import print_json, results, say
 
 if TYPE_CHECKING:
     from trt_qat.gate.gate import GateReport
 
 
+Baseline = Annotated[
+    Path, typer.Option(help="The baseline: a JSON file, kept in git.", metavar="BASELINE")
+]
+Update = Annotated[
+    bool, typer.Option("--update", help="Make RUN the baseline, and show what changes.")
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="With --update: top1, top5, miou, map or package.module:function; repeatable. "
+        "Absent: the old baseline's, or top1.",
+    ),
+]
+JudgedStage = Annotated[
+    str | None,
+    typer.Option(help="With --update: whose answers are judged; absent: engine, or else onnx."),
+]
+Resamples = Annotated[
+    int | None,
+    typer.Option(min=2, help="With --update: of the test set, for metrics of whole sets."),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Also hold RUN to a part of FP32: mlperf-99 or mlperf-99.9."),
+]
+Samples = Annotated[
+    int, typer.Option(min=0, help="Name at most so many of the samples that changed.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="A check that cannot be judged fails too.")]
+
+
 def check(
-    run_folder: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
-    against: Annotated[
-        Path, typer.Option(help="The baseline: a JSON file, kept in git.", metavar="BASELINE")
-    ],
-    update: Annotated[
-        bool, typer.Option("--update", help="Make RUN the baseline, and show what changes.")
-    ] = False,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="With --update: top1, top5, miou, map or package.module:function; repeatable. "
-            "Absent: the old baseline's, or top1.",
-        ),
-    ] = None,
-    stage: Annotated[
-        str | None,
-        typer.Option(help="With --update: whose answers are judged; absent: engine, or else onnx."),
-    ] = None,
-    resamples: Annotated[
-        int | None,
-        typer.Option(min=2, help="With --update: of the test set, for metrics of whole sets."),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Also hold RUN to a part of FP32: mlperf-99 or mlperf-99.9."),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=0, help="Name at most so many of the samples that changed.")
-    ] = 10,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="A check that cannot be judged fails too.")
-    ] = False,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML there.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
-    ] = False,
+    run_folder: RunFolder,
+    against: Baseline,
+    update: Update = False,
+    metric: Metrics = None,
+    stage: JudgedStage = None,
+    resamples: Resamples = None,
+    preset: Preset = None,
+    samples: Samples = 10,
+    strict: Strict = False,
+    junit: JUnit = None,
+    as_json: AsJson = False,
 ) -> None:
     """Judge a run by a baseline: accuracy with statistics, latency, size, preflight."""
     from trt_qat.errors import CheckFailed, InputError

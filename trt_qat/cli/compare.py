@@ -7,45 +7,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trt_qat.cli.options import AsJson
 from trt_qat.cli.screen import print_json, results
 
 if TYPE_CHECKING:
     from trt_qat.comparison.compare import Comparison
 
 
+Reference = Annotated[str, typer.Option(help="The reference, such as ort:model.onnx.")]
+Candidate = Annotated[str, typer.Option(help="The candidate, such as ort-int8:model.onnx.")]
+Feeds = Annotated[
+    Path | None,
+    typer.Option(
+        help="An .npz with one array per input, and labels; a data-loader script or saved "
+        "inputs of Polygraphy's, FILE.py[:function] or FILE.json; absent: random inputs."
+    ),
+]
+Agreement = Annotated[
+    float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
+]
+Layers = Annotated[
+    bool | None,
+    typer.Option("--layers/--no-layers", help="Inner tensors too; absent: where it can be."),
+]
+Bisect = Annotated[
+    bool | None,
+    typer.Option(
+        "--bisect/--no-bisect",
+        help="Find the first fused layer that differs by building the candidate again with "
+        "more outputs; absent: where an engine differs from its ONNX.",
+    ),
+]
+SavedOutputs = Annotated[
+    Path | None,
+    typer.Option(help="Write the outputs of both there, for polygraphy run --load-outputs."),
+]
+Worst = Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")]
+
+
 def compare(
-    ref: Annotated[str, typer.Option(help="The reference, such as ort:model.onnx.")],
-    cand: Annotated[str, typer.Option(help="The candidate, such as ort-int8:model.onnx.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="An .npz with one array per input, and labels; a data-loader script or saved "
-            "inputs of Polygraphy's, FILE.py[:function] or FILE.json; absent: random inputs."
-        ),
-    ] = None,
-    agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
-    ] = 0.999,
-    layers: Annotated[
-        bool | None,
-        typer.Option("--layers/--no-layers", help="Inner tensors too; absent: where it can be."),
-    ] = None,
-    bisect: Annotated[
-        bool | None,
-        typer.Option(
-            "--bisect/--no-bisect",
-            help="Find the first fused layer that differs by building the candidate again with "
-            "more outputs; absent: where an engine differs from its ONNX.",
-        ),
-    ] = None,
-    save_outputs: Annotated[
-        Path | None,
-        typer.Option(help="Write the outputs of both there, for polygraphy run --load-outputs."),
-    ] = None,
-    worst: Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")] = 10,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
-    ] = False,
+    ref: Reference,
+    cand: Candidate,
+    data: Feeds = None,
+    agreement: Agreement = 0.999,
+    layers: Layers = None,
+    bisect: Bisect = None,
+    save_outputs: SavedOutputs = None,
+    worst: Worst = 10,
+    as_json: AsJson = False,
 ) -> None:
     """Compare outputs of two runners, then layer by layer: which one differs first."""
     from trt_qat.comparison.compare import compare as compare_runners

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trt_qat.cli.options import AsJson, Recipe, RecipeKeys, RunOut
 from trt_qat.cli.screen import print_json, results, say
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def sensitivity(
-    engine: Annotated[Path, typer.Argument(help="The engine's TOML.", metavar="ENGINE.toml")],
+    engine: Recipe,
     budget: Annotated[
         float | None,
         typer.Option(help="Accuracy that may be lost, as 0.005: say which layers to keep float."),
@@ -23,16 +24,9 @@ def sensitivity(
     sparse: Annotated[
         bool, typer.Option("--sparse/--dense", help="Judge the network with its 2:4 masks.")
     ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a key of the recipe; repeatable.", metavar="a.b=v"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder.", show_default="runs/<name>")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document, its stable form.")
-    ] = False,
+    settings: RecipeKeys = None,
+    out: RunOut = None,
+    as_json: AsJson = False,
 ) -> None:
     """Rank layers by what INT8 costs them, before QAT, on the validation images of a recipe."""
     from dataclasses import asdict

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trt_qat.comparison.bisect import Bisection
 from trt_qat.comparison.bisect import bisect as run_bisection
 from trt_qat.comparison.layerwise import ROUNDING, LayerComparison, LayerDifference, Layers, tapped
-from trt_qat.comparison.rebuild import rebuildable
+from trt_qat.comparison.rebuild import Rebuild, rebuildable
 from trt_qat.comparison.tally import Tally, TensorDifference
 from trt_qat.errors import DataError, TrtQatError
 from trt_qat.measure.difference import Difference
@@ -105,14 +105,8 @@ def compare(
         polygraphy_bridge.save_outputs(Path(save_outputs), both.kept)
     outputs = both.tally.outputs()
     passed = all(_passes(output, min_agreement, min_sqnr_db) for output in outputs)
-    halves = None
-    if compiled is not None:
-        halves = run_bisection(OrtTapped(compiled.reference), compiled, [both.few])
-    elif bisect is None and not passed and right.name.startswith("trt"):
-        # Unasked: what was compared counts, even if the engine cannot be built again here.
-        with contextlib.suppress(TrtQatError):
-            compiled = rebuildable(right, left)
-            halves = run_bisection(OrtTapped(compiled.reference), compiled, [both.few])
+    unasked = bisect is None and not passed and right.name.startswith("trt")
+    halves = _bisected(both, compiled, unasked=unasked)
     found = both.layers if halves is None else halves
     return Comparison(
         ref=ref if isinstance(ref, str) else ref.name,
@@ -125,6 +119,16 @@ def compare(
         accuracy=both.tally.accuracy(),
         bisection=halves,
     )
+
+
+def _bisected(both: _Both, compiled: Rebuild | None, *, unasked: bool) -> Bisection | None:
+    if compiled is not None:
+        return run_bisection(OrtTapped(compiled.reference), compiled, [both.few])
+    if unasked:
+        # What was compared counts, even if the engine cannot be built again here.
+        with contextlib.suppress(TrtQatError):
+            return _bisected(both, rebuildable(both.right, both.left), unasked=False)
+    return None
 
 
 class _Both:

@@ -130,9 +130,8 @@ def rebuildable(runner: Runner, ref: Runner) -> Rebuild:
         raise InputError(message)
     if isinstance(runner, OrtRunner):
         return OrtRebuild(runner, ref.path)
-    if (
-        runner.__class__.__module__ == "trt_qat.engine.execution.runner"
-    ):  # TensorRT may not be installed
+    # By its name: TensorRT may not be installed.
+    if runner.__class__.__module__ == "trt_qat.engine.execution.runner":
         return TrtRebuild(runner.path, ref.path)  # type: ignore[attr-defined]
     message = f"bisection: {runner.name} is not built from an ONNX; give ort-int8: or trt:"
     raise InputError(message)

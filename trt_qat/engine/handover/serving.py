@@ -122,19 +122,7 @@ def nvinfer_config(
     Raises:
         InputError: nvinfer cannot prepare such an input.
     """
-    if len(inputs) != 1:
-        message = f"nvinfer feeds one image input; the engine has {sorted(inputs)}"
-        raise InputError(message)
-    ((name, tensor),) = inputs.items()
-    sizes = tensor.shape[1:]
-    if (
-        len(sizes) != 3
-        or not all(isinstance(size, int) for size in sizes)
-        or sizes[0] not in (1, 3)
-    ):
-        shape = ", ".join(map(str, tensor.shape))
-        message = f"nvinfer feeds (N, 1 or 3, H, W) of fixed size; input {name!r} is ({shape})"
-        raise InputError(message)
+    sizes = _image_sizes(inputs)
     if len(set(data.std)) > 1:
         message = (
             f"nvinfer has one scale for all channels and data.std is {list(data.std)}; fold the "
@@ -162,6 +150,25 @@ def nvinfer_config(
         "classifier-threshold": 0.0,
     }
     return "[property]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def _image_sizes(inputs: Mapping[str, TensorSpec]) -> tuple[int | str, ...]:
+    """Return channels, height and width of the one input.
+
+    Raises:
+        InputError: there are several, or it is no image of fixed size.
+    """
+    if len(inputs) != 1:
+        message = f"nvinfer feeds one image input; the engine has {sorted(inputs)}"
+        raise InputError(message)
+    ((name, tensor),) = inputs.items()
+    sizes = tensor.shape[1:]
+    fixed = all(isinstance(size, int) for size in sizes)
+    if len(sizes) != 3 or not fixed or sizes[0] not in (1, 3):
+        shape = ", ".join(map(str, tensor.shape))
+        message = f"nvinfer feeds (N, 1 or 3, H, W) of fixed size; input {name!r} is ({shape})"
+        raise InputError(message)
+    return sizes
 
 
 def _offsets(mean: Sequence[float], channels: int) -> dict[str, str]:

@@ -1,0 +1,51 @@
+"""``trt-qat build``: an engine, with proof of what TensorRT chose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trt_qat.cli.options import AsJson, Model
+from trt_qat.cli.screen import print_json, results, say
+
+
+def build(
+    model: Model,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="The engine to write.", metavar="FILE.engine")
+    ],
+    target: Annotated[
+        str | None, typer.Option(help="The device that is meant; it must be this machine's.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="An engine's TOML whose [build] says how.", metavar="ENGINE.toml"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A key of [build]; repeatable.", metavar="build.a=v"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with one array per input, to measure FP16 ranges on."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build an engine on this machine's GPU, with proof of what TensorRT chose."""
+    from trt_qat.cli.tables.engine import census_table
+    from trt_qat.engine.build.build import build as make
+    from trt_qat.engine.build.settings import build_settings
+    from trt_qat.runners.feeds import feeds_for
+
+    spec, wanted = build_settings(recipe, settings or ())
+    feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
+    made = make(model, out, target=target or wanted, spec=spec, feeds=feeds, say=say)
+    if as_json:
+        print_json(made.layers)
+        return
+    results().print(census_table(made.layers))
+    for warning in made.layers["warnings"]:
+        say(f"TensorRT: {warning}")
+    say(f"{made.path}: built in {made.seconds:.0f} s")
