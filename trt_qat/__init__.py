@@ -109,15 +109,15 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         message = f"module 'trt_qat' has no attribute {name!r}"
         raise AttributeError(message)
-    from trt_qat.errors import BackendUnavailable
+    from trt_qat.backends import lacks
 
     try:
         home = importlib.import_module(_HOME[name])
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("trt_qat"):
             raise
-        message = f"trt_qat.{name} needs {error.name}: pip install 'trt-qat[train]'"
-        raise BackendUnavailable(message) from error
+        what = f"trt_qat.{name}"
+        raise lacks(what, error.name, "train") from error
     value = getattr(home, _CALLED_THERE.get(name, name))
     globals()[name] = value
     return value

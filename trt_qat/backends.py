@@ -6,6 +6,8 @@ import importlib.util
 import platform
 from pathlib import Path
 
+from trt_qat.errors import BackendUnavailable
+
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the files."""
 
@@ -15,6 +17,17 @@ TORCH_MODULES = ("torch", "modelopt", "accelerate", "onnxscript")
 def missing_modules(*names: str) -> list[str]:
     """Return those of the modules that cannot be imported here."""
     return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def lacks(what: str, needed: str | None, extra: str) -> BackendUnavailable:
+    """Return the error of something that cannot be done without an extra of the package.
+
+    Args:
+        what: cannot be done, as the subject of a sentence.
+        needed: the library that is missing.
+        extra: brings it.
+    """
+    return BackendUnavailable(f"{what} needs {needed}: pip install 'trt-qat[{extra}]'")
 
 
 def has_gpu() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_qat.errors import DataError, first_line
+from trt_qat.errors import DataError, InputError, TrtQatError, first_line
 
 A_FOLDER = "it is a folder, and a file is wanted"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with members, and empty
@@ -30,6 +31,27 @@ def reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it lacks {error}"
     return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+
+
+def read_json(path: Path, mend: str, error: type[TrtQatError] = InputError) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: of the file.
+        mend: ends every message: what to do, or what it must hold.
+        error: what is raised.
+
+    Raises:
+        InputError: or ``error``: the file is missing, cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as missing:
+        message = f"{path}: no such file; {mend}"
+        raise error(message) from missing
+    except (OSError, ValueError) as unread:
+        message = f"{path}: cannot be read ({reason(unread)}); {mend}"
+        raise error(message) from unread
 
 
 def read_npz(path: Path, wanted: str) -> dict[str, NDArray[Any]]:

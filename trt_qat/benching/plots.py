@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trt_qat.artifact import atomic_path
 from trt_qat.benching import figures, figures_layers
 from trt_qat.errors import InputError
-from trt_qat.files import reason
+from trt_qat.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,11 +45,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, not JSON, or no result of a benchmark.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"{path}: cannot be read as JSON ({reason(error)})"
-        raise InputError(message) from error
+    document = read_json(path, "give what trt-qat bench --out wrote")
     if not isinstance(document, dict) or set(document) < KEYS or not document.get("runs"):
         message = f"{path}: is no result of trt-qat bench; it lacks runs, or one of {sorted(KEYS)}"
         raise InputError(message)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trt_qat.backends import FASHION_FOLDER
+from trt_qat.backends import FASHION_FOLDER, lacks
 from trt_qat.data.arrays import ArraySplit, Source, labelled
 from trt_qat.data.idx import read_idx
 from trt_qat.data.splits import stratified
-from trt_qat.errors import BackendUnavailable, DataError
+from trt_qat.errors import DataError
 from trt_qat.wording import counted
 
 DIGITS_TEST_IMAGES = 450
@@ -35,8 +35,8 @@ def digits(path: Path | None) -> Source:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        message = "data.source = 'digits' needs scikit-learn: pip install 'trt-qat[train]'"
-        raise BackendUnavailable(message) from error
+        what = "data.source = 'digits'"
+        raise lacks(what, "scikit-learn", "train") from error
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels.reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)
     whole = labelled(images, labels, "train")

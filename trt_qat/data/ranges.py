@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trt_qat.errors import DataError, nearest
+from trt_qat.files import read_json
 
 FORMAT = "trt-qat ranges 1"
 
@@ -43,14 +44,7 @@ class Ranges:
             DataError: the file is missing, is no cache, or holds a range that is not positive.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            message = f"calibration cache {path}: {error.strerror}"
-            raise DataError(message) from error
-        except ValueError as error:
-            message = f"calibration cache {path}: not JSON ({error})"
-            raise DataError(message) from error
+        content = read_json(path, "it must be a calibration cache, ranges.json", DataError)
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             message = f"calibration cache {path}: its format is not {FORMAT!r}; calibrate again"
             raise DataError(message)

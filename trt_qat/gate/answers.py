@@ -7,7 +7,6 @@ names count, as they were when it was written: a folder may hold older ones.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 
 from trt_qat.artifact import sha256_file
 from trt_qat.errors import DataError, InputError, first_line
+from trt_qat.files import read_json
 from trt_qat.recipe.specs import Tolerances
 from trt_qat.wording import counted
 
@@ -181,11 +181,7 @@ def _npz(path: Path) -> dict[str, Array]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"{path}: cannot be read ({first_line(error)}); run the recipe again"
-        raise InputError(message) from error
+    found = read_json(path, "run the recipe again")
     if not isinstance(found, dict):
         message = f"{path}: not a JSON object; run the recipe again"
         raise InputError(message)

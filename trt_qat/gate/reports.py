@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
-
-from trt_qat.errors import visible
+from trt_qat import junit
 from trt_qat.gate.checks import Check, shown
 from trt_qat.gate.gate import GateReport
-
-_STYLE = {"passed": "green", "failed": "bold red", "skipped": "yellow", "info": "dim"}
 
 
 def to_junit(report: GateReport, *, strict: bool = False) -> str:
@@ -18,33 +14,16 @@ def to_junit(report: GateReport, *, strict: bool = False) -> str:
         report: what `trt_qat.gate.gate.check` returned.
         strict: skipped checks fail their case.
     """
-    failing = ("failed", "skipped") if strict else ("failed",)
-    skipped = 0 if strict else report.count("skipped")
-    suite = ElementTree.Element(
-        "testsuite",
-        name="trt-qat check",
-        tests=str(len(report.checks)),
-        failures=str(sum(check.status in failing for check in report.checks)),
-        skipped=str(skipped),
+    return junit.to_junit(
+        "trt-qat check", [_case(report.run, check, strict) for check in report.checks]
     )
-    for check in report.checks:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=visible(report.run), name=visible(check.name)
-        )
-        _outcome(case, check, failing)
-    root = ElementTree.Element("testsuites")
-    root.append(suite)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _outcome(case: ElementTree.Element, check: Check, failing: tuple[str, ...]) -> None:
-    values = f"baseline {shown(check.baseline, check.form)}, this run "
-    values += f"{shown(check.candidate, check.form)}: "
-    # visible also leaves out what XML forbids: messages hold the names of nodes and files.
-    text = visible((values if check.baseline is not None else "") + check.message)
-    if check.status in failing:
-        ElementTree.SubElement(case, "failure", message=text).text = text
-    elif check.status == "skipped":
-        ElementTree.SubElement(case, "skipped", message=text)
-    else:
-        ElementTree.SubElement(case, "system-out").text = text
+def _case(run: str, check: Check, strict: bool) -> junit.Case:
+    text = check.message
+    if check.baseline is not None:
+        baseline, candidate = (shown(v, check.form) for v in (check.baseline, check.candidate))
+        text = f"baseline {baseline}, this run {candidate}: {text}"
+    if check.status == "failed" or (strict and check.status == "skipped"):
+        return junit.Case(check.name, run, "failed", text)
+    return junit.Case(check.name, run, "skipped" if check.status == "skipped" else "passed", text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from trt_qat import artifact
-from trt_qat.errors import InputError, first_line
-from trt_qat.files import A_FOLDER
+from trt_qat.errors import InputError
+from trt_qat.files import read_json
 from trt_qat.recipe.specs import Spec
 from trt_qat.wording import counted
 
@@ -179,17 +178,7 @@ def read_baseline(path: Path) -> Snapshot:
         InputError: the file is missing, is no baseline, or was damaged or edited.
     """
     mend = MEND.format(path=path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except IsADirectoryError as error:
-        message = f"{path}: {A_FOLDER}"
-        raise InputError(message) from error
-    except FileNotFoundError as error:
-        message = f"{path}: no such baseline; {mend}"
-        raise InputError(message) from error
-    except (OSError, ValueError) as error:
-        message = f"{path}: damaged, not JSON ({first_line(error)}); {mend}"
-        raise InputError(message) from error
+    document = read_json(path, mend)
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         message = f"{path}: its format is {found!r}, not {FORMAT!r}; {mend}"

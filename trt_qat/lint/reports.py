@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-from xml.etree import ElementTree
 
+from trt_qat import junit
 from trt_qat.lint.preflight import PreflightReport
 from trt_qat.lint.rule import RULES, Finding
 from trt_qat.wording import counted
@@ -56,34 +57,22 @@ def to_junit(report: PreflightReport, *, strict: bool = False) -> str:
         report: What `preflight` returned.
         strict: Warnings fail their case too.
     """
-    failing = ("error", "warning") if strict else ("error",)
     by_rule: dict[str, list[Finding]] = {id_: [] for id_ in sorted(RULES)}
     for finding in report.findings:
         by_rule[finding.rule].append(finding)
-    failed = sum(any(f.severity in failing for f in found) for found in by_rule.values())
-    suite = ElementTree.Element(
-        "testsuite", name="trt-qat preflight", tests=str(len(by_rule)), failures=str(failed)
-    )
-    for id_, found in by_rule.items():
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=report.model or "model", name=f"{id_} {RULES[id_].title}"
-        )
-        lines = "\n".join(f"{f.severity} {f.node}: {f.message} {f.mend}" for f in found)
-        bad = sum(f.severity in failing for f in found)
-        if bad:
-            failure = ElementTree.SubElement(case, "failure", message=counted(bad, "finding"))
-            failure.text = _printable(lines)
-        elif found:
-            ElementTree.SubElement(case, "system-out").text = _printable(lines)
-    root = ElementTree.Element("testsuites")
-    root.append(suite)
-    for element in root.iter():
-        element.attrib = {key: _printable(value) for key, value in element.attrib.items()}
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    failing = ("error", "warning") if strict else ("error",)
+    cases = [_case(report, id_, found, failing) for id_, found in by_rule.items()]
+    return junit.to_junit("trt-qat preflight", cases)
 
 
-def _printable(text: str) -> str:
-    """Return text without the characters that XML forbids: node names may hold anything."""
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
+def _case(
+    report: PreflightReport, id_: str, found: Sequence[Finding], failing: Sequence[str]
+) -> junit.Case:
+    bad = sum(finding.severity in failing for finding in found)
+    return junit.Case(
+        f"{id_} {RULES[id_].title}",
+        report.model or "model",
+        "failed" if bad else "passed",
+        "\n".join(f"{f.severity} {f.node}: {f.message} {f.mend}" for f in found),
+        counted(bad, "finding"),
     )

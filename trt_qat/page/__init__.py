@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
-from trt_qat.files import reason
+from trt_qat.files import read_json
 from trt_qat.page import bench_charts
 from trt_qat.page.page import page
 
@@ -26,6 +24,7 @@ PARTS = {
 }
 
 
+AGAIN = "run the recipe again"
 SENSITIVITY = "sensitivity.json"
 """Of ``trt-qat sensitivity``: no stage of a run writes it, so no manifest names it."""
 
@@ -40,28 +39,19 @@ def write(folder: str | Path) -> Path:
         InputError: the folder holds no run, or a file of it is damaged.
     """
     folder = Path(folder)
-    manifest = _read(folder / "manifest.json")
+    manifest = read_json(
+        folder / "manifest.json", "give the folder of a run, such as runs/digits-int8-24"
+    )
     made = manifest.get("artifacts")
     if not isinstance(made, dict):
         message = f"{folder / 'manifest.json'}: not the manifest of a run"
         raise InputError(message)
-    parts = {key: _read(folder / name) for key, name in PARTS.items() if name in made}
+    parts = {key: read_json(folder / name, AGAIN) for key, name in PARTS.items() if name in made}
     if benchmark := bench_charts.of_run(folder, made):
         parts["bench"] = benchmark
     studied = folder / SENSITIVITY
     if studied.is_file():
-        found = _read(studied)
+        found = read_json(studied, AGAIN)
         if found.get("fp32") == made.get("fp32.pt"):  # else it is of another float model
             parts["sensitivity"] = found
     return write_text(folder / "report.html", page(manifest, parts))
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        message = f"{path}: no such file; give the folder of a run, such as runs/digits-int8-24"
-        raise InputError(message) from error
-    except (OSError, ValueError) as error:
-        message = f"{path}: cannot be read ({reason(error)}); run the recipe again"
-        raise InputError(message) from error

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from trt_qat.errors import BackendUnavailable
+from trt_qat.backends import lacks
 from trt_qat.pipeline.stage import Metrics, Run
 
 
@@ -24,8 +24,7 @@ def torch_stages(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("trt_qat"):
             raise
-        message = f"{name} needs {error.name}: pip install 'trt-qat[train]'"
-        raise BackendUnavailable(message) from error
+        raise lacks(name, error.name, "train") from error
     return stages
 
 

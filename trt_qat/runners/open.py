@@ -16,7 +16,8 @@ import importlib
 from operator import attrgetter
 from typing import Any
 
-from trt_qat.errors import BackendUnavailable, InputError, nearest
+from trt_qat.backends import lacks
+from trt_qat.errors import InputError, nearest
 from trt_qat.runners.protocol import Runner
 
 SPEC_HELP = (
@@ -63,9 +64,7 @@ def runner(spec: str) -> Runner:
     except ModuleNotFoundError as error:
         if path != _TORCH:
             raise
-        message = (
-            f"torch:{rest} needs torch ({error.name} is missing): pip install 'trt-qat[train]'"
-        )
-        raise BackendUnavailable(message) from error
+        what = f"{kind}:{rest}"
+        raise lacks(what, error.name, "train") from error
     opened: Runner = opener(rest, **options)
     return opened

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from trt_qat.engine.build import network_io
 from trt_qat.engine.build.typed import typed_onnx, typed_path
 from trt_qat.engine.handover import serving, trtexec
 from trt_qat.errors import InputError
-from trt_qat.files import reason
+from trt_qat.files import read_json, reason
 from trt_qat.recipe.specs import EngineSpec
 from trt_qat.targets import parse_version
 from trt_qat.wording import counted
@@ -98,12 +97,9 @@ def bundle(
 
 def _spec(run: Path) -> EngineSpec:
     path = run / "manifest.json"
+    document = read_json(path, "give a folder of `trt-qat run`")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
         spec = EngineSpec.model_validate(document["recipe"]["spec"])
-    except OSError as error:
-        message = f"{path}: cannot be read: {reason(error)}; give a folder of `trt-qat run`"
-        raise InputError(message) from error
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         message = f"{path}: not a manifest of this version of trt-qat; run the recipe again"
         raise InputError(message) from error
