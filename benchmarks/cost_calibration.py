@@ -30,8 +30,8 @@ from onnxruntime.quantization import (
 )
 from torch import Tensor, nn
 
-from benchmarks.chain import chain, float_onnx, images
-from benchmarks.side_by_side import Call, Size, Study, Variant, main, quiet
+from benchmarks.shared.chain import chain, float_onnx, images
+from benchmarks.shared.side_by_side import Call, Size, Study, Variant, main, quiet
 from trt_qat.qat.quantize import quantize
 from trt_qat.recipe.specs import CalibrationSpec
 

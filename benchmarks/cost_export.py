@@ -23,8 +23,8 @@ import modelopt.torch.quantization as mtq
 import torch
 from torch import Tensor, nn
 
-from benchmarks.chain import chain, float_onnx, images
-from benchmarks.side_by_side import Call, Size, Study, Variant, main, quiet
+from benchmarks.shared.chain import chain, float_onnx, images
+from benchmarks.shared.side_by_side import Call, Size, Study, Variant, main, quiet
 from trt_qat.qat.export import export
 from trt_qat.qat.quantize import quantize
 from trt_qat.recipe.specs import CalibrationSpec

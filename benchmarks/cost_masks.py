@@ -21,8 +21,8 @@ import modelopt.torch.sparsity as mts
 import torch
 from torch import nn
 
-from benchmarks.chain import chain, images
-from benchmarks.side_by_side import Call, Size, Study, Variant, main, quiet
+from benchmarks.shared.chain import chain, images
+from benchmarks.shared.side_by_side import Call, Size, Study, Variant, main, quiet
 from trt_qat.qat.sparsify import sparsify
 
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import onnx
 
 from benchmarks.preflight_speed import matmuls
-from benchmarks.side_by_side import Call, Size, Study, Variant, main
+from benchmarks.shared.side_by_side import Call, Size, Study, Variant, main
 from trt_qat.lint.preflight import preflight
 
 

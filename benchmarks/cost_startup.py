@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.side_by_side import Size, Study, Variant, main
+from benchmarks.shared.side_by_side import Size, Study, Variant, main
 
 LIMIT_S = 0.4
 COMMANDS = {

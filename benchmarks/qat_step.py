@@ -46,7 +46,7 @@ from torch.ao.quantization import (
 from torch.ao.quantization.fake_quantize import FakeQuantizeBase
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 
-from benchmarks.side_by_side import growth, memory
+from benchmarks.shared.side_by_side import growth, memory
 from tests.models import REFERENCE, Reference, outputs_of
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.errors import first_line

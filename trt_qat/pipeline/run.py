@@ -22,6 +22,7 @@ from trt_qat.errors import (
     SparsityLost,
     nearest,
 )
+from trt_qat.pipeline.again import why_again
 from trt_qat.pipeline.manifest import write_manifest
 from trt_qat.pipeline.plan import PLAN, STAGES, trained
 from trt_qat.pipeline.stage import (
@@ -206,7 +207,8 @@ def _run_stage(
     if why is not None:
         message = f"{stage.name}: {why}"
         raise BackendUnavailable(message)
-    say(f"{stage.name} ...")
+    again = why_again(stage, run)
+    say(f"{stage.name} ..." if again is None else f"{stage.name} once more ({again}) ...")
     # Named by the fingerprint, so that a checkpoint of another recipe is never resumed.
     run.checkpoints = run.folder / "checkpoints" / f"{stage.name}-{fingerprint[:12]}"
     start = time.perf_counter()

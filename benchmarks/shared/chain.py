@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.side_by_side import quiet
+from benchmarks.shared.side_by_side import quiet
 
 SIDE = 16
 

@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from benchmarks import cost_calibration, cost_export, cost_masks, cost_preflight, cost_startup
-from benchmarks.side_by_side import Study, curve, growth, in_turns, memory, quiet, ratio, summary
+from benchmarks.shared.side_by_side import (
+    Study,
+    curve,
+    growth,
+    in_turns,
+    memory,
+    quiet,
+    ratio,
+    summary,
+)
 from trt_qat.qat.sparsify import sparse_layers
 
 SMALL: dict[str, tuple[Study, dict[str, int]]] = {
