@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from trt_qat.runners.protocol import Feed, Outputs, TensorSpec
+from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 
 LOG: list[str] = []
 """Names of the runners in the order in which they were asked."""
 
 
-class Recorder:
+class Recorder(Opened):
     """A runner of one input, ``(batch, 4) float32``, that adds one."""
 
     def __init__(self, name: str, first: int | str = "batch") -> None:
@@ -27,15 +26,7 @@ class Recorder:
         self.fed.append(feed)
         return {"y": feed["x"] + np.float32(1)}
 
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         LOG.append(f"{self.name} closed")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 
 from trt_qat.errors import BackendUnavailable, DataError, ModelError, first_line
 from trt_qat.recipe.locate import import_object
-from trt_qat.runners.protocol import Feed, Outputs, TensorSpec
+from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 
 
-class TorchRunner:
+class TorchRunner(Opened):
     """A torch module in evaluation mode, on the device of its parameters.
 
     Args:
@@ -75,17 +74,6 @@ class TorchRunner:
         with torch.inference_mode():
             result = self._forward(**tensors) if by_name else self._forward(*tensors.values())
         return _named(result, self.name)
-
-    def __enter__(self) -> TorchRunner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
 
 def _compiled(model: nn.Module, path: str) -> Callable[..., Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from trt_qat.errors import BackendUnavailable, DataError, GraphError
 from trt_qat.files import absent
-from trt_qat.runners.protocol import Feed, Outputs, TensorSpec
+from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -84,7 +83,7 @@ def open_session(
     return session
 
 
-class OrtRunner:
+class OrtRunner(Opened):
     """onnxruntime, on the CPU unless another provider is named.
 
     Args:
@@ -146,15 +145,8 @@ class OrtRunner:
         """Return the file of onnxruntime's profiler, Chrome's trace format; it is off after."""
         return Path(self._session.end_profiling())
 
-    def __enter__(self) -> OrtRunner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the session."""
         del self._session
 
 

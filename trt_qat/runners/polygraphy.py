@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trt_qat.errors import DataError, InputError, TrtQatError, first_line
 from trt_qat.files import absent
-from trt_qat.runners.protocol import Feed, Outputs, TensorSpec
+from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 from trt_qat.wording import counted
 
 LOADER = "load_data"
@@ -80,7 +80,7 @@ class PolygraphyRunner:
             self._opened = False
 
 
-class SavedRunner:
+class SavedRunner(Opened):
     """Replays outputs that ``polygraphy run --save-outputs`` or `save_outputs` wrote.
 
     Args:
@@ -123,17 +123,6 @@ class SavedRunner:
         found = self._iterations[self._next]
         self._next += 1
         return {name: np.asarray(found[name]) for name in found}
-
-    def __enter__(self) -> SavedRunner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
 
 def is_polygraphy(thing: object) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from trt_qat.engine.evidence.trust import check_home, read_plan
 from trt_qat.engine.execution.feeding import Slot, check_feed, narrowed
 from trt_qat.engine.loading import load_engine
 from trt_qat.errors import BackendUnavailable, CheckFailed, InputError
-from trt_qat.runners.protocol import Feed, Outputs, TensorSpec
+from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 
 
-class TrtRunner:
+class TrtRunner(Opened):
     """TensorRT on the GPU.
 
     Args:
@@ -58,7 +57,7 @@ class TrtRunner:
             self._context = self._make_context()
             self._slots, self.outputs = self._tensors()
         except BaseException:
-            self._close()  # pycuda ends the process if its context is left on the stack
+            self.close()  # pycuda ends the process if its context is left on the stack
             raise
         self.inputs = {name: slot.spec for name, slot in self._slots.items()}
 
@@ -253,18 +252,8 @@ class TrtRunner:
             self._memory[name] = (address, held)
         return address
 
-    def __enter__(self) -> TrtRunner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Free the context, the engine and their memory on the device."""
         try:
             self._forget_graph()
             self._device.synchronize()
