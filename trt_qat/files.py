@@ -50,7 +50,7 @@ def read_json(path: Path, mend: str, error: type[TrtQatError] = InputError) -> A
         message = f"{path}: no such file; {mend}"
         raise error(message) from missing
     except (OSError, ValueError) as unread:
-        message = f"{path}: cannot be read ({reason(unread)}); {mend}"
+        message = f"{path}: cannot be read as JSON ({reason(unread)}); {mend}"
         raise error(message) from unread
 
 

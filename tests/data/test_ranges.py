@@ -29,14 +29,14 @@ def test_saving_leaves_no_temporary_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere\.json: No such file"):
+    with pytest.raises(DataError, match=r"nowhere\.json: no such file"):
         Ranges.load(tmp_path / "nowhere.json")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("not json", "not JSON"),
+        ("not json", "cannot be read as JSON"),
         ("[]", "its format is not"),
         ('{"format": "other"}', "its format is not"),
         ('{"format": "trt-qat ranges 1"}', "algorithm"),

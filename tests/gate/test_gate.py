@@ -436,7 +436,7 @@ def test_an_older_file_that_the_run_did_not_make_is_not_read(run: Path, tmp_path
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda text: text[: len(text) // 2], "damaged, not JSON"),
+        (lambda text: text[: len(text) // 2], "cannot be read as JSON"),
         (lambda text: text.replace('"samples": 10000', '"samples": 9999'), "edited by hand"),
         (lambda text: text.replace("baseline 1", "baseline 9"), "format is 'trt-qat baseline 9'"),
         (lambda text: "[]", "format is None"),
@@ -512,7 +512,7 @@ def test_the_command_updates_passes_and_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([".", "--against", "b.json"], "b.json: no such baseline"),
+        ([".", "--against", "b.json"], "b.json: no such file"),
         (["nowhere", "--against", "b.json", "--update"], "nowhere: no such folder"),
         ([".", "--against", "b.json", "--update"], "no answers.npz"),
         ([".", "--against", "b.json", "--metric", "top5"], "belong to --update"),
