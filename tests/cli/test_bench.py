@@ -90,7 +90,7 @@ def test_a_saved_result_is_shown_and_drawn_without_measuring(
         (["ort:m.onnx", "--out", "."], 2, "error: .: cannot be written: is a folder"),
         (["ort:m.onnx", "--out", "/proc/x/b.json"], 2, "error: /proc/x/b.json: cannot be written"),
         (["ort:m.onnx", "--plot", "/proc/x"], 2, "error: /proc/x/ratio.svg: cannot be wri"),
-        (["--from", "none.json"], 2, "error: none.json: cannot be read as JSON"),
+        (["--from", "none.json"], 2, "error: none.json: no such file"),
         (["ort:m.onnx", "--from", "none.json"], 2, "error: bench: give SPECs to time, or --from"),
     ],
 )
