@@ -11,14 +11,14 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 
 .PHONY: help
 help:
-	@echo "make demo   train, sparsify, quantize, export and verify the digits engine"
+	@echo "make demo   train, sparsify, quantize, export, verify and build the digits engine"
 	@echo "make test   run the CPU test suite"
 	@echo "make lint   ruff and mypy"
 
-demo: $(VENV)/.train
+demo: $(VENV)/.train $(VENV)/.rtx
 	$(BIN)/trt-qat run engines/digits-int8-24.toml
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/.rtx
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -49,4 +49,10 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.torch
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.torch
 	$(PIP) -e '.[train,dev]'
+	@touch $@
+
+# NVIDIA's TensorRT for RTX, under NVIDIA's licence, where there is a wheel for this platform. Where
+# there is none, or no way to it, the stage that builds and its tests are skipped with the reason.
+$(VENV)/.rtx: pyproject.toml constraints.txt | $(VENV)/.torch
+	@$(PIP) -e '.[rtx]' || echo "TensorRT for RTX could not be installed: no engine is built here" >&2
 	@touch $@

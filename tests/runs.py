@@ -29,6 +29,9 @@ lr = 1e-2
 epochs = 1
 batch_size = 64
 
+[build]
+backend = "tensorrt" # TensorRT for RTX would build here too: tests/pipeline/test_engine_stage.py
+
 [tolerances]
 accuracy_loss = 1.0
 """

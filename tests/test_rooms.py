@@ -25,7 +25,8 @@ ORDER = (
     *GROUND,
     *("recipe", "measure", "data", "graph", "runners", "lint", "mend"),
     *("qat.placement", "qat"),
-    *("engine", "engine.evidence", "engine.build", "engine.execution", "engine.handover"),
+    *("engine", "engine.evidence", "engine.aot", "engine.build"),
+    *("engine.confirm", "engine.execution", "engine.handover"),
     *("comparison", "benching", "gate", "page", "pipeline", "cli"),
 )
 """Rooms from the ground up: a room may import those before it."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from trt_qat.data import ArraySplit, Dataset
     from trt_qat.data import load as load_data
     from trt_qat.data.ranges import Ranges
-    from trt_qat.engine.build.build import EngineArtifact, build
+    from trt_qat.engine.build.build import build
+    from trt_qat.engine.build.result import EngineArtifact
     from trt_qat.engine.evidence.trust import inspect_file as inspect
     from trt_qat.lint.preflight import PreflightReport, preflight
     from trt_qat.pipeline.run import RunResult, run
@@ -46,13 +47,13 @@ _HOME = {
     "PreflightReport": "trt_qat.lint.preflight",
     # build
     "build": "trt_qat.engine.build.build",
-    "EngineArtifact": "trt_qat.engine.build.build",
+    "EngineArtifact": "trt_qat.engine.build.result",
     "inspect": "trt_qat.engine.evidence.trust",
     # compare
     "compare": "trt_qat.comparison.compare",
     "Comparison": "trt_qat.comparison.compare",
-    "runner": "trt_qat.runners.ort",
-    "Runner": "trt_qat.runners.ort",
+    "runner": "trt_qat.runners.open",
+    "Runner": "trt_qat.runners.protocol",
     "OrtRunner": "trt_qat.runners.ort",
     # bench
     "bench": "trt_qat.benching.bench",

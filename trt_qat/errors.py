@@ -8,7 +8,8 @@
     │   └── GraphError                   an ONNX file that cannot be read or is not what it claims
     ├── CheckFailed             exit 1   the input is fine, the result is not good enough
     │   ├── ExportMismatch               the exported graph breaks a promise of export
-    │   └── SparsityLost                 a layer reported 2:4 does not hold it any more
+    │   ├── SparsityLost                 a layer reported 2:4 does not hold it any more
+    │   └── CompilerDied                 NVIDIA's compiler crashed, or ran out of memory or time
     └── BackendUnavailable      exit 3   a library or device that this machine lacks
 
 A message says what was wrong, what was got, what is allowed and what to do next.
@@ -58,6 +59,10 @@ class ExportMismatch(CheckFailed):
 
 class SparsityLost(CheckFailed):
     """A layer reported as 2:4 sparse does not hold the pattern any more."""
+
+
+class CompilerDied(CheckFailed):
+    """NVIDIA's compiler, in a process of its own, crashed or ran out of memory or time."""
 
 
 class BackendUnavailable(TrtQatError):

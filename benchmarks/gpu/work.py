@@ -17,8 +17,9 @@ from trt_qat.benching import stats
 from trt_qat.benching.bench import bench
 from trt_qat.benching.settings import Settings
 from trt_qat.engine import compat, machine
-from trt_qat.engine.build.build import EngineArtifact, build
+from trt_qat.engine.build.build import build
 from trt_qat.engine.build.implicit import build_implicit
+from trt_qat.engine.build.result import EngineArtifact
 from trt_qat.engine.evidence.inspect import inspector_text
 from trt_qat.engine.execution.runner import TrtRunner
 from trt_qat.engine.loading import load_engine

@@ -23,8 +23,9 @@ from tests.runs import command_line
 from trt_qat import backends
 from trt_qat.artifact import read_sidecar, sha256_file, sidecar_path
 from trt_qat.engine import compat, machine
-from trt_qat.engine.build.build import EngineArtifact, build
+from trt_qat.engine.build.build import build
 from trt_qat.engine.build.implicit import build_implicit
+from trt_qat.engine.build.result import EngineArtifact
 from trt_qat.engine.evidence import evidence
 from trt_qat.engine.execution.runner import TrtRunner
 from trt_qat.engine.origin import origin_of

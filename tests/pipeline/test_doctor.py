@@ -12,6 +12,7 @@ import pytest
 
 from tests.runs import command_line
 from trt_qat.engine import machine
+from trt_qat.engine.build.backend import why_not
 from trt_qat.engine.machine import Gpu
 from trt_qat.pipeline import doctor
 from trt_qat.pipeline.plan import STAGES
@@ -33,12 +34,13 @@ def test_the_machine_is_described_for_engines() -> None:
     assert bool(found["gpus"]) == (found["why_no_gpu"] is None)
     stages = {stage["stage"]: stage for stage in document["stages"]}
     assert list(stages) == list(STAGES)
-    assert stages["build"]["why"] == found["why_not_build"]
+    assert stages["build"]["why"] == why_not("auto", None)
+    assert (found["rtx"] is None) == ("not installed" in (found["why_not_rtx"] or ""))
 
 
 def test_people_are_told_the_driver_the_gpu_and_the_bindings() -> None:
     out = command_line("doctor").stdout
-    for word in ("NVIDIA driver", "GPU", "TensorRT", "pycuda", "cuda-python"):
+    for word in ("NVIDIA driver", "GPU", "TensorRT", "pycuda", "cuda-python", "for RTX"):
         assert word in out
 
 

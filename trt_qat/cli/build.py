@@ -1,4 +1,4 @@
-"""``trt-qat build``: an engine, with proof of what TensorRT chose."""
+"""``trt-qat build``: an engine, with proof of what the compiler chose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ def build(
         Path, typer.Option("-o", "--out", help="The engine to write.", metavar="FILE.engine")
     ],
     target: Annotated[
-        str | None, typer.Option(help="The device that is meant; it must be this machine's.")
+        str | None,
+        typer.Option(help="The device that is meant. TensorRT builds for this machine's alone."),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="tensorrt, which needs its GPU; rtx (TensorRT for RTX), which needs none; auto: "
+            "the first of them that can.",
+            show_default="auto, or what the recipe says",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,
@@ -33,7 +42,7 @@ def build(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build an engine on this machine's GPU, with proof of what TensorRT chose."""
+    """Build an engine, with proof of what the compiler chose."""
     from trt_qat.cli.tables.engine import census_table
     from trt_qat.engine.build.build import build as make
     from trt_qat.engine.build.settings import build_settings
@@ -41,11 +50,15 @@ def build(
 
     spec, wanted = build_settings(recipe, settings or ())
     feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
-    made = make(model, out, target=target or wanted, spec=spec, feeds=feeds, say=say)
+    made = make(
+        model, out, target=target or wanted, spec=spec, backend=backend, feeds=feeds, say=say
+    )
     if as_json:
         print_json(made.layers)
         return
     results().print(census_table(made.layers))
     for warning in made.layers["warnings"]:
         say(f"TensorRT: {warning}")
+    if scope := made.layers.get("scope"):
+        say(f"note: this is {scope}")
     say(f"{made.path}: built in {made.seconds:.0f} s")

@@ -13,6 +13,8 @@ from trt_qat.artifact import read_sidecar
 from trt_qat.errors import InputError
 from trt_qat.recipe.specs import BuildSpec
 
+RTX = "rtx"
+"""Among the metrics of a sidecar: TensorRT for RTX compiled the engine, in this version."""
 IMPLICIT = "implicit_int8"
 """Among the metrics of a sidecar: TensorRT calibrated the float network itself."""
 
@@ -27,6 +29,7 @@ class Origin:
         tensorrt: version that built it; None: not told.
         sm: compute capability of the GPU that it was built on; None: not told.
         implicit: INT8 by TensorRT's own calibration, on batches that are not kept.
+        rtx: version of TensorRT for RTX that compiled it; None: TensorRT built it.
     """
 
     parents: Mapping[str, str]
@@ -34,6 +37,7 @@ class Origin:
     tensorrt: str | None
     sm: tuple[int, ...] | None
     implicit: bool = False
+    rtx: str | None = None
 
     def check_rebuildable(self, engine: Path) -> None:
         """Check that its spec and its ONNX make this engine again.
@@ -76,4 +80,5 @@ def origin_of(engine: Path) -> Origin | None:
         tensorrt=source.get("tensorrt"),
         sm=None if sm is None else tuple(sm),
         implicit=bool(source.get(IMPLICIT)),
+        rtx=source.get(RTX),
     )

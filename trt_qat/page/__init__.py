@@ -17,6 +17,7 @@ PARTS = {
     "compare": "compare.json",
     "preflight": "preflight.json",
     "sparsity": "sparsity.json",
+    "engine": "layers.json",
     "placement": "placement.json",
     "ranges": "ranges.json",
     "train": "train.history.json",

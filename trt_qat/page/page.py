@@ -11,6 +11,7 @@ from trt_qat.page import bench_charts
 from trt_qat.page.charts import Series, bar, interval_chart, line_chart, percent
 from trt_qat.page.checks import checks
 from trt_qat.page.compare_sections import layer_errors, ptq_against_qat, sensitivity
+from trt_qat.page.engine_section import engine
 from trt_qat.page.markup import Markup, join, note, section, table, tag
 from trt_qat.page.style import STYLE
 from trt_qat.wording import counted
@@ -38,6 +39,7 @@ def page(manifest: Document, parts: Document) -> str:
         *_parity(parts),
         *layer_errors(parts),
         *sensitivity(parts),
+        *engine(parts),
         *bench_charts.sections(parts.get("bench")),
         *_preflight(parts),
         _data(manifest["data"]),

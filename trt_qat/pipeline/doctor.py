@@ -7,6 +7,7 @@ from typing import Any
 
 from trt_qat import artifact, backends
 from trt_qat.engine import machine
+from trt_qat.engine.aot import load
 from trt_qat.pipeline.plan import PLAN
 
 
@@ -30,7 +31,7 @@ def examine() -> dict[str, Any]:
         "versions": artifact.versions(),
         "platform": artifact.platform_facts(),
         "gpu": backends.has_gpu(),
-        "machine": machine.facts(),
+        "machine": machine.facts() | {"rtx": load.version(), "why_not_rtx": load.why_not()},
         "notes": _notes(),
     }
 

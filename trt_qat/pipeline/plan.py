@@ -6,7 +6,9 @@ from typing import Any
 
 from trt_qat import artifact
 from trt_qat.backends import why_no_torch
-from trt_qat.engine.machine import on_this_gpu, why_no_engines, why_not_run
+from trt_qat.engine.aot import load
+from trt_qat.engine.build.backend import why_not
+from trt_qat.engine.machine import on_this_gpu, why_not_run
 from trt_qat.pipeline.stage import Metrics, Run, Stage, stage_fingerprint
 from trt_qat.pipeline.with_torch import torch_stage
 from trt_qat.recipe.specs import EngineSpec
@@ -29,6 +31,17 @@ def _build(run: Run) -> Metrics:
     from trt_qat.pipeline.engine_stage import build_stage
 
     return build_stage(run)
+
+
+def _why_not_built(run: Run) -> str | None:
+    spec = run.recipe.spec
+    return why_not(spec.build.backend, spec.target)
+
+
+def _compilers() -> dict[str, object] | None:
+    """Return what an engine depends on beside its ONNX and its options."""
+    found = {"rtx": load.version()} if load.version() else {}
+    return {**(on_this_gpu() or {}), **found} or None
 
 
 def _write_report(run: Run) -> Metrics:
@@ -105,9 +118,10 @@ PLAN = (
         tables=("build", "target"),
         packages=("recipe/specs.py", "engine/**/*.py", "graph/*.py", "mend/*.py"),
         work=_build,
-        why_not=why_no_engines,
+        why_not=lambda: why_not("auto", None),
+        why_not_for=_why_not_built,
         optional=True,
-        facts=on_this_gpu,
+        facts=_compilers,
     ),
     Stage(
         "compare",
@@ -138,7 +152,10 @@ PLAN = (
     Stage(
         "report",
         outputs=("report.html",),
-        parents=("metrics.json", "compare.json", "preflight.json", "sparsity.json", "ranges.json"),
+        parents=(
+            *("metrics.json", "compare.json", "preflight.json", "sparsity.json", "ranges.json"),
+            "layers.json",
+        ),
         tables=tuple(EngineSpec.model_fields),
         packages=("page/*.py",),
         work=_write_report,

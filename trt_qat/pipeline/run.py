@@ -199,7 +199,7 @@ def _run_stage(
         say(f"{stage.name}: unchanged")
         assert first is not None
         return StageRecord(stage.name, "unchanged", first.seconds), first.metrics
-    why = stage.why_not()
+    why = stage.why_not_in(run)
     if stage.work is None or (stage.optional and why is not None):
         same = next((record.name for record in before if why and record.why == why), None)
         say(f"{stage.name}: skipped, {why if same is None else f'for the reason of {same}'}")

@@ -66,6 +66,7 @@ class Stage:
         packages: parts of trt_qat whose code decides its result, as globs below the package.
         work: writes the outputs and returns metrics, which are kept in the sidecars.
         why_not: returns a sentence if the stage cannot run here, else None.
+        why_not_for: likewise, where the recipe has a say in it.
         data: whether it reads the data set.
         optional: where it cannot run it is skipped with the sentence, and the run goes on.
         facts: what of this machine decides its result, beside versions.
@@ -78,9 +79,14 @@ class Stage:
     packages: tuple[str, ...] = ()
     work: Callable[[Run], Metrics] | None = None
     why_not: Callable[[], str | None] = lambda: None
+    why_not_for: Callable[[Run], str | None] | None = None
     data: bool = True
     optional: bool = False
     facts: Callable[[], Any] = lambda: None
+
+    def why_not_in(self, run: Run) -> str | None:
+        """Return why the stage cannot run here for a recipe; else None."""
+        return self.why_not() if self.why_not_for is None else self.why_not_for(run)
 
 
 def stage_fingerprint(stage: Stage, run: Run) -> str:

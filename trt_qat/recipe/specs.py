@@ -176,6 +176,16 @@ class BuildSpec(Spec):
     gets its details.
     """
 
+    backend: Literal["auto", "tensorrt", "rtx"] = Field(
+        default="auto",
+        description="auto: TensorRT where it and a GPU are, else TensorRT for RTX (rtx)",
+    )
+    more_targets: Patterns = Field(
+        default=(), description="rtx: targets that the plan must run on beside the recipe's"
+    )
+    timeout_s: float | None = Field(
+        default=None, gt=0.0, description="rtx: of the compiler's process; absent: 3600"
+    )
     remainder: Literal["fp16", "fp32"] = Field(
         default="fp16", description="what is not INT8 computes in it; TensorRT's default is fp32"
     )

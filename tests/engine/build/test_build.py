@@ -32,7 +32,8 @@ L4 = Gpu("NVIDIA L4", (8, 9), 23034, 58, (12, 4))
 
 @without_tensorrt
 def test_without_tensorrt_the_command_exits_3_and_says_what_runs_instead(tmp_path: Path) -> None:
-    done = command_line("build", linear_onnx(tmp_path), "-o", tmp_path / "m.engine")
+    to = ("-o", tmp_path / "m.engine", "--backend", "tensorrt")
+    done = command_line("build", linear_onnx(tmp_path), *to)
     assert done.returncode == 3
     assert "pip install 'trt-qat[tensorrt]'" in done.stderr or "no GPU" in done.stderr
     assert "preflight, compare with ort:" in done.stderr
@@ -43,7 +44,7 @@ def test_without_tensorrt_the_command_exits_3_and_says_what_runs_instead(tmp_pat
 def test_a_build_that_fails_leaves_no_file(tmp_path: Path) -> None:
     path = linear_onnx(tmp_path)
     with pytest.raises(BackendUnavailable):
-        build(path, tmp_path / "m.engine")
+        build(path, tmp_path / "m.engine", backend="tensorrt")
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 

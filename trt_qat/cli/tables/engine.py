@@ -37,6 +37,34 @@ def _counts(census: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _moved(document: dict[str, Any]) -> list[str]:
+    """Return sentences on what a listing tells beside layers: bytes, memory, agreement."""
+    lines = []
+    traffic = document.get("traffic")
+    if traffic and traffic["bytes_read"] is not None:
+        moved = (traffic["bytes_read"] + traffic["bytes_written"]) / 1e6
+        at = document["source"].get("shapes") or {}
+        shapes = ", ".join(f"{name} {'x'.join(map(str, dims))}" for name, dims in at.items())
+        lines.append(
+            f"{counted(traffic['kernels'], 'kernel')} that read and write {moved:.3g} MB of "
+            f"activations an inference{f' ({shapes})' if shapes else ''}"
+        )
+    agreed = document.get("agreement")
+    if agreed:
+        lines.append(
+            f"preflight predicted the precision of {agreed['precision']} of {agreed['found']} "
+            "weighted layers right"
+        )
+        lines += [_differing(entry) for entry in agreed["differ"]]
+    return lines
+
+
+def _differing(entry: dict[str, Any]) -> str:
+    why = f": {entry['why']}" if entry["why"] else ""
+    listed = entry["listed"] or "not listed"
+    return f"  {entry['name']}: predicted {entry['predicted']}, {listed}{why}"
+
+
 def _number(count: int | None) -> str:
     return "" if count is None else str(count)
 
@@ -77,7 +105,7 @@ def _sentences(document: dict[str, Any]) -> list[str]:
         )
     elif document["short_workspace"]:
         lines.append("memory: the workspace limit kept kernels out; raise build.workspace_mib")
-    return lines
+    return lines + _moved(document)
 
 
 def layer_table(document: dict[str, Any]) -> Table:

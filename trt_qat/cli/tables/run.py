@@ -39,6 +39,8 @@ def _machine(machine: dict[str, Any]) -> Table:
     if not machine["gpus"]:
         table.add_row("GPU", machine["why_no_gpu"])
     table.add_row("TensorRT", machine["tensorrt"] or "not installed")
+    without = f"{machine['rtx']}, builds without a GPU"
+    table.add_row("TensorRT for RTX", machine["why_not_rtx"] or without)
     for name, installed in machine["bindings"].items():
         table.add_row(name, "installed" if installed else "not installed")
     return table

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trt_qat import artifact, targets
 from trt_qat.engine import compat, machine
 from trt_qat.engine.build import network_io, timing_cache
+from trt_qat.engine.build.backend import Backend, checked, chosen
+from trt_qat.engine.build.checks import gone_after_an_error, refuse_errors
 from trt_qat.engine.build.configure import configure, make_network, matching
 from trt_qat.engine.build.network_io import Network
 from trt_qat.engine.build.options import Options, profiles, resolve
+from trt_qat.engine.build.result import EngineArtifact
+from trt_qat.engine.build.rtx import build_rtx
 from trt_qat.engine.build.typed import typed_onnx, typed_path
 from trt_qat.engine.evidence import build_log, evidence
 from trt_qat.engine.evidence.inspect import inspect_plan
@@ -24,26 +27,6 @@ from trt_qat.engine.origin import IMPLICIT
 from trt_qat.errors import CheckFailed, InputError
 from trt_qat.recipe.specs import BuildSpec
 from trt_qat.runners.protocol import Feed
-from trt_qat.wording import counted
-
-
-@dataclass(frozen=True)
-class EngineArtifact:
-    """An engine that was built.
-
-    Attributes:
-        path: of the plan.
-        network: the ONNX that TensorRT read: the one given, or its copy with FP16 casts.
-        layers: content of its ``layers.json``.
-        seconds: that the build took.
-        log: what TensorRT said meanwhile, as ``[W] text``.
-    """
-
-    path: Path
-    network: Path
-    layers: dict[str, Any]
-    seconds: float
-    log: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,26 +53,30 @@ def build(
     *,
     target: str | None = None,
     spec: BuildSpec | None = None,
+    backend: Backend | str | None = None,
     feeds: Sequence[Feed] = (),
     preflight: bool = True,
     say: Say = lambda line: None,
 ) -> EngineArtifact:
-    """Build an engine on the GPU of this machine.
+    """Build an engine: by TensorRT on the GPU of this machine, or by TensorRT for RTX without one.
 
-    Beside ``engine`` lie its sidecar, ``<stem>.layers.json`` with what TensorRT chose, and, where
-    the network is strongly typed and its remainder FP16, ``<stem>.typed.onnx``.
+    Beside ``engine`` lie its sidecar, ``<stem>.layers.json`` with what the compiler chose, and,
+    where the network is strongly typed and its remainder FP16, ``<stem>.typed.onnx``.
 
     Args:
         onnx: a QDQ ONNX, or a float one.
         engine: where the plan goes; an engine that is there is replaced when the build ends well.
-        target: the device that is meant; it must be the one that is here. None: whatever is here.
+        target: the device that is meant. TensorRT: it must be the one that is here; None: whatever
+            is here. TensorRT for RTX: any that it knows; None: every GPU from 8.0 on.
         spec: how; None: the defaults.
+        backend: ``auto``, ``tensorrt`` or ``rtx``; None: what ``spec`` says. ``auto`` is TensorRT
+            where it and a GPU are, else TensorRT for RTX.
         feeds: real inputs, to measure what FP16 can hold; none: random ones.
-        preflight: refuse what it calls an error; otherwise TensorRT is asked.
+        preflight: refuse what it calls an error; otherwise the compiler is asked.
         say: is told how far it is.
 
     Raises:
-        BackendUnavailable: TensorRT or a GPU is missing.
+        BackendUnavailable: the compiler, or TensorRT's GPU, is missing.
         GraphError: the ONNX is malformed, or TensorRT's parser refuses it.
         InputError: an option that this version lacks, a profile or pattern that does not fit the
             network, or a target that is not this machine.
@@ -97,21 +84,21 @@ def build(
         CheckFailed: preflight finds an error, or TensorRT cannot build the network.
     """
     onnx, out, spec = Path(onnx), Path(engine), spec or BuildSpec()
-    described = network_io.read(onnx)
-    profiles(spec, described.inputs)  # mistakes are told before minutes are spent
-    matching(spec.keep_fp32, described)
-    if target is not None:
-        targets.target(target)
+    if backend is not None:
+        spec = spec.model_copy(update={"backend": checked(backend)})
+    described = _described(onnx, spec, target)
+    if chosen(spec.backend, target) == "rtx":
+        return build_rtx(onnx, out, described, target, spec, feeds, preflight=preflight, say=say)
     trt = compat.load()
     gpu = machine.gpus()[0][0]
     dla_core = check_target(target, gpu, spec)
     options = resolve(spec, compat.version(trt), quantized=described.quantized, dla_core=dla_core)
     if preflight:
-        _preflight(onnx, target, trt.__version__)
+        refuse_errors(onnx, target, trt.__version__)
     default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
     cache = timing_cache.chosen_path(spec.timing_cache, default)
     cast = typed_path(out) if options.strong and spec.remainder == "fp16" else None
-    with _gone_after_an_error(cast):
+    with gone_after_an_error(cast):
         read = onnx
         if cast is not None:
             say("casting the float remainder to FP16")
@@ -122,15 +109,19 @@ def build(
         return written(out, plan, log.lines, job, time.perf_counter() - began)
 
 
-@contextlib.contextmanager
-def _gone_after_an_error(path: Path | None) -> Iterator[None]:
-    """Remove a file that only a build which ended well has a use for."""
-    try:
-        yield
-    except BaseException:
-        if path is not None:
-            path.unlink(missing_ok=True)
-        raise
+def _described(onnx: Path, spec: BuildSpec, target: str | None) -> Network:
+    """Read the ONNX; mistakes in what is asked of it are told before minutes are spent.
+
+    Raises:
+        GraphError: the ONNX is malformed.
+        InputError: a profile or pattern does not fit it, or the target is unknown.
+    """
+    described = network_io.read(onnx)
+    profiles(spec, described.inputs)
+    matching(spec.keep_fp32, described)
+    if target is not None:
+        targets.target(target)
+    return described
 
 
 def check_target(target: str | None, gpu: machine.Gpu, spec: BuildSpec) -> int | None:
@@ -155,26 +146,6 @@ def check_target(target: str | None, gpu: machine.Gpu, spec: BuildSpec) -> int |
 
 def _dotted(sm: tuple[int, int]) -> str:
     return ".".join(map(str, sm))
-
-
-def _preflight(onnx: Path, target: str | None, version: str) -> None:
-    """Refuse what TensorRT would refuse, or silently compute wrongly.
-
-    Raises:
-        CheckFailed: preflight finds an error.
-    """
-    from trt_qat.lint.preflight import preflight
-
-    report = preflight(onnx, target, tensorrt=version)
-    found = [finding for finding in report.findings if finding.severity == "error"]
-    if found:
-        first = found[0]
-        message = (
-            f"{onnx}: preflight finds {counted(len(found), 'error')} for TensorRT {version}; the "
-            f"first: {first.rule} at {first.node}: {first.message} All: trt-qat preflight {onnx} "
-            f"--tensorrt {version}"
-        )
-        raise CheckFailed(message)
 
 
 def plan_of(

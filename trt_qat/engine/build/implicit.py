@@ -15,8 +15,9 @@ import numpy as np
 
 from trt_qat.engine import compat, machine
 from trt_qat.engine.build import network_io, timing_cache
-from trt_qat.engine.build.build import EngineArtifact, Job, plan_of, written
+from trt_qat.engine.build.build import Job, plan_of, written
 from trt_qat.engine.build.options import resolve
+from trt_qat.engine.build.result import EngineArtifact
 from trt_qat.engine.device import Device, open_device
 from trt_qat.engine.log import Say
 from trt_qat.errors import BackendUnavailable, DataError, InputError

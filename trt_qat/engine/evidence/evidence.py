@@ -12,6 +12,7 @@ from trt_qat.artifact import sha256_file
 from trt_qat.engine.evidence import build_log, layer_info
 from trt_qat.engine.evidence.build_log import BuildLog
 from trt_qat.engine.evidence.layer_info import SCHEMA, Layer, LayerInfo
+from trt_qat.engine.evidence.listing import SCOPE, Listing, listing_of
 from trt_qat.engine.evidence.pairing import fuses, paired
 from trt_qat.errors import InputError
 from trt_qat.files import absent
@@ -55,6 +56,26 @@ def document(info: LayerInfo, log: BuildLog | None, source: dict[str, Any]) -> d
     """
     told = (log or BuildLog()).to_dict() | {"log": log is not None}
     return {"schema": SCHEMA, "source": source, "census": census(info)} | told | info.to_dict()
+
+
+def listed(
+    listing: Listing, log: BuildLog, source: dict[str, Any], sized: Listing | None = None
+) -> dict[str, Any]:
+    """Return the content of ``layers.json`` from the listing in a compiler's own log.
+
+    Args:
+        listing: the compiler's.
+        log: what else its log tells.
+        source: what the engine is.
+        sized: the listing with shapes fixed, for the bytes that one for a range does not tell.
+    """
+    more: dict[str, Any] = {
+        "memory": dict(listing.memory),
+        "kernels": listing.by_type(),
+        "traffic": (sized or listing).traffic(),
+    }
+    scope = {"scope": SCOPE} if listing.at_load else {}
+    return document(listing.info(sized), log, source) | scope | more
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -112,6 +133,9 @@ def _from_text(text: str, path: Path) -> dict[str, Any]:
     source = {"file": path.name}
     if loaded is None:
         log = build_log.parse(text.splitlines())
+        listing = listing_of(text)
+        if listing is not None and (listing.at_load or "[V] " in text):
+            return listed(listing, log, source)
         if log.layers or log.backends:
             return document(_listed(log), log, source)
     return document(layer_info.parse(text, str(path)), None, source)

@@ -19,13 +19,16 @@ from trt_qat.engine.evidence.tactics import (
     compute_type,
     is_sparse,
     multiplies,
+    names_kernel,
     precision_of,
+    product_type,
     purpose,
 )
 from trt_qat.errors import InputError
 
 SCHEMA = "trt-qat layers 1"
 INSPECTORS = ("combined", "split")
+FLOATS = ("fp32", "fp16", "bf16", "fp64")
 BUILD_LOG = "none: a builder's log"
 _PROFILE = re.compile(r" ?\[profile (\d+)\]")
 # Entries are parted by a record separator in JSON; printed logs lose it.
@@ -51,6 +54,9 @@ class Layer:
         sparse_weights: the weights hold 2:4; None where the engine does not tell.
         onnx: nodes of the ONNX that it computes.
         profile: optimization profile that it belongs to.
+        bytes_read: of activations; None where the engine does not tell.
+        bytes_written: of activations, likewise.
+        epilogue_int8: what is generated behind its kernel ends in INT8; None: not told.
     """
 
     name: str
@@ -66,6 +72,12 @@ class Layer:
     sparse_weights: bool | None = None
     onnx: tuple[str, ...] = ()
     profile: int = 0
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+    epilogue_int8: bool | None = None
+
+
+_ONLY_WHERE_TOLD = ("bytes_read", "bytes_written", "epilogue_int8")
 
 
 @dataclass
@@ -97,7 +109,8 @@ class LayerInfo:
 def _plain(layer: Layer) -> dict[str, Any]:
     """Return what JSON would give back: lists where there are tuples."""
     fields = asdict(layer)
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+    told = (key for key in fields if fields[key] is not None or key not in _ONLY_WHERE_TOLD)
+    return {key: list(v) if isinstance(v := fields[key], tuple) else v for key in told}
 
 
 def parse(text: str, source: str = "layer information") -> LayerInfo:
@@ -194,16 +207,40 @@ def _layer(entry: Any, at: int, source: str) -> Layer:
         type=kind,
         purpose=what,
         tactic=tactic,
-        precision=compute_type(tactic, types_in, types_out) if what == "compute" else None,
+        precision=_precision(entry, tactic, types_in, types_out) if what == "compute" else None,
         precision_in=types_in,
         precision_out=types_out,
         formats_in=tuple(_format(tensor) for tensor in inputs),
         formats_out=tuple(_format(tensor) for tensor in outputs),
         sparse=_sparse(kind, tactic, entry, what),
         sparse_weights=_sparse_weights(entry),
-        onnx=tuple(_ONNX_NAME.findall(str(entry.get("Metadata", "")))),
+        onnx=onnx_names(entry),
         profile=profile,
     )
+
+
+def onnx_names(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the nodes of the ONNX that a layer computes, from its metadata."""
+    return tuple(_ONNX_NAME.findall(str(entry.get("Metadata", ""))))
+
+
+def _precision(
+    entry: Mapping[str, Any],
+    tactic: str,
+    types_in: tuple[str | None, ...],
+    types_out: tuple[str | None, ...],
+) -> str | None:
+    kind = str(entry.get("LayerType", ""))
+    if "Constants" in entry and not names_kernel(tactic) and multiplies(kind, tactic, entry):
+        weight = next(iter(_tensors(entry, "Constants")), None)
+        plain = weight is None or len(weight.get("Dimensions") or ()) < 2
+        second = types_in[1] if len(types_in) > 1 else None
+        by = second if plain or weight is None else _type(weight)
+        return product_type(str(entry["Name"]), kind, types_in[:1], by, types_out)
+    if kind == "kgen":  # generated: what it reads as codes it computes with as floats
+        floats = [one for one in (*types_in, *types_out) if one in FLOATS]
+        return floats[0] if floats else compute_type(tactic, types_in, types_out)
+    return compute_type(tactic, types_in, types_out)
 
 
 def _without_profile(name: str) -> tuple[str, int]:
@@ -233,8 +270,8 @@ def _sparse(kind: str, tactic: str, entry: Mapping[str, Any], what: str) -> str:
         return "sparse"
     if what != "compute" or not multiplies(kind, tactic, entry):
         return "n/a"
-    # A tactic that is only a number tells nothing of its kernel.
-    return "dense" if entry.get("TacticName") else "unknown"
+    # A tactic that is only a number tells nothing of its kernel, nor does one chosen at load.
+    return "dense" if entry.get("TacticName") and names_kernel(tactic) else "unknown"
 
 
 def _io_tensor(tensor: Any) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def parse(text: str) -> dict[str, Any] | None:
 
 
 def _io(lines: list[str]) -> list[Any]:
-    return [_fields(line) if line.startswith("Name: ") else line for line in lines]
+    # TensorRT for RTX indents these lines.
+    return [_fields(line) if line.startswith("Name: ") else line for line in map(str.strip, lines)]
 
 
 def _fields(line: str) -> dict[str, Any]:

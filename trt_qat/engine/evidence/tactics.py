@@ -31,7 +31,10 @@ _TACTICS = (
     ("fp32", r"f32f32|sgemm|scudnn|ffma|fp32"),
 )
 _SPARSE = re.compile(r"sparse|sptensor|spmma|sp_mma|sphmma|_spgemm", re.I)
-_MULTIPLY_TYPES = re.compile(r"conv|gemm|matrixmultiply|fullyconnected|correlation|matmul", re.I)
+_MULTIPLY_TYPES = re.compile(
+    r"conv|gemm|matrixmultiply|fullyconnected|correlation|matmul|runtime_fusion", re.I
+)
+_STUB = "__myelin_CASK_STUB"  # which kernel it is, is decided on the GPU when a plan is loaded
 _MULTIPLY_TACTICS = re.compile(r"gemm|fprop|conv|_mma_|xmma_(?!pooling)", re.I)
 # Myelin's generated kernels are called after the operations in them.
 _MOVES = re.compile(r"^__myl_(Move|Cast|Resh|Tran|Slic|Conc)+_0x", re.I)
@@ -53,6 +56,41 @@ def compute_type(
             if re.search(pattern, lowered):
                 return name
     return next((kind for kind in (*inputs, *outputs) if kind is not None), None)
+
+
+def names_kernel(tactic: str) -> bool:
+    """Tell whether a tactic names a kernel that exists: not one that is chosen at load."""
+    return bool(tactic) and tactic != _STUB and not tactic.startswith("__myl_")
+
+
+def dequantizes_inside(name: str, kind: str) -> bool:
+    """Tell whether a fusion of Myelin's turns codes into floats before it multiplies.
+
+    It is named after its operations: Cast and Mul before Fc is a DequantizeLinear.
+    """
+    return kind == "runtime_fusion" and "CastMul" in name.partition("Fc")[0]
+
+
+def product_type(
+    name: str,
+    kind: str,
+    activations: Sequence[str | None],
+    weight: str | None,
+    outputs: Sequence[str | None],
+) -> str | None:
+    """Return what a kernel multiplies in, from the types that it is listed with.
+
+    Args:
+        name: of the layer.
+        kind: its ``LayerType``.
+        activations: types of what is multiplied by the weight.
+        weight: type of the weight; None: there is none.
+        outputs: types that it writes.
+    """
+    kinds = [*activations, *([] if weight is None else [weight])]
+    if kinds and set(kinds) == {"int8"} and not dequantizes_inside(name, kind):
+        return "int8"
+    return next((one for one in (*kinds, *outputs) if one not in (None, "int8")), None)
 
 
 def is_sparse(tactic: str) -> bool:

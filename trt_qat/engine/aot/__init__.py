@@ -1,0 +1,1 @@
+"""TensorRT for RTX as a compiler: NVIDIA's own parser and builder, on a machine without a GPU."""
