@@ -17,6 +17,7 @@ from onnx_ir.passes.common import (
 )
 
 from trt_qat.errors import ExportMismatch
+from trt_qat.qat.fold_norms import NORM_OF, fold_norms
 from trt_qat.qat.opset import lower_to
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -26,6 +27,7 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     """Apply every pass and return the model."""
     fold_weight_transposes(model)
     fold_zero_points(model)
+    fold_norms(model)
     RemoveUnusedNodesPass()(model)
     name_by_module(model)
     drop_debug_metadata(model)
@@ -110,7 +112,8 @@ def name_by_module(model: ir.Model) -> None:
     """Name nodes and the tensors they make by the module that they come from.
 
     ``layer1.0.conv1`` is the Conv of that module, ``layer1.0.conv1/DequantizeLinear`` its weight's
-    pair, ``qdq.layer1_0_relu/QuantizeLinear`` half a pair; a second use gets ``.1`` and so on.
+    pair, ``qdq.layer1_0_relu/QuantizeLinear`` half a pair; a second use gets ``.1`` and so on. A
+    layer that took a BatchNormalization in writes the tensor of that: ``bn1/BatchNormalization``.
     """
     outputs = {value.name for value in model.graph.outputs}
     taken: Counter[str] = Counter()
@@ -123,23 +126,33 @@ def name_by_module(model: ir.Model) -> None:
         count = taken[name]
         taken[name] += 1
         node.name = f"{name}.{count}" if count else name
+        made = node.name
+        if NORM_OF in node.metadata_props:
+            norm = f"{_path(node.metadata_props[NORM_OF])}/BatchNormalization".lstrip("/")
+            made = f"{norm}.{taken[norm]}" if taken[norm] else norm
+            taken[norm] += 1
         for index, value in enumerate(node.outputs):
             if value.name in outputs:
                 continue
-            fresh = f"{node.name}:{index}" if index else node.name
+            fresh = f"{made}:{index}" if index else made
             value.name = f"{fresh}_output" if fresh in reserved else fresh
 
 
 def _scope(node: ir.Node) -> str:
     """Return the path of the innermost module that ``node`` was traced in."""
+    path = _path(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    for inner in ("weight_quantizer", "input_quantizer", "output_quantizer"):
+        path = "" if path == inner else path.removesuffix(f".{inner}")
+    return path
+
+
+def _path(scopes: str) -> str:
+    """Return the path of the innermost module in the exporter's record of them."""
     try:
-        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        paths = ast.literal_eval(scopes)
     except (SyntaxError, ValueError):
         return ""
-    path = str(scopes[-2]) if len(scopes) > 1 else ""
-    for inner in (".codes", ".input_pair", ".output_pair"):
-        path = path.removesuffix(inner)
-    return path
+    return str(paths[-2]) if len(paths) > 1 else ""
 
 
 def drop_debug_metadata(model: ir.Model) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import warnings
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-import modelopt.torch.quantization as mtq
 import torch
-from modelopt.torch.quantization.nn import TensorQuantizer
+from modelopt.torch.quantization.nn import QuantModuleRegistry, TensorQuantizer
 from torch import nn
 
 from trt_qat.data.ranges import Ranges
@@ -154,30 +150,31 @@ def _place(
         message = f"quantize: no layer of {type(model).__name__} can be INT8 ({reasons or 'none'})"
         raise ModelError(message)
     report_of(model).untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
-    _convert_layers(model, plan)
+    _convert_layers(plan)
     placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
     for owner, side, quantizer in placed.closed:
+        placement.enclose(owner)
         setattr(owner, side, quantizer)
     for functional, parameter, axis in placed.functional_weights.values():
         set_weight_amax(cast("TensorQuantizer", functional), parameter, axis)
     return placed, plan
 
 
-def _convert_layers(model: nn.Module, plan: placement.Plan) -> None:
-    """Let ModelOpt turn the planned layers into quantized ones; weights only."""
-    axes = {v.path: plan.weight_axes[v] for v in plan.weighted if v.module is not None}
-    if not axes:
-        return
-    config: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
-    for path, axis in axes.items():
-        name = f"{path}.weight_quantizer" if path else "weight_quantizer"
-        config.append({"quantizer_name": name, "cfg": weight_config(axis), "enable": True})
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        mtq.quantize(model, {"quant_cfg": config, "algorithm": None})
-    for path, axis in axes.items():
-        layer = model.get_submodule(path)
-        quantizer = cast("TensorQuantizer", layer.weight_quantizer)
+def _convert_layers(plan: placement.Plan) -> None:
+    """Let ModelOpt turn the planned layers, and no other module, into quantized ones; weights only.
+
+    ``mtq.quantize`` would convert whatever it knows by its type, and fails where something else
+    makes a weight, as a parametrization does.
+    """
+    for vertex in plan.weighted:
+        layer = vertex.module
+        if layer is None or hasattr(layer, "weight_quantizer"):
+            continue
+        QuantModuleRegistry.convert(layer)
+        cast("TensorQuantizer", layer.input_quantizer).disable()
+        cast("TensorQuantizer", layer.output_quantizer).disable()
+        quantizer, axis = cast("TensorQuantizer", layer.weight_quantizer), plan.weight_axes[vertex]
+        quantizer.set_from_attribute_config(weight_config(axis))
         set_weight_amax(quantizer, float_weight(layer), axis)
 
 

@@ -15,6 +15,7 @@ from trt_qat.errors import ModelError
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.qat.stock import own_code
 from trt_qat.recipe.specs import SparsitySpec
 
 SPARSE_TYPES = (nn.Linear, nn.Conv2d)
@@ -59,7 +60,7 @@ def sparsify(
         reasons = "; ".join(f"{n}: {w}" for n, w in list(skipped.items())[:3])
         message = f"sparsify: no layer can hold 2:4 ({reasons}); set sparsity.enabled = false"
         raise ModelError(message)
-    _prune(model, chosen)
+    _prune([layers[name] for name in chosen])
     report = report_of(model)
     report.sparse = tuple(LayerNote(n) for n in chosen)
     report.skipped = tuple(LayerNote(n, w) for n, w in skipped.items() if w)
@@ -82,16 +83,20 @@ def _is_layer(module: nn.Module) -> bool:
 
 def _why_dense(name: str, module: nn.Module, spec: SparsitySpec, first: str | None) -> str:
     """Return why a layer stays dense, empty when it is pruned."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
     if not matches(name, spec.include):
         return "recipe: not in sparsity.include"
     if matches(name, spec.exclude):
         return "recipe: in sparsity.exclude"
     if name == first:
         return "first layer: it reads the network's input"
+    if (code := own_code(module, hooked=True)) is not None:
+        return f"own code: it runs {code}, which a mask on its weight need not reach"
+    if module._parameters.get("weight") is None:
+        return "own code: a hook makes its weight, which a mask would not reach"
     if not isinstance(module, SPARSE_TYPES):
         return f"{type(module).__name__} is not supported, only Conv2d and Linear are"
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
     if weight.shape[0] % OUT_MULTIPLE or weight.shape[1] % IN_MULTIPLE:
         groups = getattr(module, "groups", 1)
         of = " per group" if groups > 1 else ""
@@ -128,12 +133,20 @@ def _first_layer(model: nn.Module, layers: dict[str, nn.Module], example_inputs:
     return None
 
 
-def _prune(model: nn.Module, chosen: list[str]) -> None:
-    rules: dict[str, Any] = {"*": None, **{name: {} for name in chosen}}
+def _prune(layers: list[nn.Module]) -> None:
+    """Give the layers, and no other module, ModelOpt's 2:4 masks.
+
+    It would convert every layer that it knows by its type, and takes no weight in channels-last
+    memory; convolutions run on either layout.
+    """
+    for layer in layers:
+        weight = layer._parameters["weight"]
+        assert weight is not None
+        weight.data = weight.data.contiguous()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         mts.sparsify(
-            model,
-            mode=[("sparse_magnitude", {"nn.Conv2d": rules, "nn.Linear": rules})],
+            nn.ModuleList(layers),
+            mode=[("sparse_magnitude", {"nn.Conv2d": {"*": {}}, "nn.Linear": {"*": {}}})],
             config={"verbose": False},
         )

@@ -1,8 +1,9 @@
 """The inner tensors of a torch model, by the names that export gives to the nodes made from them.
 
-A node ``layer1.0.conv1`` is that module's Conv with its BatchNorm folded in, ``layer1.0.conv1.1``
-its second call; ``qdq.x/DequantizeLinear`` is the output of a quantizer. Of another module without
-submodules, such as ``pool/...``, the last node is the output of its last call.
+A node ``layer1.0.conv1`` is that module's Conv, ``layer1.0.conv1.1`` its second call; it writes the
+tensor ``layer1.0.bn1/BatchNormalization`` where it took that in. ``qdq.x/DequantizeLinear`` is the
+output of a quantizer. Of another module without submodules, such as ``pool/...`` or a layer that
+runs code of its own, the last node is the output of its last call.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from trt_qat.qat.onnx_passes import WEIGHTED
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.qat.quantize import quantized
 from trt_qat.qat.runner import TorchRunner
+from trt_qat.qat.stock import stock_class
 from trt_qat.runners.ort_tapped import Values
 from trt_qat.runners.protocol import Feed, Outputs
 
@@ -52,7 +54,7 @@ class TorchTapped:
             if module is None or not _is_leaf(module):
                 continue
             # The output of a MatMul lacks the bias; where there is none, it is the last node.
-            whole = tap.op in WEIGHTED and tap.op != "MatMul"
+            whole = tap.op in WEIGHTED and tap.op != "MatMul" and stock_class(module) is not None
             if whole or (_is_pair(module) and tap.op == "DequantizeLinear"):
                 found[f"{path}{_CALL}{call}"] = tap.tensor
             elif tap.op not in PAIR and not _is_pair(module):
@@ -61,8 +63,10 @@ class TorchTapped:
 
     def _call(self, tap: Tap) -> tuple[str, int]:
         """Return the module's path of a node, and the number of nodes of its name before it."""
-        path, slash, _ = tap.node.partition("/")
-        stem, dot, count = tap.node.rpartition(".")
+        took_norm = tap.op in WEIGHTED and "/BatchNormalization" in tap.tensor
+        name = tap.tensor if took_norm else tap.node
+        path, slash, _ = name.partition("/")
+        stem, dot, count = name.rpartition(".")
         # "qdq.x/QuantizeLinear.1" is a second call, and so is "conv.1"; "stages.1" is a module.
         if dot and count.isdigit() and (slash or path not in self._modules):
             return stem.partition("/")[0], int(count)

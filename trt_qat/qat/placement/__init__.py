@@ -11,7 +11,7 @@ rewrite  putting them there
 
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
-from trt_qat.qat.placement.rewrite import Placed, rewrite
+from trt_qat.qat.placement.rewrite import Placed, enclose, rewrite
 from trt_qat.qat.placement.rules import Plan, decide
 from trt_qat.qat.placement.trace import Trace, trace
 
@@ -22,6 +22,7 @@ __all__ = [
     "Trace",
     "build_flow",
     "decide",
+    "enclose",
     "evaluated",
     "observe_links",
     "rewrite",

@@ -16,6 +16,7 @@ from torch import fx, nn
 from trt_qat.qat.placement.calls import Call, evaluated, example_of, tensors_of
 from trt_qat.qat.placement.kinds import Kind, activations, classify, classify_leaf
 from trt_qat.qat.placement.trace import Region, Trace
+from trt_qat.qat.stock import stock_class
 
 
 @dataclass(eq=False)
@@ -114,10 +115,14 @@ def _between(vertex: Vertex, source: Vertex) -> list[Vertex]:
 
 
 def _unfold_standalone_norm(vertex: Vertex) -> None:
-    """A BatchNorm that does not follow a layer of its own is an affine unary operation."""
+    """A BatchNorm that does not follow a layer of its own is an affine unary operation.
+
+    So is one behind a layer that runs code of its own: what that returns may be no layer's output.
+    """
     if vertex.kind is Kind.BATCH_NORM:
         before = vertex.inputs[0]
-        if before.kind is not Kind.WEIGHTED or len(before.users) != 1:
+        hooked = before.module is not None and stock_class(before.module) is None
+        if before.kind is not Kind.WEIGHTED or len(before.users) != 1 or hooked:
             vertex.kind = Kind.POINTWISE
 
 

@@ -16,6 +16,7 @@ from torch import fx
 from trt_qat.qat.placement.flow import Vertex, pointwise_source
 from trt_qat.qat.placement.kinds import Kind
 from trt_qat.qat.placement.layers import weight_shape
+from trt_qat.qat.stock import own_code
 
 _DEPTHWISE_ACTIVATIONS = frozenset({"clamp", "clip", "hardtanh", "identity", "relu", "relu6"})
 _ADDITIONS = ("add", "add_", "iadd")
@@ -38,7 +39,7 @@ def comes_from_layer(vertex: Vertex, float_layers: Container[Vertex]) -> bool:
     """Tell whether a quantized layer can write a tensor as INT8, its activation fused."""
     while vertex.inputs and vertex.kind in (Kind.POINTWISE, Kind.BATCH_NORM):
         vertex = pointwise_source(vertex.inputs[0])
-    return vertex.kind is Kind.WEIGHTED and vertex not in float_layers
+    return vertex.kind is Kind.WEIGHTED and vertex not in float_layers and not is_hooked(vertex)
 
 
 def _ends_in_layer(vertex: Vertex, float_layers: Container[Vertex]) -> bool:
@@ -50,7 +51,7 @@ def _ends_in_layer(vertex: Vertex, float_layers: Container[Vertex]) -> bool:
         if _is_addition(vertex):
             biases.append(vertex)
         vertex = vertex.inputs[0]
-    if vertex.kind is not Kind.WEIGHTED or vertex in float_layers:
+    if vertex.kind is not Kind.WEIGHTED or vertex in float_layers or is_hooked(vertex):
         return False
     return all(_is_bias(addition, vertex) for addition in biases)
 
@@ -73,6 +74,11 @@ def _is_bias(addition: Vertex, layer: Vertex) -> bool:
     return value.numel() == (value.shape[axis] if value.dim() >= -axis else 1)
 
 
+def is_hooked(layer: Vertex) -> bool:
+    """Tell whether code of the user's runs around a layer: nothing fuses through it."""
+    return layer.module is not None and own_code(layer.module) is not None
+
+
 def is_dropout(vertex: Vertex) -> bool:
     """Tell whether a vertex is gone in the engine."""
     name = type(vertex.module).__name__ if vertex.module else str(vertex.node.target)
@@ -87,7 +93,7 @@ def fused_output(start: Vertex, fused: dict[Vertex, Vertex]) -> Vertex:
         fused: Add -> the operand that it fuses behind.
     """
     vertex = start
-    while len(vertex.users) == 1:
+    while len(vertex.users) == 1 and not is_hooked(vertex):
         user = vertex.users[0]
         if user.kind not in (Kind.BATCH_NORM, Kind.POINTWISE) and fused.get(user) is not vertex:
             break

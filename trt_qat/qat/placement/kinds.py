@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from trt_qat.qat.stock import stock_class
+
 
 class Kind(enum.Enum):
     """The role of one operation in Q/DQ placement."""
@@ -48,7 +50,6 @@ WEIGHTED_MODULES = (
 TRANSPOSED_MODULES = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 _MODULES: tuple[tuple[Kind, tuple[type[nn.Module], ...]], ...] = (
-    (Kind.WEIGHTED, WEIGHTED_MODULES),
     (Kind.BATCH_NORM, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)),
     (
         Kind.COMMUTE,
@@ -76,6 +77,8 @@ _MODULES: tuple[tuple[Kind, tuple[type[nn.Module], ...]], ...] = (
         ),
     ),
 )  # fmt: skip
+
+_KIND_OF_CLASS = {cls: kind for kind, classes in _MODULES for cls in classes}
 
 _WEIGHTED_FUNCTIONS: dict[Any, str] = {
     F.conv1d: "conv", F.conv2d: "conv", F.conv3d: "conv", F.linear: "linear",
@@ -180,13 +183,18 @@ def classify(node: fx.Node, modules: dict[str, nn.Module]) -> Kind:
 
 
 def module_kind(module: nn.Module) -> Kind:
-    """Return the kind of a leaf module."""
+    """Return the kind of a leaf module; what runs code of its own may compute anything."""
+    if isinstance(module, WEIGHTED_MODULES):
+        return Kind.WEIGHTED  # a layer to the recipe, and float where it runs code of its own
+    stock = stock_class(module)
+    if stock is None:
+        return Kind.FLOAT
     if isinstance(module, nn.Upsample):
         return Kind.COMMUTE if module.mode == "nearest" else Kind.AVERAGE
-    for kind, types in _MODULES:
-        if isinstance(module, types):
-            return kind
-    return Kind.FLOAT
+    kind = _KIND_OF_CLASS.get(stock, Kind.FLOAT)
+    if kind is Kind.BATCH_NORM and module.running_mean is None:
+        return Kind.FLOAT  # it normalizes by the batch, in evaluation too
+    return kind
 
 
 def _call_kind(node: fx.Node) -> Kind:
@@ -197,12 +205,22 @@ def _call_kind(node: fx.Node) -> Kind:
         if target is F.interpolate:
             mode = argument(node, 3, "mode")
             return Kind.COMMUTE if mode in (None, "nearest") else Kind.AVERAGE
+        if target in (F.batch_norm, torch.batch_norm):
+            return _batch_norm_kind(node)
         if target is F.pad:
             value = argument(node, 3, "value")
             constant = argument(node, 2, "mode") in (None, "constant")
             return Kind.COMMUTE if constant and not value else Kind.FLOAT
     table: dict[Kind, Any] = _METHODS if node.op == "call_method" else _FUNCTIONS
     return next((kind for kind, targets in table.items() if target in targets), Kind.FLOAT)
+
+
+def _batch_norm_kind(node: fx.Node) -> Kind:
+    """Tell a norm by running statistics, which can be folded, from one by those of the batch."""
+    position = 1 if node.target is F.batch_norm else 3
+    running = isinstance(argument(node, position, "running_mean"), fx.Node)
+    of_batch = argument(node, 5, "training")
+    return Kind.BATCH_NORM if running and of_batch is not True else Kind.FLOAT
 
 
 def weighted_function(node: fx.Node) -> str | None:

@@ -16,8 +16,10 @@ from torch import fx, nn
 from trt_qat.errors import RecipeError, nearest
 from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, Kind, argument, weighted_function
+from trt_qat.qat.stock import own_code
 from trt_qat.recipe.specs import QuantizeSpec
 
+OWN_CODE = "own code: it runs"
 MIN_CHANNELS = 16
 ALIGNMENT = 8
 
@@ -108,6 +110,8 @@ def float_layers(flow: Flow, spec: QuantizeSpec) -> dict[Vertex, str]:
             reasons[vertex] = "recipe: not in quantize.include"
         elif matches(vertex.path, spec.exclude):
             reasons[vertex] = "recipe: in quantize.exclude"
+        elif (why := _runs_own_code(vertex)) is not None:
+            reasons[vertex] = f"{OWN_CODE} {why}"
         elif spec.heads == "float" and is_head(vertex):
             reasons[vertex] = "head: its output is a network output"
         else:
@@ -118,6 +122,19 @@ def float_layers(flow: Flow, spec: QuantizeSpec) -> dict[Vertex, str]:
             if why:
                 reasons[vertex] = why
     return reasons
+
+
+def _runs_own_code(vertex: Vertex) -> str | None:
+    """Return why the weight of a layer module cannot be known to be what the layer multiplies by.
+
+    Hooks around the layer run as they did, so only where one computes the weight is it float.
+    """
+    module = vertex.module
+    if module is None:
+        return None
+    if (code := own_code(module, hooked=True)) is not None:
+        return code
+    return None if module._parameters.get("weight") is not None else "a hook that makes its weight"
 
 
 def is_head(vertex: Vertex) -> bool:
@@ -146,7 +163,8 @@ def is_head(vertex: Vertex) -> bool:
 
 def _is_frozen(layer: Vertex) -> bool:
     """Tell whether a layer is fixed arithmetic, as YOLO's DFL convolution behind its heads."""
-    return layer.module is not None and not weight_of(layer).requires_grad
+    weight = None if layer.module is None else layer.module._parameters.get("weight")
+    return weight is not None and not weight.requires_grad
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:

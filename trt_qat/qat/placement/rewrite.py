@@ -7,6 +7,7 @@ owner's ``qdq``.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import Kind, argument, weighted_function
 from trt_qat.qat.placement.rules import Plan
 from trt_qat.qat.placement.trace import Region, Trace, compiled_forward
+from trt_qat.qat.stock import stock_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,19 +165,21 @@ def _quantize_functional_weight(
 
 
 def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:
-    """Return layer -> the BatchNorm that can be folded into it at export."""
+    """Return layer -> the BatchNorm whose output the layer's node writes once it is folded in."""
     calls = Counter(vertex.module for vertex in flow.vertices if vertex.module is not None)
     return {
         layer: norm.module
         for norm in flow.of(Kind.BATCH_NORM)
         if norm.module is not None
         and (layer := norm.inputs[0].module) is not None
+        and stock_class(layer) is not None
         and calls[layer] == calls[norm.module] == 1
     }
 
 
 def _install(region: Region) -> None:
     owner = region.owner
+    vars(owner).pop("forward", None)  # set on the instance, it would hide the traced one
     original = type(owner)
     owner.__class__ = type(
         f"Placed{original.__name__}",
@@ -185,4 +189,27 @@ def _install(region: Region) -> None:
             "__module__": original.__module__,
             "__doc__": f"{original.__name__} whose forward holds Q/DQ pairs.",
         },
+    )
+
+
+def enclose(layer: nn.Module) -> None:
+    """Give a layer that no region covers places for the quantizers of its input and its output.
+
+    ModelOpt's quantized layers have them already.
+    """
+    if hasattr(layer, "input_quantizer"):
+        return
+    original: type[nn.Module] = type(layer)
+    vars(layer)["_own_forward"] = vars(layer).pop("forward", None)
+
+    def forward(self: nn.Module, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        run: Any = self._own_forward or functools.partial(original.forward, self)
+        output = run(self.input_quantizer(x), *args, **kwargs)  # type: ignore[operator]
+        return self.output_quantizer(output)  # type: ignore[operator]
+
+    layer.input_quantizer, layer.output_quantizer = nn.Identity(), nn.Identity()
+    layer.__class__ = type(
+        f"Closed{original.__name__}",
+        (original,),
+        {"forward": forward, "__module__": original.__module__, "__doc__": original.__doc__},
     )

@@ -18,10 +18,11 @@ from trt_qat.qat.placement.fusion import (
     has_unfused_activation,
     has_unfused_norm,
     is_dropout,
+    is_hooked,
     main_operand,
 )
 from trt_qat.qat.placement.kinds import Kind
-from trt_qat.qat.placement.layers import float_layers, weight_axis, weight_shape
+from trt_qat.qat.placement.layers import OWN_CODE, float_layers, weight_axis, weight_shape
 from trt_qat.qat.placement.scales import ScaleGroups
 from trt_qat.recipe.specs import QuantizeSpec
 
@@ -85,9 +86,12 @@ class _Demand:
         return (made, reader) in self.edges or self.tolerates(reader)
 
     def tolerates(self, reader: Vertex) -> bool:
-        """Tell whether a float reader may be given INT8 values: pools and heads (P5)."""
+        """Tell whether a float reader may be given INT8 values: pools and heads (P5).
+
+        Not what the recipe keeps float, nor a layer that runs code of its own on its input.
+        """
         if reader.kind is Kind.WEIGHTED:
-            return not self.plan.float_layers.get(reader, "").startswith("recipe")
+            return not self.plan.float_layers.get(reader, "").startswith(("recipe", OWN_CODE))
         return reader.kind is Kind.AVERAGE
 
     def _want_tensor(self, made: Vertex) -> None:
@@ -223,7 +227,8 @@ def _note_float_outputs(demand: _Demand) -> None:
         end = fused_output(layer, demand.fused)
         if end not in demand.wanted and layer not in demand.wanted:
             kinds = sorted({_READS.get(r.kind, r.kind.value) for r in readers_of(end)})
-            plan.notes[layer] = f"P8: read as float by {', '.join(kinds or ['nobody'])}"
+            readers = "a hook" if is_hooked(layer) else ", ".join(kinds or ["nobody"])
+            plan.notes[layer] = f"P8: read as float by {readers}"
         elif has_unfused_activation(layer):
             plan.notes[layer] = "depthwise: no INT8 kernel fuses its activation"
         elif has_unfused_norm(layer):

@@ -18,6 +18,7 @@ from torch.fx.proxy import TraceError
 from trt_qat.qat.placement.calls import Call, guarded, mode, observe_calls, tensors_of
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES, classify_leaf
 from trt_qat.qat.placement.values import ValueTracer
+from trt_qat.qat.stock import stock_class
 
 
 @dataclass
@@ -130,7 +131,9 @@ def _drop_unused_shapes(graph: fx.Graph) -> None:
 def _drop_identities(graph: fx.Graph, owner: nn.Module) -> None:
     """Drop calls of nn.Identity: one between a convolution and its Add must not hide the pair."""
     for node in list(graph.nodes):
-        if node.op == "call_module" and type(owner.get_submodule(str(node.target))) is nn.Identity:
+        if node.op != "call_module":
+            continue
+        if stock_class(owner.get_submodule(str(node.target))) is nn.Identity:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 

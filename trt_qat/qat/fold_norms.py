@@ -1,0 +1,262 @@
+"""Folding BatchNormalization into the layer before it, on the exported graph.
+
+On the graph the data flow is exact: whatever else a module does, or whoever else reads a tensor, is
+there as nodes. So nothing has to be known about the module that a node comes from, and a norm
+inside a module that also applies the activation is folded like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+NORM_OF = "trt_qat.norm"
+"""Metadata of a layer's node: the path of the module whose BatchNormalization it took in."""
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_RULE = "pkg.onnxscript.rewriter.rule_name"
+_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A layer's weight: the stored values, and the nodes that make a float tensor of them."""
+
+    stored: ir.Value
+    scale: ir.Value | None  # None: a float constant
+    chain: tuple[ir.Node, ...]  # DequantizeLinear, or QuantizeLinear and DequantizeLinear
+
+
+def fold_norms(model: ir.Model) -> None:
+    """Fold every BatchNormalization that alone reads a Conv, ConvTranspose or Gemm.
+
+    Its factor goes into the scale of an INT8 weight, so that no code changes but for its sign. A
+    BatchNormalization stays where that cannot be: behind an INT8 or grouped ConvTranspose (E3), or
+    where a scale or a bias would leave the range of its type.
+    """
+    _note_norms_of_exporter(model)
+    for node in list(model.graph):
+        if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+            continue
+        layer = _only_producer(node)
+        norm = _factor_and_shift(node)
+        if layer is not None and norm is not None:
+            _fold(model, layer, node, *norm)
+
+
+def _note_norms_of_exporter(model: ir.Model) -> None:
+    """Give a float layer its own path where the exporter's optimizer folded a norm into it.
+
+    It leaves the norm's path on the node; the layer's is the name of the weight, less ``.weight``.
+    """
+    for node in model.graph:
+        if "FuseBatchNorm" in node.metadata_props.get(_RULE, "") and node.inputs[1] is not None:
+            node.metadata_props[NORM_OF] = node.metadata_props.get(_SCOPES, "[]")
+            node.metadata_props[_SCOPES] = repr(["", _stem(node.inputs[1]), node.op_type])
+
+
+def _stem(weight: ir.Value) -> str:
+    """Return the path of the layer that a weight is named by."""
+    return str(weight.name).removesuffix(".weight").removesuffix(".weight_quantizer")
+
+
+def _only_producer(norm: ir.Node) -> ir.Node | None:
+    """Return the layer that ``norm`` alone reads."""
+    source = norm.inputs[0]
+    layer = source.producer() if source is not None else None
+    if source is None or layer is None or layer.domain not in ("", "ai.onnx"):
+        return None
+    if source.is_graph_output() or len(source.uses()) != 1:
+        return None
+    return layer if layer.op_type in (*_OUTPUT_AXIS, "Gemm") else None
+
+
+def _factor_and_shift(norm: ir.Node) -> tuple[Array, Array] | None:
+    """Return what a BatchNormalization in evaluation mode multiplies by and adds, ``(K,)``."""
+    trains = "training_mode" in norm.attributes and norm.attributes["training_mode"].as_int()
+    if trains or any(output.uses() for output in norm.outputs[1:]):
+        return None
+    constants = [_constant(value) for value in norm.inputs[1:5]]
+    gamma, beta, mean, variance = constants
+    if gamma is None or beta is None or mean is None or variance is None:
+        return None
+    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
+    with np.errstate(all="ignore"):
+        factor = gamma / np.sqrt(variance + epsilon)
+    return factor, beta - mean * factor
+
+
+def _constant(value: ir.Value | None) -> Array | None:
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if tensor is None else tensor.numpy().astype(np.float64)
+
+
+def _is_constant(value: ir.Value) -> bool:
+    return ir.convenience.get_const_tensor(value) is not None
+
+
+def _fold(model: ir.Model, layer: ir.Node, norm: ir.Node, factor: Array, shift: Array) -> None:
+    axis = _output_axis(layer)
+    weight = _weight_of(layer)
+    if axis is None or weight is None:
+        return
+    if weight.scale is not None and layer.op_type == "ConvTranspose":
+        return
+    bias = _folded_bias(layer, factor, shift, _dtype(weight))
+    made = _folded_weight(model, weight, axis, factor)
+    if bias is None or made is None:
+        return
+    layer.replace_input_with(1, made)
+    name = f"{_stem(weight.stored)}.bias_folded"
+    value = _initializer(model, name, bias.astype(_dtype(weight)))
+    layer.resize_inputs(max(len(layer.inputs), 3))
+    layer.replace_input_with(2, value)
+    if layer.op_type == "Gemm":
+        layer.attributes.pop("beta", None)
+    layer.metadata_props[NORM_OF] = norm.metadata_props.get(_SCOPES, "[]")
+    out, behind = layer.outputs[0], norm.outputs[0]
+    out.shape, out.type = behind.shape, behind.type
+    if behind.is_graph_output():
+        out.name = behind.name
+    ir.convenience.replace_all_uses_with(behind, out, replace_graph_outputs=True)
+    model.graph.remove(norm, safe=True)
+
+
+def _output_axis(layer: ir.Node) -> int | None:
+    """Return the axis of the weight that makes the output's channels; None: it has none."""
+
+    def attribute(name: str) -> float:
+        found = layer.attributes.get(name)
+        return 1.0 if found is None else float(found.value)
+
+    if layer.op_type == "Gemm":
+        transposed = "transA" in layer.attributes and attribute("transA")
+        if transposed or attribute("alpha") != 1.0:
+            return None
+        return 0 if "transB" in layer.attributes and attribute("transB") else 1
+    if layer.op_type == "ConvTranspose" and attribute("group") != 1.0:
+        return None
+    return _OUTPUT_AXIS[layer.op_type]
+
+
+def _weight_of(layer: ir.Node) -> _Weight | None:
+    value = layer.inputs[1]
+    if value is None:
+        return None
+    if _is_constant(value):
+        return _Weight(value, None, ())
+    dequantize = value.producer()
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return None
+    source, scale, chain = dequantize.inputs[0], dequantize.inputs[1], [dequantize]
+    quantize = source.producer() if source is not None else None
+    if quantize is not None and quantize.op_type == "QuantizeLinear":
+        source = quantize.inputs[0]
+        chain.insert(0, quantize)
+    if source is None or scale is None or not (_is_constant(source) and _is_constant(scale)):
+        return None
+    return _Weight(source, scale, tuple(chain))
+
+
+def _dtype(weight: _Weight) -> np.dtype[Any]:
+    """Return the element type that a layer computes in: that of its weight's scale or values."""
+    tensor = ir.convenience.get_const_tensor(weight.scale or weight.stored)
+    assert tensor is not None
+    return tensor.dtype.numpy()
+
+
+def _folded_bias(layer: ir.Node, factor: Array, shift: Array, dtype: np.dtype[Any]) -> Array | None:
+    """Return the layer's bias behind the norm; None where it is no constant of its channels."""
+    given = layer.inputs[2] if len(layer.inputs) > 2 else None
+    bias = np.zeros(1)
+    if given is not None:
+        constant = _constant(given)
+        if constant is None or constant.size not in (1, factor.size) or constant.ndim > 1:
+            return None
+        bias = constant
+        if layer.op_type == "Gemm" and "beta" in layer.attributes:
+            bias = bias * layer.attributes["beta"].as_float()
+    with np.errstate(all="ignore"):
+        folded: Array = shift + bias * factor
+    limit = np.finfo(dtype).max
+    return folded if bool((np.abs(folded) <= limit).all()) else None
+
+
+def _folded_weight(model: ir.Model, weight: _Weight, axis: int, factor: Array) -> ir.Value | None:
+    """Return the value of the weight times ``factor``; None where that cannot be written."""
+    values = ir.convenience.get_const_tensor(weight.stored)
+    assert values is not None
+    array = values.numpy()
+    if array.shape[axis] != factor.size:
+        return None
+    along = [-1 if i == axis else 1 for i in range(array.ndim)]
+    if weight.scale is None:
+        return _scaled(model, weight.stored, array, factor.reshape(along))
+    stored_scale = ir.convenience.get_const_tensor(weight.scale)
+    dequantize = weight.chain[-1]
+    assert stored_scale is not None
+    scale = stored_scale.numpy()
+    if scale.ndim == 1 and dequantize.attributes["axis"].as_int() != axis:
+        return None
+    # A dead channel (factor 0) has codes 0: any positive scale is right, and E2 asks for one.
+    folded = scale * np.where(factor == 0, 1.0, np.abs(factor))
+    limits = np.finfo(scale.dtype)
+    if not bool(((folded >= limits.tiny) & (folded <= limits.max)).all()):
+        return None
+    sign = np.sign(factor).reshape(along)
+    if len(weight.chain) == 1:
+        stored: ir.Value | None = _initializer(
+            model, f"{weight.stored.name}_folded", array * sign.astype(array.dtype)
+        )
+    else:
+        stored = _scaled(model, weight.stored, array, factor.reshape(along))
+    if stored is None:
+        return None
+    new_scale = _initializer(model, f"{weight.scale.name}_folded", folded.astype(scale.dtype))
+    return _chained(model, weight.chain, stored, new_scale, axis)
+
+
+def _scaled(model: ir.Model, of: ir.Value, array: Array, factor: Array) -> ir.Value | None:
+    with np.errstate(all="ignore"):
+        product = array * factor.astype(array.dtype)
+    if not bool((np.abs(product) <= np.finfo(array.dtype).max).all()):
+        return None
+    return _initializer(model, f"{of.name}_folded", product)
+
+
+def _chained(
+    model: ir.Model, chain: tuple[ir.Node, ...], stored: ir.Value, scale: ir.Value, axis: int
+) -> ir.Value:
+    """Return the end of a copy of ``chain`` on other values, one scale for each channel."""
+    current = stored
+    for node in chain:
+        inputs = [current, scale]
+        if len(node.inputs) > 2:
+            assert scale.shape is not None
+            zeros = np.zeros(scale.shape.numpy(), np.int8)
+            inputs.append(_initializer(model, f"{scale.name}_zero_point", zeros))
+        copy = ir.node(node.op_type, inputs, {"axis": axis})
+        copy.metadata_props.update(node.metadata_props)
+        copy.outputs[0].type, copy.outputs[0].shape = node.outputs[0].type, stored.shape
+        model.graph.insert_before(node, copy)
+        current = copy.outputs[0]
+    current.name = f"{stored.name}_value"
+    return current
+
+
+def _initializer(model: ir.Model, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Add a constant to the graph under ``name``, or under the next free one."""
+    free, count = name, 1
+    while free in model.graph.initializers:
+        free, count = f"{name}_{count}", count + 1
+    tensor = ir.tensor(np.ascontiguousarray(array), name=free)
+    value = ir.Value(name=free, const_value=tensor, type=ir.TensorType(tensor.dtype))
+    value.shape = ir.Shape(array.shape)
+    model.graph.initializers[free] = value
+    return value
