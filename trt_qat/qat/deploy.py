@@ -143,8 +143,11 @@ def _swaps(model: nn.Module, state: Quantized, form: WeightForm) -> dict[nn.Modu
         swaps[quantizer] = QuantizeDequantize(scale_of(quantizer))
     for echo in placed.echoes.values():
         swaps[echo] = QuantizeDequantize(scale_of(echo.of[0]))
+    holders = {layer._parameters["weight"]: layer for layer in _masked(model)}
     for of_weight, parameter, axis in state.functional_weights.values():
-        swaps[of_weight] = _codes(of_weight, parameter.detach(), axis, form)
+        holder = holders.get(parameter)
+        weight = parameter.detach() if holder is None else float_weight(holder)
+        swaps[of_weight] = _codes(of_weight, weight, axis, form)
     for _, layer, weight_quantizer in weight_quantizers(model):
         weight = float_weight(layer)
         axis = channel_axis(weight_quantizer, scale_of(weight_quantizer))
@@ -159,10 +162,14 @@ def _codes(
     return Codes(weight_codes(weight, scale, axis), scale, axis, form)
 
 
+def _masked(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if getattr(m, "_weight_mask", None) is not None]
+
+
 @contextlib.contextmanager
 def _masks_applied(model: nn.Module) -> Iterator[None]:
     """Let weights that hold a 2:4 mask be what they are under it: a constant, not a product."""
-    masked = [m for m in model.modules() if getattr(m, "_weight_mask", None) is not None]
+    masked = _masked(model)
     kept = [(m, m._parameters["weight"], m._buffers["_weight_mask"]) for m in masked]
     try:
         for layer in masked:

@@ -113,6 +113,15 @@ def _fake_quantize_fused(
     return torch.fake_quantize_per_channel_affine(inputs, scale, zero_point, axis, low, CODE_MAX)
 
 
+def rounds(quantizer: nn.Module) -> bool:
+    """Tell whether a quantizer is calibrated, enabled, and not being calibrated.
+
+    ModelOpt 0.47 has no public accessor for the last.
+    """
+    enabled = getattr(quantizer, "is_enabled", False) and getattr(quantizer, "_if_quant", True)
+    return bool(enabled) and getattr(quantizer, "amax", None) is not None
+
+
 def channel_axis(quantizer: nn.Module, scale: torch.Tensor) -> int | None:
     """Return the channel axis of a per-channel quantizer, None for a per-tensor one."""
     axis = quantizer.axis

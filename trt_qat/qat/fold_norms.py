@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 NORM_OF = "trt_qat.norm"
 """Metadata of a layer's node: the path of the module whose BatchNormalization it took in."""
 
+FOLDED = "_folded"
+"""Suffix of the constants that the fold makes."""
+
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _RULE = "pkg.onnxscript.rewriter.rule_name"
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
@@ -113,7 +116,7 @@ def _fold(model: ir.Model, layer: ir.Node, norm: ir.Node, factor: Array, shift: 
     if bias is None or made is None:
         return
     layer.replace_input_with(1, made)
-    name = f"{_stem(weight.stored)}.bias_folded"
+    name = f"{_stem(weight.stored)}.bias{FOLDED}"
     value = _initializer(model, name, bias.astype(_dtype(weight)))
     layer.resize_inputs(max(len(layer.inputs), 3))
     layer.replace_input_with(2, value)
@@ -212,13 +215,13 @@ def _folded_weight(model: ir.Model, weight: _Weight, axis: int, factor: Array) -
     sign = np.sign(factor).reshape(along)
     if len(weight.chain) == 1:
         stored: ir.Value | None = _initializer(
-            model, f"{weight.stored.name}_folded", array * sign.astype(array.dtype)
+            model, f"{weight.stored.name}{FOLDED}", array * sign.astype(array.dtype)
         )
     else:
         stored = _scaled(model, weight.stored, array, factor.reshape(along))
     if stored is None:
         return None
-    new_scale = _initializer(model, f"{weight.scale.name}_folded", folded.astype(scale.dtype))
+    new_scale = _initializer(model, f"{weight.scale.name}{FOLDED}", folded.astype(scale.dtype))
     return _chained(model, weight.chain, stored, new_scale, axis)
 
 
@@ -227,7 +230,7 @@ def _scaled(model: ir.Model, of: ir.Value, array: Array, factor: Array) -> ir.Va
         product = array * factor.astype(array.dtype)
     if not bool((np.abs(product) <= np.finfo(array.dtype).max).all()):
         return None
-    return _initializer(model, f"{of.name}_folded", product)
+    return _initializer(model, f"{of.name}{FOLDED}", product)
 
 
 def _chained(

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import (
 )
 
 from trt_qat.errors import ExportMismatch
-from trt_qat.qat.fold_norms import NORM_OF, fold_norms
+from trt_qat.qat.fold_norms import FOLDED, NORM_OF, fold_norms
 from trt_qat.qat.opset import lower_to
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -29,6 +29,7 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     fold_zero_points(model)
     fold_norms(model)
     RemoveUnusedNodesPass()(model)
+    name_constants(model)
     name_by_module(model)
     drop_debug_metadata(model)
     lower_to(model, opset)
@@ -106,6 +107,24 @@ def fold_zero_points(model: ir.Model) -> None:
             value.type, value.shape = ir.TensorType(ir.DataType.INT8), ir.Shape(zeros.shape)
             model.graph.initializers[name] = value
         node.replace_input_with(2, model.graph.initializers[name])
+
+
+def name_constants(model: ir.Model) -> None:
+    """Name codes ``conv1.codes.weight``, their scales ``conv1.codes.weight_scale``, a new bias so.
+
+    What a fold made takes the name of what it was made from, which nobody reads any more.
+    """
+    initializers = model.graph.initializers
+    for old in list(initializers):
+        new = old.removesuffix(FOLDED)
+        for quantizer in ("weight_quantizer.weight", "weight_quantizer.weight_scale"):
+            layer = new.removesuffix(quantizer)
+            if layer != new and (not layer or layer.endswith(".")):
+                new = f"{layer}{quantizer.replace('weight_quantizer', 'codes')}"
+        if new != old and new not in initializers:
+            value = initializers.pop(old)
+            value.name = new
+            initializers[new] = value
 
 
 def name_by_module(model: ir.Model) -> None:

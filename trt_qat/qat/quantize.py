@@ -17,6 +17,7 @@ from trt_qat.errors import DataError, ModelError
 from trt_qat.qat import placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.fake_quant import activation_quantizer, weight_config, weight_quantizer
+from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
@@ -125,6 +126,8 @@ def weight_quantizers(
 ) -> Iterator[tuple[str, nn.Module, TensorQuantizer]]:
     """Yield path, layer and weight quantizer of every quantized layer module."""
     for name, module in model.named_modules():
+        if not isinstance(module, WEIGHTED_MODULES):
+            continue  # a holder of quantizers may have one by that name
         quantizer = getattr(module, "weight_quantizer", None)
         if isinstance(quantizer, TensorQuantizer) and quantizer.is_enabled:
             yield name, module, quantizer

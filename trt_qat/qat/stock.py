@@ -54,7 +54,7 @@ def own_code(module: nn.Module, *, hooked: bool = False) -> str | None:
     if is_parametrized(module):
         return "a parametrization"
     for cls in _classes_before(module, base):
-        name = _overridden(cls, base, module)
+        name = _overridden(cls, base)
         if name is not None:
             return f"{cls.__name__}.{name}"
     for name in vars(module):
@@ -82,19 +82,14 @@ def _classes_before(module: nn.Module, base: type[nn.Module]) -> list[type]:
     return [cls for cls in before if not cls.__module__.startswith("modelopt.")]
 
 
-def _overridden(cls: type, base: type[nn.Module], module: nn.Module) -> str | None:
+def _overridden(cls: type, base: type[nn.Module]) -> str | None:
     """Return what ``cls`` defines that may change what an instance of ``base`` computes.
 
-    That is whatever torch's class defines as well, any property, since ``forward`` may read it, and
-    an attribute that hides a parameter or a buffer.
+    That is whatever torch's class defines as well, and any property: ``forward`` may read it.
     """
     for name, value in vars(cls).items():
         if name not in _HARMLESS and (
-            hasattr(base, name)
-            or name == "__getattribute__"
-            or _is_data_descriptor(value)
-            or name in module._parameters
-            or name in module._buffers
+            hasattr(base, name) or name == "__getattribute__" or _is_data_descriptor(value)
         ):
             return name
     return None

@@ -7,6 +7,7 @@ quantizer writes it down (Model-Optimizer, ``modelopt/onnx/quantization/graph_ut
 from __future__ import annotations
 
 import fnmatch
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -42,9 +43,16 @@ def weight_of(vertex: Vertex) -> torch.Tensor:
     else:
         node = argument(vertex.node, 1, "weight") or argument(vertex.node, 1, "other")
         assert isinstance(node, fx.Node)
-        weight = vertex.region.owner.get_parameter(str(node.target))
+        weight = operator.attrgetter(str(node.target))(vertex.region.owner)
     assert isinstance(weight, torch.Tensor)
     return weight
+
+
+def functional_parameter(vertex: Vertex) -> nn.Parameter | None:
+    """Return the parameter that a functional layer reads, without a mask; None for a buffer."""
+    node = argument(vertex.node, 1, "weight") or argument(vertex.node, 1, "other")
+    module, _, key = str(node.target).rpartition(".")
+    return vertex.region.owner.get_submodule(module)._parameters.get(key)
 
 
 def weight_shape(vertex: Vertex) -> WeightShape:
@@ -131,7 +139,7 @@ def _runs_own_code(vertex: Vertex) -> str | None:
     """
     module = vertex.module
     if module is None:
-        return None
+        return None if functional_parameter(vertex) is not None else "on a weight that is a buffer"
     if (code := own_code(module, hooked=True)) is not None:
         return code
     return None if module._parameters.get("weight") is not None else "a hook that makes its weight"

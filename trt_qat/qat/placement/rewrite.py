@@ -10,13 +10,15 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
+from trt_qat.qat.fake_quant import fake_quantize, rounds
 from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import Kind, argument, weighted_function
+from trt_qat.qat.placement.layers import functional_parameter
 from trt_qat.qat.placement.rules import Plan
 from trt_qat.qat.placement.trace import Region, Trace, compiled_forward
 from trt_qat.qat.stock import stock_class
@@ -24,13 +26,17 @@ from trt_qat.qat.stock import stock_class
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelopt.torch.quantization.nn import TensorQuantizer
+
 QUANTIZERS = "qdq"  # the attribute of a region's owner that holds its quantizers
 
 
 class Echo(nn.Module):
-    """A Q/DQ pair of a tensor that is on its grid already: nothing in torch, a pair in ONNX.
+    """A Q/DQ pair of a tensor that is on its grid already.
 
-    It stands behind commuting operations, where TensorRT expects the consumer's own pair.
+    It stands behind commuting operations, where TensorRT expects the consumer's own pair. Training
+    is spared the work; in evaluation the model computes what its file does, even where an operation
+    was taken for commuting and is not.
     """
 
     def __init__(self, quantizer: nn.Module) -> None:
@@ -38,8 +44,10 @@ class Echo(nn.Module):
         self.of = [quantizer]  # in a list: not a submodule, or its state would be saved twice
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return ``inputs`` as they are."""
-        return inputs
+        """Return ``inputs`` on the grid."""
+        if self.training or not rounds(self.of[0]):
+            return inputs
+        return fake_quantize(inputs, cast("TensorQuantizer", self.of[0]))
 
 
 @dataclass
@@ -151,7 +159,8 @@ def _quantize_functional_weight(
     position_name = "other" if weighted_function(vertex.node) == "matmul" else "weight"
     weight = argument(vertex.node, 1, position_name)
     owner, path = vertex.region.owner, str(weight.target)
-    parameter = owner.get_parameter(path)
+    parameter = functional_parameter(vertex)
+    assert parameter is not None
     known = placed.functional_weights
     name = next((n for n, (_, p, a) in known.items() if p is parameter and a == axis), None)
     if name is None:
