@@ -36,6 +36,7 @@ def open_session(
     *,
     provider: str = CPU,
     profile: Path | None = None,
+    arena: bool = True,
 ) -> Any:
     """Return an onnxruntime session.
 
@@ -45,6 +46,7 @@ def open_session(
         entries: session entries.
         provider: what shall run it. onnxruntime falls back to the CPU without an error.
         profile: how the file of its profiler begins; None: it is off.
+        arena: keep memory for the next run; off where there are few, and memory is to be small.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed, or another provider would run it.
@@ -61,6 +63,7 @@ def open_session(
         raise BackendUnavailable(message)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = arena
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)

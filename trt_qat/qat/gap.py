@@ -1,0 +1,63 @@
+"""How far apart torch and the file are: at one tensor, in parts of its largest magnitude."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX
+
+SAMPLED = 4096
+"""Elements of a tensor that show what its quantizer does: it treats all elements alike."""
+
+TIE = 1e-3
+"""Of a step: a quotient so close to a half may round to either side, as it was divided."""
+
+
+def gap(want: Tensor, got: Tensor, floor: float = 0.0) -> float:
+    """Return the largest difference over the largest magnitude; NaN where NaN is not shared.
+
+    Args:
+        want: the model's; infinities in it must be in the other too and do not count otherwise.
+        got: the file's, of the same shape. Of integers and booleans the part that differs counts.
+        floor: the least that the difference is divided by.
+    """
+    if not want.numel():
+        return 0.0
+    if not want.is_floating_point():
+        return float(torch.ne(want, got).double().mean())
+    want, got = want.float(), got.float()
+    apart, size = _largest(want - got), _largest(want)
+    if not (apart < torch.inf and size < torch.inf):  # NaN as well
+        finite = torch.isfinite(want)
+        if not torch.equal(want[~finite], got[~finite]):
+            return float("nan")
+        if not finite.any():
+            return 0.0
+        apart, size = _largest(want[finite] - got[finite]), _largest(want[finite])
+    size = max(size, floor)
+    return apart / size if size else (0.0 if apart == 0.0 else float("inf"))
+
+
+def _largest(tensor: Tensor) -> float:
+    low, high = torch.aminmax(tensor)
+    return max(-float(low), float(high)) if not torch.isnan(low) else float("nan")
+
+
+def off_grid(given: Tensor, returned: Tensor, scale: float) -> float:
+    """Return the part of the elements that a quantizer rounds otherwise than QuantizeLinear does.
+
+    Args:
+        given: what the quantizer was given.
+        returned: what it returned, of the same shape.
+        scale: of the file's pair, whose zero point is 0.
+    """
+    stride = max(1, given.numel() // SAMPLED) | 1  # odd, so that it meets every channel
+    x, y = (t.detach().reshape(-1)[::stride].double() for t in (given, returned))
+    steps = x / scale
+    codes = torch.round(steps).clamp(ACTIVATION_MIN, CODE_MAX)
+    tie = (steps - torch.floor(steps) - 0.5).abs() < TIE
+    off = (y / scale - codes).abs()
+    allowed = torch.where(tie, 1.0 + TIE, TIE)
+    wrong = ~(off <= allowed) & torch.isfinite(x)
+    return float(wrong.double().mean()) if wrong.numel() else 0.0
