@@ -158,6 +158,18 @@ def test_every_output_has_a_sidecar_with_its_parents(run_folder: Path) -> None:
     assert set(sidecar["spec"]) == {"model", "sparsity", "quantize", "export"}
 
 
+def test_sidecar_and_json_say_what_of_the_file_was_held_against_the_model(
+    run_folder: Path, finished: RunResult
+) -> None:
+    found = read(run_folder, "model.onnx.json")["metrics"]["verification"]
+    assert found["checked"] is True
+    assert found["batches"] == [1, 3]
+    assert found["worst"] < found["tolerance"]
+    told = {record["name"]: record["verification"] for record in finished.to_dict()["stages"]}
+    assert told["export"] == found
+    assert told["train"] is None
+
+
 def test_the_calibration_samples_are_locked_and_the_ranges_name_them(run_folder: Path) -> None:
     lock = read(run_folder, "calibration.lock.json")
     ranges = read(run_folder, "ranges.json")

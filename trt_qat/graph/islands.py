@@ -80,30 +80,30 @@ class Cut:
     Args:
         graph: of a model in memory, or one whose external weights are located.
         whole: names of QuantizeLinear nodes that are no cuts.
-        part_bytes: of weights, from which on an island is divided.
+        part_bytes: of weights, from which on an island is divided; None: `PART_BYTES`.
 
     Attributes:
         points: in topological order.
+        uncut: names of QuantizeLinear nodes of activations that could be no cuts: their pair has
+            two mappings, a zero point, a scale that is no constant, or another reader.
         islands: in an order in which they can be run.
     """
 
     def __init__(
-        self, graph: Graph, whole: Collection[str] = (), part_bytes: int = PART_BYTES
+        self, graph: Graph, whole: Collection[str] = (), part_bytes: int | None = None
     ) -> None:
         self.graph = graph
         self._place = {node: place for place, node in enumerate(graph.nodes)}
         live = _live(graph)
-        self.points = tuple(
-            self._point(pair)
-            for pair in graph.pairs
-            if pair.source in live and pair.quantize.name not in whole and _is_cut(graph, pair)
-        )
+        pairs = [p for p in graph.pairs if p.source in live and p.quantize.name not in whole]
+        self.points = tuple(self._point(pair) for pair in pairs if _is_cut(graph, pair))
+        self.uncut = tuple(p.quantize.name for p in pairs if not _is_cut(graph, p))
         given = {*graph.inputs, *(name for point in self.points for name in point.behind)}
         wanted = {*(point.before for point in self.points), *graph.outputs}
         passed = [Island((), (name,), (name,)) for name in sorted(wanted & given)]
         common = _common(graph, live, given)
         parts = _Division(graph, given, wanted - given, common)
-        found = [self._island(nodes, parts) for nodes in parts.divided(part_bytes)]
+        found = [self._island(nodes, parts) for nodes in parts.divided(part_bytes or PART_BYTES)]
         self.islands = (*passed, *sorted(found, key=lambda island: island.place))
 
     def model(self, island: Island) -> ModelProto:

@@ -98,7 +98,7 @@ PLAN = (
         outputs=("model.onnx",),
         parents=("fp32.pt", "ranges.json", "qat.pt"),
         tables=("model", "sparsity", "quantize", "export"),
-        packages=QAT_CODE,
+        packages=(*QAT_CODE, "graph/*.py", "runners/*.py"),
         work=torch_stage("export"),
         why_not=why_no_torch,
     ),

@@ -46,12 +46,14 @@ class StageRecord:
         status: ran, unchanged or skipped.
         seconds: that its work took, in this run or in the one that left it unchanged.
         why: it was skipped.
+        verification: what of its file was held against what it was made from; None: nothing.
     """
 
     name: str
     status: str
     seconds: float = 0.0
     why: str | None = None
+    verification: dict[str, Any] | None = None
 
 
 @dataclass
@@ -198,7 +200,9 @@ def _run_stage(
         first = known[0]
         say(f"{stage.name}: unchanged")
         assert first is not None
-        return StageRecord(stage.name, "unchanged", first.seconds), first.metrics
+        record = StageRecord(stage.name, "unchanged", first.seconds)
+        record.verification = first.metrics.get("verification")
+        return record, first.metrics
     why = stage.why_not_in(run)
     if stage.work is None or (stage.optional and why is not None):
         same = next((record.name for record in before if why and record.why == why), None)
@@ -217,7 +221,9 @@ def _run_stage(
     _seal(stage, run, fingerprint, metrics, seconds)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     say(f"{stage.name}: done in {seconds:.1f} s{_headline(metrics)}")
-    return StageRecord(stage.name, "ran", round(seconds, 3)), metrics
+    record = StageRecord(stage.name, "ran", round(seconds, 3))
+    record.verification = metrics.get("verification")
+    return record, metrics
 
 
 def _seal(stage: Stage, run: Run, fingerprint: str, metrics: Metrics, seconds: float) -> None:

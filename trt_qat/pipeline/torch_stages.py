@@ -120,7 +120,9 @@ def export(run: Run) -> Metrics:
     # Straight to its place, not through atomic_path: export renames by itself, and a large model
     # names the file of its weights after its own.
     path = export_onnx(model, _example(run), run.path("model.onnx"), spec=run.recipe.spec.export)
-    return {"bytes": path.stat().st_size}
+    sidecar = artifact.read_sidecar(path)
+    assert sidecar is not None
+    return sidecar.metrics
 
 
 def layers(run: Run, samples: int) -> Layers:

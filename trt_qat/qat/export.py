@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +18,18 @@ import torch
 from onnxscript import opset18 as op
 from torch import nn
 
+from trt_qat import artifact
 from trt_qat.artifact import atomic_path
 from trt_qat.errors import ExportMismatch, ModelError, first_line
 from trt_qat.qat import onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
+from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import quantized
+from trt_qat.qat.verify import resized, verify
 from trt_qat.recipe.specs import ExportSpec
 
 EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to
+TRACED_SAMPLES = 2
 LARGE_MODEL_BYTES = 1_500_000_000  # protobuf ends at 2 GB: beyond this, weights go beside the file
 
 
@@ -39,35 +44,77 @@ def export(
     INT8 ConvTranspose it stays), and nodes are named by module paths. The batch dimension is
     dynamic.
 
+    Before the file takes its name it is compared with the model at every quantization point, on the
+    example and on another batch size (`trt_qat.qat.verify`). Beside it lies ``<path>.json``, which
+    says what was compared.
+
     Args:
         model: from `quantize`, fine-tuned or not; unchanged afterwards.
         example_inputs: one batch: a tensor, a tuple, or a dict by argument name.
         path: of the ONNX file; written to a temporary name and renamed.
-        spec: opset, form of the weights (rounded to INT8 in either), dynamic batch.
+        spec: opset, form of the weights (rounded to INT8 in either), dynamic batch, comparison.
 
     Returns:
         ``path``.
 
     Raises:
-        ModelError: the model is not quantized, or torch cannot export it; the message says why.
-        ExportMismatch: the written graph breaks a promise made above.
+        ModelError: the model is not quantized, holds NaN, or torch cannot export it; the message
+            says why.
+        ExportMismatch: the file breaks a promise made above, or does not compute what the model
+            does; the message names the first tensor. A file that was there before is untouched.
     """
-    spec = spec or ExportSpec()
+    spec, start = spec or ExportSpec(), time.perf_counter()
     quantized(model)
     target = Path(path)
-    with deployed(model, spec.weights), torch.no_grad():
-        exported = _run_exporter(model, example_inputs, spec)
+    inputs, exported = _traced(model, example_inputs, spec)
     graph = onnx_passes.clean(exported, opset=spec.opset)
     onnx_passes.check(graph, weights=spec.weights)
-    _save(graph, target)
+    found: dict[str, Any] = {"checked": False, "why": "export.verify is false"}
+
+    def check(written: Path) -> None:
+        if spec.verify:
+            dynamic = spec.dynamic_batch
+            verified = verify(model, written, inputs, name=target.name, dynamic=dynamic)
+            found.update(verified.to_dict())
+            del found["why"]
+
+    _save(graph, target, check)
+    document = spec.model_dump(mode="json")
+    artifact.write_sidecar(
+        target,
+        fingerprint=artifact.fingerprint(export=document, versions=artifact.versions()),
+        parents={},
+        spec={"export": document},
+        metrics={"bytes": target.stat().st_size, "verification": found},
+        seconds=time.perf_counter() - start,
+    )
     return target
+
+
+def _traced(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> tuple[Any, ir.Model]:
+    """Return the inputs that the model was traced with, and its graph.
+
+    Two samples do for a dynamic batch, and are compared faster. A model that takes multiples of a
+    number only is traced with all.
+    """
+    batches = [example_inputs]
+    sizes = {len(tensor) for tensor in tensors_of(example_inputs) if tensor.dim()}
+    if spec.dynamic_batch and len(sizes) == 1 and sizes != {TRACED_SAMPLES}:
+        # torch.export takes a batch of 1 for a constant.
+        batches = [resized(example_inputs, TRACED_SAMPLES)]
+        batches += [example_inputs] if max(sizes) > TRACED_SAMPLES else []
+    for last, inputs in zip((*[False] * (len(batches) - 1), True), batches, strict=True):
+        try:
+            with deployed(model, spec.weights), torch.no_grad():
+                return inputs, _run_exporter(model, inputs, spec)
+        except ModelError:
+            if last:
+                raise
+    raise AssertionError
 
 
 def _run_exporter(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> ir.Model:
     args, kwargs = _as_arguments(example_inputs)
-    if spec.dynamic_batch:  # torch.export takes a batch of 1 for a constant
-        args = tuple(_at_least_two(a) for a in args)
-        kwargs = {k: _at_least_two(v) for k, v in kwargs.items()}
     batch = torch.export.Dim("batch", min=1)
     shapes: Any = None
     if spec.dynamic_batch:
@@ -111,12 +158,6 @@ def _as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     if isinstance(example_inputs, (tuple, list)):
         return tuple(example_inputs), {}
     return (example_inputs,), {}
-
-
-def _at_least_two(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] == 1:
-        return value.repeat([2] + [1] * (value.dim() - 1))
-    return value
 
 
 def _batch_shape(value: Any, batch: Any) -> Any:
@@ -163,8 +204,11 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _save(graph: ir.Model, target: Path) -> None:
+def _save(graph: ir.Model, target: Path, check: Callable[[Path], None]) -> None:
     """Write the graph, and its weights beside it where protobuf's limit asks for that.
+
+    ``check`` is called with the whole file under its temporary name; where it raises, nothing is
+    left of it.
 
     The name of the weights' file holds their digest, so that the rename of the graph is the one
     moment at which the new pair takes the place of the old one.
@@ -179,6 +223,7 @@ def _save(graph: ir.Model, target: Path) -> None:
                     ir.save(graph, partial, external_data=weights.name)
                 _refer(partial, data)
             onnx.checker.check_model(str(partial))
+            check(partial)
     except onnx.checker.ValidationError as error:
         message = f"export: onnx.checker refuses {target.name}: {first_line(error)}"
         raise ExportMismatch(message) from error
@@ -211,11 +256,12 @@ def _locations(proto: onnx.ModelProto) -> list[onnx.StringStringEntryProto]:
 
 
 def _remove_data_of_others(target: Path) -> None:
-    """Remove weights that the graph at ``target`` does not refer to any more."""
+    """Remove weights that no graph at ``target`` refers to, or not any more."""
     files = list(target.parent.glob(f"{target.name}.*.data"))
+    known: set[str] = set()
     if files and target.is_file():
         proto = onnx.load(target, load_external_data=False)
         known = {entry.value for entry in _locations(proto)}
-        for path in files:
-            if path.name not in known:
-                path.unlink(missing_ok=True)
+    for path in files:
+        if path.name not in known:
+            path.unlink(missing_ok=True)

@@ -10,8 +10,11 @@ from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX
 SAMPLED = 4096
 """Elements of a tensor that show what its quantizer does: it treats all elements alike."""
 
-TIE = 1e-3
-"""Of a step: a quotient so close to a half may round to either side, as it was divided."""
+TIE, TIE_HALF = 1e-3, 0.1
+"""Of a step: a quotient so close to a half may round to either side, as it was divided; what is so
+close to a code is one. Of FP16 and BF16 a code of 127 has no more places."""
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def gap(want: Tensor, got: Tensor, floor: float = 0.0) -> float:
@@ -53,11 +56,10 @@ def off_grid(given: Tensor, returned: Tensor, scale: float) -> float:
         scale: of the file's pair, whose zero point is 0.
     """
     stride = max(1, given.numel() // SAMPLED) | 1  # odd, so that it meets every channel
+    tie = TIE_HALF if given.dtype in HALVES else TIE
     x, y = (t.detach().reshape(-1)[::stride].double() for t in (given, returned))
-    steps = x / scale
-    codes = torch.round(steps).clamp(ACTIVATION_MIN, CODE_MAX)
-    tie = (steps - torch.floor(steps) - 0.5).abs() < TIE
-    off = (y / scale - codes).abs()
-    allowed = torch.where(tie, 1.0 + TIE, TIE)
-    wrong = ~(off <= allowed) & torch.isfinite(x)
+    code, steps = y / scale, (x / scale).clamp(ACTIVATION_MIN, CODE_MAX)
+    nearest = (code - steps).abs() <= 0.5 + tie
+    whole = (code - torch.round(code)).abs() <= tie
+    wrong = ~(nearest & whole) & torch.isfinite(x)
     return float(wrong.double().mean()) if wrong.numel() else 0.0

@@ -7,6 +7,7 @@ as far, and what it was given is forgotten then: memory is that of the tensors i
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trt_qat.errors import DataError, GraphError
+from trt_qat.errors import DataError, GraphError, ModelError
 from trt_qat.graph.islands import Cut, Island, Point
 from trt_qat.qat.fake_quant import scale_of
-from trt_qat.qat.gap import gap, off_grid
+from trt_qat.qat.gap import HALVES, gap, off_grid
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.runners.islands import Arrays, Run, jittered, opened
 
 TOLERANCE = 1e-4
-"""Of a tensor's largest magnitude. Sums of float32 in another order leave some 1e-6; an INT8 step is
-8e-3, so what is let through moves no value that is not within an eightieth of a step of a tie."""
+"""Of a tensor's largest magnitude. Sums of float32 in another order leave some 1e-6; an INT8 step
+is 8e-3, so what is let through moves no value but those within an eightieth of a step of a tie."""
 
 TOLERANCE_HALF = 1e-2
 """The same of FP16 and BF16, whose last place is 1e-3 and 8e-3."""
@@ -40,8 +41,6 @@ SCALES_OFF = 1e-6
 
 MISROUNDED = 1e-3
 """Part of the elements that a quantizer may round otherwise than the file's pair."""
-
-_HALVES = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class Match:
 
     def _check_pair(self, module: nn.Module, point: Point, value: Tensor, returned: Any) -> None:
         scale = float(scale_of(module.of[0] if isinstance(module, Echo) else module))
-        exact = TOLERANCE_HALF if value.dtype in _HALVES else SCALES_OFF
+        exact = TOLERANCE_HALF if value.dtype in HALVES else SCALES_OFF
         if abs(scale - point.scale) > exact * scale:
             what = f"its scale is {point.scale:.6g} in the file and {scale:.6g} in the model"
             self._disagree(point.place, point.node, what)
@@ -215,9 +214,9 @@ class Match:
         self._values.drop(island)
         for name in island.makes:
             self._expected.pop(name, None)
-        for name, value in made.items():
+        for name, array in made.items():
             if self._values.readers[name] and island.nodes:
-                self._hand(name, value, several.get(name))
+                self._hand(name, array, several.get(name))
 
     def _judge(
         self,
@@ -239,6 +238,12 @@ class Match:
         found.outputs += point is None
         found.elements += want.numel()
         error = gap(want, got, 0.0 if point is None else point.scale)
+        if math.isnan(error) and torch.isnan(want).any():
+            message = (
+                f"export: the model computes NaN in {name!r}; give example inputs that it computes "
+                "numbers of, and check its weights"
+            )
+            raise ModelError(message)
         tolerance = _tolerance(want)
         if not error <= tolerance and not error <= self._noise(island, run, name, got):
             what = f"it is off by {error:.2g} of its largest magnitude (tolerance {tolerance:g})"
@@ -321,4 +326,4 @@ class _Values:
 
 
 def _tolerance(want: Tensor) -> float:
-    return TOLERANCE_HALF if want.dtype in _HALVES else TOLERANCE
+    return TOLERANCE_HALF if want.dtype in HALVES else TOLERANCE

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
+from onnx import ValueInfoProto
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree  # as in `trt_qat.qat.placement.calls`
 
@@ -22,11 +23,11 @@ from trt_qat.qat.matched import TOLERANCE, Disagreement, Match, Matched
 from trt_qat.qat.placement.calls import call_model, mode, tensors_of
 from trt_qat.qat.placement.rewrite import Echo
 
-HINT = "nothing is written; ExportSpec(verify=False), export.verify in a recipe, writes it unchecked"
+HINT = "nothing is written; export.verify = false, ExportSpec(verify=False), writes it unchecked"
 
 LARGE_ELEMENTS = 4_000_000
-"""Of the compared tensors of a batch. Beyond it the second batch is copies of the first: the islands
-must give as many copies of what they gave, and torch need not run once more."""
+"""Of the compared tensors of a batch. Beyond it the second batch is copies of the first: the
+islands must give as many copies of what they gave, and torch need not run once more."""
 
 _NAMED = 6
 """Nodes in a message."""
@@ -76,6 +77,7 @@ def verify(model: nn.Module, path: Path, inputs: Any, *, name: str, dynamic: boo
         ModelError: the model computes NaN, or takes no batch but one.
     """
     check = _Check(model, Graph(load_graph(path)), name)
+    check.must_keep_promises(dynamic=dynamic)
     with mode(model, training=False), _exact():
         if not dynamic:
             return check.verified([(_rows(inputs), check.batch(inputs))])
@@ -162,6 +164,23 @@ class _Check:
             cut = Cut(self.graph, whole=self.whole)
         self.cut = cut
 
+    def must_keep_promises(self, *, dynamic: bool) -> None:
+        """Check what can be read off the file without running it."""
+        fixed = [v.name for v in self.graph.proto.input if _has_fixed_batch(v)]
+        if dynamic and fixed:
+            message = (
+                f"export: a dynamic batch was asked for, and the file fixes that of {fixed[0]!r}: "
+                "the model's code turns the batch size into a number, as int(x.shape[0]) and "
+                "loops over samples do; mend it, or set export.dynamic_batch = false"
+            )
+            raise ExportMismatch(message)
+        if self.cut.uncut:
+            message = (
+                f"export: {self.cut.uncut[0]!r} and the DequantizeLinear behind it are no pair of "
+                f"one scale and zero point 0; {HINT}"
+            )
+            raise ExportMismatch(message)
+
     def batch(self, inputs: Any, copies: int = 1) -> Matched | None:
         """Return what is found on one batch; None where the model does not take it."""
         while True:
@@ -233,6 +252,11 @@ class _Check:
             f"{first.tensor!r}{f' (computed by {by})' if by else ''} on a batch of {size}: "
             f"{first.what}; {HINT}"
         )
+
+
+def _has_fixed_batch(value: ValueInfoProto) -> bool:
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) > 0 and dims[0].HasField("dim_value")
 
 
 def quantizers_of(model: nn.Module, points: Iterable[Point]) -> dict[str, nn.Module]:

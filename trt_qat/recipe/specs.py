@@ -150,6 +150,10 @@ class ExportSpec(Spec):
         description="INT8 codes behind DQ, or the same INT8-rounded values as FP32 behind Q and DQ",
     )
     dynamic_batch: bool = True
+    verify: bool = Field(
+        default=True,
+        description="keep the file only if it computes what the model does at every Q/DQ pair",
+    )
 
 
 class ShapeRange(Spec):
