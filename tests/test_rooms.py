@@ -18,7 +18,7 @@ import trt_qat
 
 PACKAGE = Path(trt_qat.__file__).parent
 
-GROUND = ("errors", "wording", "files", "junit", "artifact", "backends", "targets")
+GROUND = ("errors", "wording", "files", "junit", "artifact", "backends", "capabilities", "targets")
 """The only modules at the root beside ``__init__`` and ``__main__``."""
 
 ORDER = (

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto
+from rich.console import Console
 
 from tests.graph.build import Builder, int8_chain, residual
+from tests.lint import violations
+from trt_qat.cli.tables.preflight import render_text
 from trt_qat.lint.fate import LayerFate
 from trt_qat.lint.preflight import preflight
 
@@ -194,3 +198,65 @@ def test_depthwise_and_image_layers_cannot_be_sparse() -> None:
     y = b.qdq(b.conv(x, (3, 16), "stem"), name="mid")
     fates = _fates(b.model(b.qdq(b.conv(y, (16, 16), "depthwise", group=16), name="out")))
     assert {fate.sparse for fate in fates.values()} == {"n/a"}
+
+
+def _normalized(*, behind_activation: bool, pair: bool) -> ModelProto:
+    """A Conv, a Relu, a batch norm and a Conv; with a pair before the batch norm, or not."""
+    b = Builder()
+    y = b.conv(b.qdq(b.input("x", ["N", 16, 8, 8]), name="in"), (16, 16), "one")
+    y = b.node("Relu", y, name="act") if behind_activation else y
+    y = b.qdq(y, name="mid") if pair else y
+    stats = [b.store(n, np.ones(16, np.float32)) for n in ("gain", "bias", "mean", "var")]
+    y = b.node("BatchNormalization", y, *stats, name="bn")
+    return b.model(b.qdq(b.conv(b.qdq(y, name="after"), (16, 16), "two"), name="out"))
+
+
+@pytest.mark.parametrize(
+    ("behind_activation", "pair", "known"),
+    [(False, False, True), (True, False, False), (True, True, False), (False, True, False)],
+)
+def test_before_a_batch_norm_that_folds_into_no_layer_the_output_is_unknown(
+    behind_activation: bool, pair: bool, known: bool
+) -> None:
+    fates = _fates(_normalized(behind_activation=behind_activation, pair=pair))
+    assert fates["one"].output_int8 is (True if known else None)
+    assert known or "unknown whether" in fates["one"].why[0]
+    assert fates["two"].output_int8 is True
+
+
+def test_what_a_3d_convolution_writes_is_unknown() -> None:
+    assert _fates(violations.conv_3d())["conv"].output_int8 is None
+
+
+def test_unknown_is_null_in_json_and_a_word_on_screen() -> None:
+    report = preflight(violations.conv_3d())
+    assert report.to_dict()["layers"][0]["output_int8"] is None
+    assert report.summary["int8_in_int8_out"] == 0
+    out = io.StringIO()
+    render_text(report, Console(file=out, width=300))
+    assert re.search(r"^conv +Conv +int8 +int8 +unknown", out.getvalue(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("pair", [True, False])
+def test_a_q_behind_a_concat_is_not_fused_into_a_conv_transpose(pair: bool) -> None:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 16, 8, 8]), name="in")
+    up = b.node("ConvTranspose", x, b.weight("w", (16, 16, 1, 1), None), name="up")
+    side = b.conv(x, (16, 16), "side")
+    up, side = (b.qdq(up, name="a"), b.qdq(side, name="b")) if pair else (up, side)
+    joined = b.qdq(b.node("Concat", up, side, name="join", axis=1), name="joined")
+    fates = _fates(b.model(b.qdq(b.conv(joined, (32, 16), "last"), name="out")))
+    assert fates["up"].output_int8 is pair
+    assert fates["side"].output_int8 is True
+
+
+def test_a_layer_whose_weight_is_computed_is_in_the_table_and_float() -> None:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 16, 8, 8]), name="in")
+    centred = b.node("Sub", b.weight("w", (16, 16, 3, 3)), b.store("mean", 0.01), name="centre")
+    y = b.qdq(b.conv(x, (16, 16), "standardized", w=centred), name="mid")
+    fates = _fates(b.model(b.qdq(b.conv(y, (16, 16), "plain"), name="out")))
+    assert list(fates) == ["standardized", "plain"]
+    assert (fates["standardized"].precision, fates["standardized"].sparse) == ("fp32", "n/a")
+    assert fates["standardized"].why == ("its weight is computed by Sub 'centre'",)
+    assert fates["plain"].precision == "int8"

@@ -189,6 +189,9 @@ def test_torch_ao_prepare_qat(tmp_path: Path) -> None:
     path = tmp_path / "ao.onnx"
     torch.onnx.export(model, (torch.randn(1, 16, 8, 8),), path, dynamo=False, opset_version=17)
     report = preflight(path)
-    assert _rules(report, "error") == set()
+    assert _rules(report, "error") == {"QDQ004"}  # zero points that it shares through Identity
+    assert _rules(preflight(path, tensorrt="10.13"), "error") == set()
+    assert fix(path, tmp_path / "mended.onnx").largest_difference == 0
+    assert _rules(preflight(tmp_path / "mended.onnx"), "error") == set()
     assert _rules(report, "warning") == {"QDQ112"}
     assert [layer.precision for layer in report.layers] == ["int8", "fp32"]

@@ -110,7 +110,7 @@ def torchscript_style() -> ModelProto:
         return b.node("DequantizeLinear", codes, names, zero, axis=0)
 
     x = pair(b.input("x", ["N", 16]), 0.05)
-    scales = np.full(32, 0.01, np.float32)
+    scales = np.full(32, 0.03, np.float32)
     w = pair(b.float_weight("fc", (32, 16)), scales, (32,))
     w = b.node("Transpose", b.node("Identity", w), perm=[1, 0])
     y = b.node("Add", b.node("MatMul", x, w, name="fc"), b.store("bias", np.zeros(32, np.float32)))

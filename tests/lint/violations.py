@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
@@ -61,6 +62,22 @@ def _computed_scale() -> ModelProto:
     x = b.node(
         "DequantizeLinear", codes, b.store("scale", 0.1), b.store("zero", np.int8(0)), name="dq"
     )
+    return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
+
+
+def fixed_parameter(which: str) -> ModelProto:
+    """A scale through Identity, or a zero point that Shape and ConstantOfShape make."""
+    b = Builder()
+    x = _input(b)
+    scale, zero = b.store("scale", 0.1), b.store("zero", np.int8(0))
+    if which == "scale":
+        scale = b.node("Identity", scale, name="same")
+    else:
+        size = b.node("Shape", b.store("empty", np.zeros((), np.float32)), name="size")
+        made = b.node("ConstantOfShape", size, name="made")
+        zero = b.node("Cast", made, name="cast", to=TensorProto.INT8)
+    codes = b.node("QuantizeLinear", x, scale, zero, name="q")
+    x = b.node("DequantizeLinear", codes, scale, zero, name="dq")
     return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
 
 
@@ -123,7 +140,7 @@ def _with(op: str, domain: str = "") -> ModelProto:
 
 def _scale_count(count: int) -> ModelProto:
     def weight(b: Builder) -> str:
-        codes = b.store("codes", np.ones((16, 16, 3, 3), np.int8))
+        codes = b.store("codes", np.full((16, 16, 3, 3), 100, np.int8))
         return b.dequantize(codes, np.full(count, 0.01, np.float32), name="w_dq", axis=0)
 
     return _one_conv(w=weight)
@@ -282,7 +299,7 @@ def _float_softmax(*, softmax: bool) -> ModelProto:
 
 def _sparse(*, sparse: bool) -> ModelProto:
     def weight(b: Builder) -> str:
-        codes = np.ones((16, 16, 3, 3), np.int8)
+        codes = np.full((16, 16, 3, 3), 100, np.int8)
         if sparse:
             codes[:, 0::4] = codes[:, 1::4] = 0
         return b.dequantize(
@@ -296,7 +313,7 @@ def _pruned(axis: int) -> ModelProto:
     """2:4 along one axis; TensorRT reads axis 1."""
 
     def weight(b: Builder) -> str:
-        codes = np.ones((16, 16, 3, 3), np.int8)
+        codes = np.full((16, 16, 3, 3), 100, np.int8)
         moved = np.moveaxis(codes, axis, 0)
         moved[0::4] = moved[1::4] = 0
         return b.dequantize(
@@ -335,6 +352,195 @@ def _fp8() -> ModelProto:
     return b.model(b.node("MaxPool", x, name="pool", kernel_shape=[2, 2]))
 
 
+def _two_zero_points() -> ModelProto:
+    return _one_conv(zero=np.zeros(2, np.int8))
+
+
+def _odd_attribute(*, odd: bool) -> ModelProto:
+    """An attribute that the opset's operator does not have."""
+    b = int8_chain(17)
+    more = {"block_size": 0} if odd else {}
+    return b.model(b.node("Relu", "out_dq_out", name="act", **more))
+
+
+def _fp8_conv(
+    opset: int = 19, channels: tuple[int, int] = (16, 32), group: int = 1, kernel: int = 3
+) -> ModelProto:
+    b = Builder(opset)
+    b.initializers.append(helper.make_tensor("z8", TensorProto.FLOAT8E4M3FN, [], [0.0]))
+    scale = b.store("s", 0.1)
+
+    def pair(tensor: str, name: str) -> str:
+        codes = b.node("QuantizeLinear", tensor, scale, "z8", name=f"{name}_q")
+        return b.node("DequantizeLinear", codes, scale, "z8", name=f"{name}_dq")
+
+    x = pair(b.input("x", ["N", channels[0], 8, 8]), "in")
+    shape = (channels[1], channels[0] // group, kernel, kernel)
+    w = pair(b.float_weight("conv", shape), "w")
+    y = b.node("Conv", x, w, name="conv", pads=[kernel // 2] * 4, group=group)
+    return b.model(pair(y, "out"))
+
+
+def _weight_through(op: str, **attributes: Any) -> ModelProto:
+    """An INT8 weight that an operator moves before its DequantizeLinear."""
+
+    def weight(b: Builder) -> str:
+        codes = b.store("codes", b.draw.integers(-127, 128, (16, 16, 3, 3)).astype(np.int8))
+        moved = b.node(op, codes, name="move", **attributes)
+        return b.dequantize(moved, np.full(16, 0.001, np.float32), name="w_dq", axis=0)
+
+    return _one_conv(w=weight)
+
+
+def _weight_handed_out(*, out: bool) -> ModelProto:
+    b = Builder()
+    x = b.qdq(_input(b), name="in")
+    scales = np.full(16, 0.03, np.float32)
+    codes = b.quantize(b.float_weight("w", (16, 16, 3, 3)), scales, name="w_q", axis=0)
+    w = b.dequantize(codes, scales, name="w_dq", axis=0)
+    y = b.qdq(b.conv(x, (16, 16), w=w), name="out")
+    return b.model(y, w) if out else b.model(y)
+
+
+def _weight_computed(*ops: str) -> ModelProto:
+    """Operators with a constant between the DequantizeLinear of a weight and the layer."""
+
+    def weight(b: Builder) -> str:
+        w = b.weight("w", (16, 16, 3, 3))
+        for i, op in enumerate(ops):
+            w = b.node(
+                op, w, b.store("half", np.full((16, 1, 1, 1), 0.5, np.float32)), name=f"f{i}"
+            )
+        return w
+
+    return _one_conv(w=weight)
+
+
+def _grouped(groups: int, channels: int) -> ModelProto:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", channels, 8, 8]), name="in")
+    return b.model(b.qdq(b.conv(x, (channels, channels), group=groups), name="out"))
+
+
+def _padded(*, behind: bool) -> ModelProto:
+    b = Builder()
+    pads = b.store("pads", np.array([0, 0, 0, 0, 0, 0, 1, 1]))
+    y = b.conv(b.qdq(_input(b), name="in"), (16, 16), "one", relu=True)
+    y = b.node("Pad", y if behind else b.qdq(y, name="mid"), pads, name="pad")
+    y = b.qdq(y, name="mid") if behind else y
+    return b.model(b.qdq(b.conv(y, (16, 16), "two"), name="out"))
+
+
+def scaled_weight(factor: float, *, stored: bool = False) -> ModelProto:
+    """A weight whose scale is ``factor`` times what its largest value asks for."""
+
+    def weight(b: Builder) -> str:
+        values = b.draw.standard_normal((16, 16, 3, 3)).astype(np.float32)
+        scales = np.abs(values).max(axis=(1, 2, 3)) / 127 * np.float32(factor)
+        if stored:
+            codes = np.clip(np.rint(values / scales.reshape(-1, 1, 1, 1)), -127, 127)
+            return b.dequantize(b.store("w", codes.astype(np.int8)), scales, name="w_dq", axis=0)
+        codes_of = b.quantize(b.store("w", values), scales, name="w_q", axis=0)
+        return b.dequantize(codes_of, scales, name="w_dq", axis=0)
+
+    return _one_conv(w=weight)
+
+
+def quantized_attention(
+    *missing: str, head: int = 32, length: int = 16, heads: int = 2
+) -> ModelProto:
+    """Query, key and value from an input each; pairs but for those that are missing."""
+    b = Builder()
+
+    def pair(tensor: str, name: str) -> str:
+        return tensor if name in missing else b.qdq(tensor, name=name)
+
+    q, k, v = (b.input(n, ["N", heads, length, head]) for n in ("q", "k", "v"))
+    turned = b.node("Transpose", pair(k, "key"), name="turn", perm=[0, 1, 3, 2])
+    scores = b.node("MatMul", pair(q, "query"), turned, name="scores")
+    scores = b.node("Mul", scores, b.store("scale", 0.2), name="scaled")
+    weights = b.node("Softmax", scores, name="softmax", axis=-1)
+    y = b.node("MatMul", pair(weights, "weights"), pair(v, "value"), name="mixed")
+    y = b.node("Transpose", y, name="back", perm=[0, 2, 1, 3])
+    return b.model(pair(y, "out"))
+
+
+def _recurrent(*, quantized: bool) -> ModelProto:
+    b = Builder()
+    x = b.input("x", [5, 1, 16])
+    x = b.qdq(x, name="in") if quantized else x
+    w = b.float_weight("w", (1, 64, 16))
+    r = b.float_weight("r", (1, 64, 16))
+    b.qdq("x", name="other") if not quantized else None
+    b.nodes.append(helper.make_node("LSTM", [x, w, r], ["y"], name="lstm", hidden_size=16))
+    y = b.node("Squeeze", "y", b.store("one", np.array([1])), name="flat")
+    return b.model(y, "other_dq_out") if not quantized else b.model(y)
+
+
+def quantized_norm(*, quantized: bool) -> ModelProto:
+    b = Builder()
+    x = b.input("x", ["N", 8, 32])
+    x = b.qdq(x, name="in") if quantized else x
+    normed = b.qdq(b.norm(x, 32, "norm"), name="mid")
+    return b.model(b.qdq(b.linear(normed, (32, 32)), name="out"))
+
+
+def _axis_left_out(*, out: bool) -> ModelProto:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 4, 16]), name="in")
+    w = b.weight("w", (16, 16), 1)
+    if out:
+        del b.nodes[-1].attribute[:]
+    return b.model(b.qdq(b.node("MatMul", x, w, name="fc"), name="out"))
+
+
+def _without_zero_point(*, out: bool) -> ModelProto:
+    def weight(b: Builder) -> str:
+        w = b.weight("w", (16, 16, 3, 3))
+        if out:
+            del b.nodes[-1].input[2]
+        return w
+
+    return _one_conv(w=weight)
+
+
+def _half_net(*, half: bool) -> ModelProto:
+    b = Builder(19)
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    x = b.input("x", ["N", 16, 8, 8], kind)
+    scale = np.float16(0.1) if half else np.float32(0.1)
+    x = b.dequantize(b.quantize(x, scale, name="q"), scale, name="dq")
+    return b.model(b.node("MaxPool", x, name="pool", kernel_shape=[2, 2]), kind=kind)
+
+
+def _normalized(*, layer: bool) -> ModelProto:
+    b = Builder()
+    x = b.input("x", ["N", 8, 32])
+    return b.model(b.norm(x, 32, "norm") if layer else b.node("Relu", x, name="act"))
+
+
+def conv_1d(activation: str) -> ModelProto:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 16, 1000]), name="in")
+    y = b.node("Conv", x, b.weight("w", (16, 16, 5)), name="conv", pads=[2, 2])
+    y = b.qdq(b.node(activation, y, name="act"), name="mid")
+    y = b.node("Conv", y, b.weight("v", (16, 16, 5)), name="next", pads=[2, 2])
+    return b.model(b.qdq(y, name="out"))
+
+
+def conv_3d(group: int = 1) -> ModelProto:
+    b = Builder(13)
+    x = b.qdq(b.input("x", ["N", 16, 8, 8, 8]), name="in")
+    w = b.weight("w", (16, 16 // group, 3, 3, 3))
+    return b.model(b.qdq(b.node("Conv", x, w, name="conv", pads=[1] * 6, group=group), name="out"))
+
+
+def lone_depthwise(*, codes: bool = False) -> ModelProto:
+    b = Builder()
+    y = b.conv(b.qdq(_input(b), name="in"), (16, 16), "deep", group=16)
+    return b.model(b.qdq(y, name="out") if codes else y)
+
+
 _NO_INT8 = replace(TARGETS["t4"], name="no-int8", title="A GPU without INT8", int8=None)
 
 CASES = (
@@ -342,6 +548,10 @@ CASES = (
     Case("QDQ002", lambda: _one_conv(zero=np.uint8(0)), _clean),
     Case("QDQ003", lambda: _one_conv(scale=0.0), _clean),
     Case("QDQ004", _computed_scale, _clean),
+    Case("QDQ004", _computed_scale, _computed_scale, tensorrt="10.12", good_tensorrt="10.13"),
+    Case("QDQ004", lambda: fixed_parameter("scale"), lambda: fixed_parameter("scale"),
+         tensorrt="10.3", good_tensorrt="11.0"),
+    Case("QDQ004", lambda: fixed_parameter("zero"), _clean, tensorrt="11.0"),
     Case("QDQ005", _per_channel_activation, _clean),
     Case("QDQ006", lambda: _conv_along(1), lambda: _conv_along(0)),
     Case("QDQ006", lambda: transposed_conv(1), lambda: transposed_conv(None)),
@@ -354,6 +564,12 @@ CASES = (
     Case("QDQ011", lambda: _with("Fancy", "my.domain"), lambda: _with("Relu")),
     Case("QDQ012", lambda: _scale_count(8), lambda: _scale_count(16)),
     Case("QDQ013", _codes_into_pool, _clean),
+    Case("QDQ014", _two_zero_points, _clean),
+    Case("QDQ015", lambda: _odd_attribute(odd=True), lambda: _odd_attribute(odd=False)),
+    Case("QDQ016", lambda: _fp8_conv(17), lambda: _fp8_conv(19)),
+    Case("QDQ017", lambda: _weight_through("Identity"), _clean),
+    Case("QDQ017", lambda: _weight_through("Transpose", perm=[1, 0, 2, 3]), _clean),
+    Case("QDQ018", lambda: _weight_handed_out(out=True), lambda: _weight_handed_out(out=False)),
     Case("QDQ101", lambda: _block(quantized=False), lambda: _block(quantized=True)),
     Case("QDQ102", lambda: _concat(0.25), lambda: _concat(0.1)),
     Case("QDQ103", lambda: _split_add(split=True), lambda: _split_add(split=False)),
@@ -372,9 +588,29 @@ CASES = (
     Case("QDQ114", lambda: _depthwise("LeakyRelu"), lambda: _depthwise("Relu")),
     Case("QDQ114", lambda: _upsampled(relu=True), lambda: _upsampled(relu=False)),
     Case("QDQ115", lambda: _norm(shared=True), lambda: _norm(shared=False)),
+    Case("QDQ116", lambda: _weight_computed("Mul"), lambda: _weight_computed()),
+    Case("QDQ116", lambda: _weight_computed("Sub", "Div"), lambda: _weight_computed()),
+    Case("QDQ117", lambda: _fp8_conv(channels=(3, 32)), _fp8_conv),
+    Case("QDQ117", lambda: _fp8_conv(channels=(32, 32), group=32), _fp8_conv),
+    Case("QDQ117", lambda: _fp8_conv(kernel=7), _fp8_conv),
+    Case("QDQ118", lambda: _grouped(16, 96), lambda: _grouped(8, 96)),
+    Case("QDQ119", lambda: _padded(behind=True), lambda: _padded(behind=False)),
+    Case("QDQ120", lambda: scaled_weight(0.25), lambda: scaled_weight(1)),
+    Case("QDQ120", lambda: scaled_weight(0.25, stored=True), lambda: scaled_weight(1, stored=True)),
+    Case("QDQ121", lambda: scaled_weight(50), lambda: scaled_weight(1.5)),
+    Case("QDQ121", lambda: scaled_weight(50, stored=True), lambda: scaled_weight(4, stored=True)),
+    Case("QDQ122", lambda: quantized_attention("weights"), quantized_attention),
+    Case("QDQ122", lambda: quantized_attention("out"),
+         lambda: quantized_attention("query", "key", "weights", "value", "out")),
+    Case("QDQ122", lambda: quantized_attention(head=72), lambda: quantized_attention(head=64)),
+    Case("QDQ122", lambda: quantized_attention(length=640), quantized_attention),
+    Case("QDQ123", lambda: _recurrent(quantized=True), lambda: _recurrent(quantized=False)),
+    Case("QDQ123", lambda: quantized_norm(quantized=True), lambda: quantized_norm(quantized=False)),
     Case("QDQ201", lambda: _float_softmax(softmax=True), lambda: _float_softmax(softmax=False),
          tensorrt="11.4"),
     Case("QDQ301", _clean, _clean, target=_NO_INT8, good_target="t4"),
+    Case("QDQ301", _clean, _clean, target="v100", good_target="sm_75"),
+    Case("QDQ301", _clean, _clean, target="GTX 1080 Ti", good_target="RTX 3080 Ti"),
     Case("QDQ302", lambda: _sparse(sparse=True), lambda: _sparse(sparse=False), target="t4"),
     Case("QDQ303", lambda: _static(_clean()),
          lambda: _float_net(1, 16, 8, 8), target="orin-agx-dla"),
@@ -387,6 +623,19 @@ CASES = (
     Case("QDQ309", lambda: _indices(TensorProto.INT64), lambda: _indices(TensorProto.INT32),
          tensorrt="8.6"),
     Case("QDQ310", _fp8, _fp8, target="a100", good_target="h100"),
+    Case("QDQ311", lambda: _axis_left_out(out=True), lambda: _axis_left_out(out=False)),
+    Case("QDQ311", lambda: _axis_left_out(out=True), lambda: _axis_left_out(out=True),
+         tensorrt="10.1", good_tensorrt="10.2"),
+    Case("QDQ312", lambda: _without_zero_point(out=True), lambda: _without_zero_point(out=True),
+         tensorrt="8.5", good_tensorrt="10.3"),
+    Case("QDQ313", lambda: _half_net(half=True), lambda: _half_net(half=True), tensorrt="8.6",
+         good_tensorrt="10.0"),
+    Case("QDQ314", lambda: _normalized(layer=True), lambda: _normalized(layer=True),
+         tensorrt="8.5", good_tensorrt="8.6"),
+    Case("QDQ315", lambda: conv_1d("LeakyRelu"), lambda: conv_1d("Relu")),
+    Case("QDQ315", conv_3d, conv_3d, tensorrt="8.2", good_tensorrt="10.0"),
+    Case("QDQ315", lone_depthwise, lambda: lone_depthwise(codes=True), target="sm_75",
+         tensorrt="8.6"),
     Case("QDQ401", lambda: _pruned(0), lambda: _pruned(1)),
 )  # fmt: skip
 

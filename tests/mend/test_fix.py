@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from tests.graph.build import Builder, int8_chain, residual
-from tests.lint.violations import CASES
+from tests.lint.violations import CASES, fixed_parameter
 from trt_qat.errors import GraphError, InputError
+from trt_qat.graph.qdq import Graph
 from trt_qat.lint.preflight import preflight
+from trt_qat.lint.validity import complaint
 from trt_qat.mend.fix import fix
 
 # Changes of scale or of rounding move outputs by a few codes; the others by nothing.
-_EXACT = {"QDQ010", "QDQ106", "QDQ107", "QDQ108"}
+_EXACT = {
+    "QDQ004", "QDQ010", "QDQ017", "QDQ106", "QDQ107", "QDQ108", "QDQ119", "QDQ311"
+}  # fmt: skip
 
 
 def _saved(folder: Path, model: ModelProto) -> Path:
@@ -27,6 +33,17 @@ def _saved(folder: Path, model: ModelProto) -> Path:
 
 def _violating(rule: str) -> ModelProto:
     return next(case for case in CASES if case.rule == rule).bad()
+
+
+def _asymmetric(kind: type[np.integer[Any]], point: int) -> ModelProto:
+    """Activations and the weight as onnxruntime quantizes them by default."""
+    b = Builder()
+    zero = kind(point)
+    x = b.qdq(b.input("x", ["N", 16, 8, 8]), 0.05, zero, name="in")
+    codes = b.store("codes", b.draw.integers(0, 128, (16, 16, 3, 3)).astype(kind))
+    points = np.arange(16).astype(kind)
+    w = b.dequantize(codes, np.linspace(0.001, 0.002, 16, dtype=np.float32), points, axis=0)
+    return b.model(b.qdq(b.conv(x, (16, 16), w=w), 0.2, zero, name="out"))
 
 
 def _two_equal() -> ModelProto:
@@ -51,6 +68,12 @@ def _shortcut_with_a_scale() -> ModelProto:
 
 
 _MODELS = {
+    "QDQ001": lambda: _asymmetric(np.int8, 20),
+    "QDQ002": lambda: _asymmetric(np.uint8, 128),
+    "QDQ004": lambda: fixed_parameter("zero"),
+    "QDQ017": lambda: _violating("QDQ017"),
+    "QDQ119": lambda: _violating("QDQ119"),
+    "QDQ311": lambda: _violating("QDQ311"),
     "QDQ010": lambda: _violating("QDQ010"),
     "QDQ101": _shortcut_with_a_scale,
     "QDQ102": lambda: _violating("QDQ102"),
@@ -157,3 +180,99 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     path = _saved(tmp_path, int8_chain().model("out_dq_out"))
     with pytest.raises(InputError, match="cannot be written"):
         fix(path, path / "mended.onnx")
+
+
+def test_symmetric_codes_reach_as_far_as_the_asymmetric_ones(tmp_path: Path) -> None:
+    out = tmp_path / "mended.onnx"
+    report = fix(_saved(tmp_path, _asymmetric(np.uint8, 100)), out)
+    assert {change.rule for change in report.changes} == {"QDQ002"}
+    pair = Graph.from_file(out).pairs[0]
+    assert pair.scaling.scale == pytest.approx(155 * 0.05 / 127)  # from -5.0 to 7.75
+    assert pair.scaling.code_type == TensorProto.INT8
+    assert pair.scaling.zero_point == 0
+
+
+def test_weights_keep_their_values_to_half_a_step_of_the_new_grid(tmp_path: Path) -> None:
+    path, out = _saved(tmp_path, _asymmetric(np.int8, 0)), tmp_path / "mended.onnx"
+    fix(path, out)
+    before, _ = _weight_of(path)
+    after, step = _weight_of(out)
+    assert np.all(np.abs(before - after) <= 0.5001 * step)
+
+
+def _weight_of(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the only Conv's weight and the steps of its channels."""
+    graph = Graph.from_file(file)
+    weight = graph.quantized_weight(next(n for n in graph.nodes if n.op == "Conv"))
+    assert weight is not None
+    assert weight.scaling is not None
+    assert weight.scaling.scale is not None
+    assert weight.scaling.zero_point is not None
+    step = weight.scaling.scale.reshape(-1, 1, 1, 1)
+    point = weight.scaling.zero_point.astype(np.float32).reshape(-1, 1, 1, 1)
+    return (graph.weight_values(weight).astype(np.float32) - point) * step, step
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule"), [(QuantType.QUInt8, "QDQ002"), (QuantType.QInt8, "QDQ001")]
+)
+def test_onnxruntimes_default_quantization_becomes_what_tensorrt_takes(
+    tmp_path: Path, kind: QuantType, rule: str
+) -> None:
+    """Asymmetric activations and a quantized bias: the file of most first attempts."""
+    b = Builder()
+    y = b.conv(b.input("x", [1, 16, 8, 8]), (16, 16), "one", quantized=False, relu=True)
+    y = b.conv(y, (16, 16), "two", quantized=False)
+    path, quantized = _saved(tmp_path, b.model(y)), tmp_path / "quantized.onnx"
+    quantize_static(path, quantized, _Reader(), per_channel=True, activation_type=kind)
+    assert {rule, "QDQ010"} <= {f.rule for f in preflight(quantized).findings}
+    out = tmp_path / "mended.onnx"
+    report = fix(quantized, out)
+    assert preflight(out).count("error") == 0
+    assert report.largest_output is not None
+    assert report.largest_difference is not None
+    assert 0 < report.largest_difference < 0.1 * report.largest_output
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self) -> None:
+        draw = np.random.default_rng(0)
+        self.left = [draw.standard_normal((1, 16, 8, 8)).astype(np.float32) for _ in range(4)]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return {"x": self.left.pop()} if self.left else None
+
+
+def test_a_pair_behind_a_pad_of_codes_is_taken_off(tmp_path: Path) -> None:
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 16, 8, 8]), name="in")
+    x = b.node("Pad", x, b.store("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1])), name="pad")
+    model = b.model(b.qdq(b.conv(b.qdq(x, name="again"), (16, 16)), name="out"))
+    report = fix(_saved(tmp_path, model), tmp_path / "mended.onnx")
+    assert "reads codes already" in report.changes[0].what
+    assert report.largest_difference == 0
+    assert len(Graph.from_file(tmp_path / "mended.onnx").pairs) == 2
+
+
+def test_a_pad_of_another_value_keeps_its_pair(tmp_path: Path) -> None:
+    b = Builder()
+    y = b.conv(b.qdq(b.input("x", ["N", 16, 8, 8]), name="in"), (16, 16), "one", relu=True)
+    pads = b.store("pads", np.array([0, 0, 0, 0, 0, 0, 1, 1]))
+    y = b.qdq(b.node("Pad", y, pads, b.store("seven", 7.0), name="pad"), name="mid")
+    path = _saved(tmp_path, b.model(b.qdq(b.conv(y, (16, 16), "two"), name="out")))
+    assert fix(path, tmp_path / "mended.onnx").changes == ()
+
+
+def test_zero_points_are_added_for_tensorrt_8_alone(tmp_path: Path) -> None:
+    path = _saved(tmp_path, _violating("QDQ312"))
+    assert fix(path, tmp_path / "new.onnx", tensorrt="10.3").changes == ()
+    report = fix(path, tmp_path / "old.onnx", tensorrt="8.5")
+    assert [change.rule for change in report.changes] == ["QDQ312"]
+    assert preflight(tmp_path / "old.onnx", tensorrt="8.5").findings == ()
+
+
+def test_a_mended_model_is_sorted_and_valid(tmp_path: Path) -> None:
+    fix(_saved(tmp_path, _violating("QDQ119")), tmp_path / "mended.onnx")
+    graph = Graph.from_file(tmp_path / "mended.onnx")
+    assert [node.index for node in graph.nodes] == list(range(len(graph.nodes)))
+    assert complaint(graph) == ""

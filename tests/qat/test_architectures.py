@@ -197,7 +197,7 @@ def _split(readers: str) -> set[str]:
 
 
 def _int8_through(layers: tuple[LayerFate, ...]) -> int:
-    return sum(fate.input_int8 and fate.output_int8 for fate in layers)
+    return sum(bool(fate.input_int8 and fate.output_int8) for fate in layers)
 
 
 @pytest.mark.parametrize("shift", [0.5, 2.0])

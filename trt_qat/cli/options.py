@@ -23,6 +23,11 @@ RecipeKeys = Annotated[
     typer.Option("--set", help="Override a key of the recipe; repeatable.", metavar="a.b=v"),
 ]
 RunOut = Annotated[Path | None, typer.Option(help="The run folder.", show_default="runs/<name>")]
-Target = Annotated[str | None, typer.Option(help=f"The device: {', '.join(targets.names())}.")]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The device: {', '.join(targets.names())}; or its compute capability, such as sm_86."
+    ),
+]
 
 JUnit = Annotated[Path | None, typer.Option(help="Also write JUnit XML there.")]

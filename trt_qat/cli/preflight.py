@@ -77,7 +77,7 @@ def preflight(
     found = judge(model, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1])
     mended = None
     if fix is not None:
-        mended = _mend(model, fix, rules, fp32 or () if fp16 else None, data)
+        mended = _mend(model, fix, rules, fp32 or () if fp16 else None, data, tensorrt)
         found = judge(fix, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1])
     _write(found, sarif, junit, strict=strict)
     _show(found, mended, as_json=as_json)
@@ -106,6 +106,7 @@ def _mend(
     rules: tuple[Sequence[str], Sequence[str]],
     fp32: Sequence[str] | None,
     data: Path | None,
+    tensorrt: str | None,
 ) -> FixReport:
     """Write the mended copy; ``rules`` are selected and ignored, ``fp32`` None leaves types."""
     from trt_qat.mend.fix import Half, fix
@@ -113,7 +114,9 @@ def _mend(
 
     half = None if fp32 is None else Half(keep=tuple(fp32))
     feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
-    return fix(model, out, select=rules[0], ignore=rules[1], half=half, feeds=feeds)
+    return fix(
+        model, out, tensorrt=tensorrt, select=rules[0], ignore=rules[1], half=half, feeds=feeds
+    )
 
 
 def _write(found: PreflightReport, sarif: Path | None, junit: Path | None, *, strict: bool) -> None:

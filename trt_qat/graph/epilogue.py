@@ -6,7 +6,8 @@ when what follows the fusion is a Q. Logs of real builds (docs/evidence.md) add 
 
 - Behind an activation the Add is no part of the convolution but a kernel of its own.
 - An INT8 depthwise convolution fuses with Relu and Clip, and with no other activation.
-- An INT8 ConvTranspose fuses with nothing: it writes INT8 if the Q stands directly behind it.
+- An INT8 ConvTranspose fuses with nothing: it writes INT8 if the Q stands directly behind it, not
+  across a Concat.
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ def epilogue(graph: Graph, layer: Node) -> Epilogue:
     fused: list[Node] = []
     while len(fused) < _LARGEST_REGION:
         readers = quantizers(graph, tensor)
+        joined = _behind_concat(graph, layer, tensor) if readers is not None else None
+        if joined is not None:
+            why = f"no Q stands between it and {joined.op} {joined.name!r}"
+            return Epilogue(tuple(fused), tensor, None, shortcut, joined, why, "transposed")
         if readers is not None:
             scaling = one_scaling(graph, readers)
             reason = "" if scaling else f"tensor {tensor!r} is quantized with different scales"
@@ -97,6 +102,13 @@ def is_depthwise(graph: Graph, layer: Node) -> bool:
     """Tell whether each group of a Conv has one input channel."""
     weight = graph.weight(layer) if layer.op == "Conv" else None
     return weight is not None and layer.integer("group", 1) > 1 and weight.shape[1] == 1
+
+
+def _behind_concat(graph: Graph, layer: Node, tensor: str) -> Node | None:
+    """Return the Concat behind a ConvTranspose, which a Q does not cross (TensorRT issue 2597)."""
+    if layer.op != "ConvTranspose":
+        return None
+    return next((node for node in graph.consumers(tensor) if node.op == "Concat"), None)
 
 
 def _limited(graph: Graph, layer: Node, region: list[Node]) -> tuple[str, Limit] | None:

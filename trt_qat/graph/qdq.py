@@ -23,6 +23,9 @@ from trt_qat.graph.weights import Scaling, Weight
 __all__ = ["Graph", "Node", "Pair", "Scaling", "Weight"]
 
 _KEEP_BELOW_ELEMENTS = 1 << 16
+# Q and DQ have an axis from opset 13 on, by default 1. In an older model with several scales, which
+# ONNX does not define, TensorRT's parser takes axis 0.
+AXIS_SINCE_OPSET = 13
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,7 @@ class Graph:
         self._producer: dict[str, Node] = {}
         self._consumers: dict[str, list[Node]] = {}
         self._depth: dict[str, int] = {}  # of chains of constant nodes
+        self._fixed: set[str] = set()  # written by nodes that read stored values alone
         self._small: dict[str, Array | None] = {}
         self._scalings: dict[Node, Scaling] = {}
         # What `flow` found out about a tensor: without it a ladder of Concats takes 2^n steps.
@@ -92,8 +96,11 @@ class Graph:
             node = read_node(index, proto.node[index])
             self.nodes.append(node)
             depth = self._constant_depth(node)
+            fixed = self._reads_stored_values(node)
             for name in filter(None, node.outputs):
                 self._producer[name] = node
+                if fixed:
+                    self._fixed.add(name)
                 if depth is not None:
                     self._depth[name] = depth
             for name in dict.fromkeys(load.reads(node.proto)):
@@ -159,6 +166,21 @@ class Graph:
             deepest = max(deepest, self._depth.get(name, 0) + 1)
         return deepest if deepest < fold.DEEPEST else None
 
+    def _reads_stored_values(self, node: Node) -> bool:
+        """Tell whether a node gives the same at every inference, whatever operator it is."""
+        if node.op.startswith("Random") or node.op == "Multinomial" or load.bodies(node.proto):
+            return False
+        inputs = [name for name in node.inputs if name]
+        known = all(n in self._fixed or self.initializer(n) is not None for n in inputs)
+        return known if inputs else node.op == "Constant"
+
+    def is_fixed(self, tensor: str) -> bool:
+        """Tell whether a tensor is the same at every inference: stored, or computed of such.
+
+        Unlike `is_constant` through any operator, Q and DQ too; its value is not computed here.
+        """
+        return tensor in self._fixed or self.initializer(tensor) is not None
+
     def is_constant(self, tensor: str) -> bool:
         """Tell whether a tensor's value is known before the network runs; nothing is read."""
         return tensor in self._depth or self.initializer(tensor) is not None
@@ -169,7 +191,8 @@ class Graph:
         if stored is not None:
             return stored.data_type
         node = self.producer(tensor)
-        if node is None or tensor not in self._depth:
+        known = tensor in self._depth or (tensor in self._fixed and node and node.op in fold.MOVES)
+        if node is None or not known:
             return 0
         if node.op == "Constant":
             value = node.tensor("value")
@@ -216,7 +239,7 @@ class Graph:
             scale=self.constant(node.input(1)) if node.input(1) else None,
             zero_point=zero,
             code_type=weights.code_type(self, node),
-            axis=node.integer("axis", 1),
+            axis=node.integer("axis", 1 if self.opset >= AXIS_SINCE_OPSET else 0),
             block_size=node.integer("block_size", 0),
         )
 

@@ -91,6 +91,8 @@ class Weight:
         dequantize: Its DequantizeLinear, None for a float weight.
         quantize: Its QuantizeLinear; None when the codes are stored.
         path: Nodes between the stored tensor and the layer, in that order.
+        computed: The operator that computes the weight from stored values, nearest the layer; such
+            a weight has no values here. None: it is stored.
     """
 
     initializer: str
@@ -101,6 +103,7 @@ class Weight:
     dequantize: Node | None
     quantize: Node | None
     path: tuple[Node, ...]
+    computed: Node | None = None
 
     @property
     def quantized(self) -> bool:
@@ -134,6 +137,18 @@ def resolve(graph: ScaledValues, node: Node) -> Weight | None:
         if weight is not None:
             low = 3 if node.op.startswith("Conv") else 2 if node.op == "Gemm" else 1
             return weight if len(weight.shape) >= low else None
+    return None
+
+
+def computed_by(graph: ScaledValues, tensor: str) -> Node | None:
+    """Return the operator nearest a layer that computes its weight; None: nothing does."""
+    for _ in range(_LONGEST_PATH):
+        node = graph.producer(tensor)
+        if node is None or node.is_dequantize() or node.op == "Constant":
+            return None
+        if node.op not in fold.MOVES:
+            return node
+        tensor = node.input(0)
     return None
 
 
@@ -223,8 +238,8 @@ def quantized(value: Array, scaling: Scaling) -> Array:
     if limits is None or scaling.scale is None:
         return value
     dtype, low, high = limits
-    scale = _aligned(scaling.scale, value.shape, scaling)
-    zero = _aligned(fold.zeros_if_absent(scaling.zero_point), value.shape, scaling)
+    scale = aligned(scaling.scale, value.shape, scaling)
+    zero = aligned(fold.zeros_if_absent(scaling.zero_point), value.shape, scaling)
     if scale is None or zero is None:
         return value
     with np.errstate(all="ignore"):  # a zero or NaN scale is a finding of its own, not a crash
@@ -234,7 +249,7 @@ def quantized(value: Array, scaling: Scaling) -> Array:
         return np.asarray(np.clip(codes, low, high, out=codes).astype(dtype))
 
 
-def _aligned(array: Array, shape: tuple[int, ...], scaling: Scaling) -> Array | None:
+def aligned(array: Array, shape: tuple[int, ...], scaling: Scaling) -> Array | None:
     """Return scales shaped so that they broadcast over ``shape``; None when they do not fit."""
     array = array.astype(np.float32)
     if array.size == 1:

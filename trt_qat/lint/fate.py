@@ -6,18 +6,20 @@ the two disagree, the engine is right and a rule here is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from onnx import TensorProto
 
-from trt_qat.graph import flow
+from trt_qat.graph import flow, weights
 from trt_qat.graph.epilogue import Epilogue, epilogue
+from trt_qat.graph.node import WEIGHTED
 from trt_qat.graph.qdq import Graph, Node, Scaling, Weight
 from trt_qat.graph.shapes import Shapes
 from trt_qat.graph.sparsity import GROUP, LayerSparsity, reduction_axis, weight_sparsity
 from trt_qat.graph.tensors import type_name
-from trt_qat.lint import roofline
+from trt_qat.lint import roofline, undecided
 from trt_qat.targets import Target
 from trt_qat.wording import counted
 
@@ -42,7 +44,7 @@ class LayerFate:
         op: Conv, ConvTranspose, Gemm or MatMul.
         precision: ``int8``, ``fp8``, ``fp16``, ``bf16`` or ``fp32``: of its arithmetic.
         input_int8: Its activation arrives as INT8.
-        output_int8: The fused layer writes INT8.
+        output_int8: The fused layer writes INT8; None: no source tells whether it does.
         sparse: ``found``: the weights hold 2:4; ``n/a``: the layer cannot be sparse.
         sparse_likely: Found, and large, aligned and math-bound enough for a sparse kernel to win.
         why: A clause for every answer that is not the best one.
@@ -52,7 +54,7 @@ class LayerFate:
     op: str
     precision: str
     input_int8: bool
-    output_int8: bool
+    output_int8: bool | None
     sparse: Sparse
     sparse_likely: bool
     why: tuple[str, ...]
@@ -139,7 +141,7 @@ def reduction(layer: Layer) -> int:
 def read_layers(graph: Graph, shapes: Shapes, target: Target | None) -> list[Layer]:
     """Return every weighted layer of one graph with its prediction; weights are read once."""
     found = []
-    for node, weight in graph.weighted_layers():
+    for node, weight in _weighted(graph, shapes):
         activation = node.input(1 - weight.input)
         groups = max(1, node.integer("group", 1)) if node.op.startswith("Conv") else 1
         bare = Layer(
@@ -149,11 +151,38 @@ def read_layers(graph: Graph, shapes: Shapes, target: Target | None) -> list[Lay
             activation=activation,
             source=flow.source(graph, activation),
             epilogue=epilogue(graph, node),
-            sparsity=weight_sparsity(graph, node, weight),
+            sparsity=_sparsity(graph, node, weight),
             groups=groups,
         )
         found.append(_judged(bare, shapes, target))
     return found
+
+
+def _weighted(graph: Graph, shapes: Shapes) -> Iterator[tuple[Node, Weight]]:
+    """Yield the layers with a stored weight, and with one that nodes compute of stored values."""
+    for node in graph.nodes:
+        if node.op not in WEIGHTED:
+            continue
+        weight = graph.weight(node) or _computed(graph, node, shapes)
+        if weight is not None:
+            yield node, weight
+
+
+def _computed(graph: Graph, node: Node, shapes: Shapes) -> Weight | None:
+    for position in (1,) if node.op.startswith("Conv") else (1, 0):
+        tensor = node.input(position)
+        between = weights.computed_by(graph, tensor) if graph.is_fixed(tensor) else None
+        shape = shapes.known(tensor)
+        if between is not None and shape is not None and len(shape) > 1:
+            return Weight(tensor, position, shape, None, None, None, None, (), between)
+    return None
+
+
+def _sparsity(graph: Graph, node: Node, weight: Weight) -> LayerSparsity:
+    if weight.computed is None:
+        return weight_sparsity(graph, node, weight)
+    axis = reduction_axis(node, weight)
+    return LayerSparsity(node.name, node.op, weight.initializer, weight.shape, axis, False, 0.0)
 
 
 def _judged(bare: Layer, shapes: Shapes, target: Target | None) -> Layer:
@@ -161,6 +190,11 @@ def _judged(bare: Layer, shapes: Shapes, target: Target | None) -> Layer:
     code = precision if precision in ("int8", "fp8") else ""
     reads_codes = bool(code) and bare.source is not None
     writes_codes = bool(code) and _is_code(bare.epilogue.scaling, code)
+    unknown = ""
+    if writes_codes and code == "int8":
+        unknown = undecided.output(bare.graph, bare.node, bare.weight, bare.epilogue)
+    if unknown:
+        why = [*why, f"unknown whether its output is int8: {unknown}"]
     if code and not writes_codes:
         why = [*why, f"{code} in, float out: {bare.epilogue.reason or 'the Q is of another type'}"]
     cost = roofline.cost(
@@ -174,7 +208,7 @@ def _judged(bare: Layer, shapes: Shapes, target: Target | None) -> Layer:
         op=bare.node.op,
         precision=precision,
         input_int8=reads_codes and precision == "int8",
-        output_int8=writes_codes and precision == "int8",
+        output_int8=None if unknown else writes_codes and precision == "int8",
         sparse=sparse,
         sparse_likely=likely,
         why=(*why, *reasons),
@@ -189,9 +223,11 @@ def _is_code(scaling: Scaling | None, precision: str) -> bool:
 
 def _precision(layer: Layer, shapes: Shapes) -> tuple[str, list[str]]:
     """Return the type a layer computes in, and why it is not INT8."""
-    scaling = layer.weight.scaling
+    scaling, computed = layer.weight.scaling, layer.weight.computed
     held = type_name(shapes.types.get(layer.activation, TensorProto.FLOAT))
     plain = _FLOAT_NAMES.get(held, "fp32" if held == "undefined" else held)
+    if computed is not None:
+        return plain, [f"its weight is computed by {computed.op} {computed.name!r}"]
     if scaling is None and layer.source is None:
         return plain, ["neither its input nor its weight is quantized"]
     if scaling is None:
@@ -216,7 +252,8 @@ def _is_found(layer: Layer) -> bool:
 def _may_be_sparse(layer: Layer) -> bool:
     """TensorRT documents sparse kernels for convolution and matrix multiply, 4 inputs at least."""
     width = layer.weight.shape[layer.sparsity.axis]
-    return layer.node.op != "ConvTranspose" and width >= GROUP
+    stored = layer.weight.computed is None
+    return stored and layer.node.op != "ConvTranspose" and width >= GROUP
 
 
 def _sparse(
@@ -246,7 +283,7 @@ def _sparse(
 
 
 def _memory_bound(cost: roofline.Cost | None, target: Target | None) -> bool:
-    if cost is None or target is None:
+    if cost is None or target is None or not target.rated:
         return False
     dense = roofline.peak(target, cost.precision, sparse=False)
     return cost.operations / dense < cost.bytes / (target.bandwidth_gb_s * 1e9)

@@ -14,16 +14,32 @@ from trt_qat.errors import InputError, nearest
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes, Shapes, infer
-from trt_qat.lint import rules_fusion, rules_import, rules_placement, rules_target
+from trt_qat.lint import (
+    rules_attention,
+    rules_constants,
+    rules_fusion,
+    rules_import,
+    rules_kernels,
+    rules_placement,
+    rules_quantization,
+    rules_release,
+    rules_scales,
+    rules_target,
+    rules_valid,
+)
 from trt_qat.lint.fate import Layer, LayerFate, quantizable, read_layers
 from trt_qat.lint.roofline import Roofline, roofline
 from trt_qat.lint.rule import RULES, SEVERITIES, Context, Finding, Rule, Severity
+from trt_qat.targets import Version
 from trt_qat.wording import counted
 
 __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
 
 # Importing them fills the registry.
-RULE_MODULES = (rules_import, rules_placement, rules_fusion, rules_target)
+RULE_MODULES = (
+    rules_quantization, rules_import, rules_constants, rules_valid, rules_placement,
+    rules_fusion, rules_kernels, rules_attention, rules_scales, rules_target, rules_release,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class PreflightReport:
     @property
     def summary(self) -> dict[str, int]:
         """The counts of the JSON document's ``summary``."""
-        both = sum(layer.input_int8 and layer.output_int8 for layer in self.layers)
+        both = sum(bool(x.input_int8 and x.output_int8) for x in self.layers)
         return {
             "layers": len(self.layers),
             "quantizable": self.quantizable,
@@ -174,7 +190,7 @@ def chosen_rules(select: Collection[str], ignore: Collection[str]) -> list[Rule]
 def _contexts(
     top: Graph,
     target: targets.Target | None,
-    version: targets.Version | None,
+    version: Version | None,
     inputs: InputShapes | None,
 ) -> Iterator[Context]:
     for graph in top.walk():
@@ -190,6 +206,6 @@ def _apply(rule: Rule, context: Context) -> Iterator[Finding]:
 
 
 def _roofline(target: targets.Target | None, layers: list[Layer]) -> Roofline | None:
-    if target is None:
+    if target is None or not target.rated:
         return None
     return roofline(target, [(layer.node.name, layer.cost) for layer in layers])

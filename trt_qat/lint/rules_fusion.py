@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from trt_qat.graph import flow
 from trt_qat.graph.epilogue import is_depthwise
 from trt_qat.graph.qdq import Node
-from trt_qat.lint import streams
+from trt_qat.lint import releases, streams
 from trt_qat.lint.fate import Layer
 from trt_qat.lint.rule import Context, Hit, rule
 
-_NO_KERNEL = " No INT8 depthwise kernel adds a float tensor: the build fails."
+_NO_KERNEL = (
+    " No INT8 depthwise kernel adds a float tensor: up to TensorRT 8.6 the build fails, and "
+    "TensorRT 10 builds it."
+)
 
 
 @rule("QDQ101", "unquantized shortcut", "warning")
@@ -26,6 +29,7 @@ def shortcut(context: Context) -> Iterator[Hit]:
     a depthwise Conv the build fails (issue 3579).
     """
     seen: set[Node] = set()
+    new = context.tensorrt is not None and context.tensorrt >= releases.DEPTHWISE_ADD_BUILDS
     for layer in context.layers:
         add = layer.epilogue.blocker
         if not _int8_conv(layer) or add is None or add.op != "Add" or add in seen:
@@ -39,13 +43,13 @@ def shortcut(context: Context) -> Iterator[Hit]:
         if not streams.reaches_quantizer(context.graph, add.output):
             continue
         seen.add(add)
+        refused = is_depthwise(context.graph, layer.node) and not new
         yield Hit(
             add.name,
             f"The shortcut input {other!r} of this Add is float, so {layer.node.name!r} before it "
-            "writes float instead of INT8."
-            + (_NO_KERNEL if is_depthwise(context.graph, layer.node) else ""),
+            "writes float instead of INT8." + (_NO_KERNEL if refused else ""),
             "Put a QuantizeLinear and DequantizeLinear on the shortcut input of the Add.",
-            "error" if is_depthwise(context.graph, layer.node) else None,
+            "error" if refused else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""QDQ0xx: what TensorRT's ONNX parser or builder refuses.
+"""QDQ006 to QDQ013: axes, operators, opsets and types that TensorRT refuses.
 
 Sources: "Explicit Quantization" and "Working with Quantized Types" of the TensorRT documentation,
 NvInfer.h (IQuantizeLayer), and the operator table of onnx-tensorrt (docs/operators.md, 10.15).
@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-from onnx import TensorProto
-
 from trt_qat.graph.node import STANDARD_DOMAINS, WEIGHTED
-from trt_qat.graph.qdq import Graph, Node
+from trt_qat.graph.qdq import Node
 from trt_qat.graph.tensors import type_name
 from trt_qat.lint.fate import Layer
 from trt_qat.lint.rule import Context, Hit, rule
-from trt_qat.wording import counted
+from trt_qat.lint.rules_quantization import qdq
 
-# INT8, the FP8 types, INT4 and FP4, as operators.md lists them.
-_ACCEPTED_CODES = (TensorProto.INT8, 17, 19, 22, 23)
 _FP8_SCALES = 24  # FLOAT8E8M0: the scale type of MXFP8
 _Q_OPERATORS = frozenset(
     {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
@@ -37,87 +32,6 @@ _NOT_IMPORTED = frozenset(
     }
 )  # fmt: skip
 _PER_TENSOR_OPSET, _PER_CHANNEL_OPSET = 10, 13
-
-
-def _qdq(graph: Graph) -> Iterator[Node]:
-    return (node for node in graph.nodes if node.is_quantize() or node.is_dequantize())
-
-
-@rule("QDQ001", "zero point is not zero", "error")
-def zero_point(context: Context) -> Iterator[Hit]:
-    """TensorRT quantizes symmetrically: the zero point is absent or all zeros."""
-    for node in _qdq(context.graph):
-        scaling = context.graph.scaling(node)
-        point = scaling.zero_point
-        symmetric_type = scaling.code_type in (*_ACCEPTED_CODES, TensorProto.INT32)
-        if symmetric_type and point is not None and np.any(point.astype(np.float32) != 0):
-            yield Hit(
-                node.name,
-                f"{node.op} has a zero point other than zero, and TensorRT is symmetric.",
-                "Quantize symmetrically (onnxruntime: ActivationSymmetric and WeightSymmetric).",
-            )
-
-
-@rule("QDQ002", "codes of a type TensorRT does not take", "error")
-def code_type(context: Context) -> Iterator[Hit]:
-    """Codes are INT8, FP8, INT4 or FP4; UINT8 and 16-bit codes are refused."""
-    for node in _qdq(context.graph):
-        kind = context.graph.scaling(node).code_type
-        if kind and kind not in _ACCEPTED_CODES and kind != TensorProto.INT32:
-            yield Hit(
-                node.name,
-                f"{node.op} has {type_name(kind)} codes; TensorRT takes int8, fp8, int4 and fp4.",
-                "Quantize to int8 (onnxruntime: activation_type and weight_type QInt8).",
-            )
-
-
-@rule("QDQ003", "scale is not positive", "error")
-def scale_positive(context: Context) -> Iterator[Hit]:
-    """A scale is finite and greater than zero."""
-    for node in _qdq(context.graph):
-        scale = context.graph.scaling(node).scale
-        if scale is None or scale.dtype.kind not in "fV":
-            continue
-        values = scale.astype(np.float32)
-        bad = ~(np.isfinite(values) & (values > 0))
-        if bad.any():
-            yield Hit(
-                node.name,
-                f"{int(bad.sum())} of {bad.size} scales of {node.op} are zero, negative or no "
-                "number.",
-                "Calibrate again on data that reaches this tensor, or leave it unquantized.",
-            )
-
-
-@rule("QDQ004", "scale or zero point is computed", "error")
-def scale_constant(context: Context) -> Iterator[Hit]:
-    """Scales and zero points are build-time constants."""
-    for node in _qdq(context.graph):
-        for position, what in ((1, "scale"), (2, "zero point")):
-            name = node.input(position)
-            if name and not context.graph.is_constant(name):
-                yield Hit(
-                    node.name,
-                    f"The {what} of {node.op} is computed while the network runs.",
-                    "Fold constants (polygraphy surgeon sanitize --fold-constants) or calibrate "
-                    "statically.",
-                )
-
-
-@rule("QDQ005", "activation quantized per channel", "error")
-def activation_per_tensor(context: Context) -> Iterator[Hit]:
-    """Activations have one scale; only weights may have one a channel."""
-    graph = context.graph
-    for pair in graph.pairs:
-        scaling = pair.scaling
-        if graph.is_constant(pair.source) or scaling.scale is None or scaling.block_size:
-            continue
-        if not scaling.per_tensor:
-            yield Hit(
-                pair.quantize.name,
-                f"An activation is quantized with {scaling.scale.size} scales; TensorRT takes one.",
-                "Quantize activations per tensor.",
-            )
 
 
 @rule("QDQ006", "weight quantized along the wrong axis", "error")
@@ -181,22 +95,27 @@ def integer_operator(context: Context) -> Iterator[Hit]:
 
 @rule("QDQ008", "opset too old for Q/DQ", "error")
 def opset_old(context: Context) -> Iterator[Hit]:
-    """Per-tensor Q/DQ exists from opset 10 on, per-channel from 13."""
+    """Per-tensor Q/DQ exists from opset 10 on, per-channel from 13.
+
+    TensorRT's parser reads several scales in an older model along axis 0, other runtimes do not.
+    """
     if not context.is_main:
         return
     opset = context.graph.opset
-    for node in _qdq(context.graph):
+    for node in qdq(context.graph):
         if node.domain not in STANDARD_DOMAINS:
             continue
         scale = context.graph.scaling(node).scale
         wide = scale is not None and scale.size > 1
         needed = _PER_CHANNEL_OPSET if wide else _PER_TENSOR_OPSET
         if opset < needed:
+            read = "; TensorRT reads axis 0, other runtimes refuse it" if wide else ""
             yield Hit(
                 node.name,
                 f"{node.op} {'per channel ' if wide else ''}needs opset {needed}, the model has "
-                f"{opset}.",
+                f"{opset}{read}.",
                 "Export with opset 17 or newer.",
+                "warning" if wide and opset >= _PER_TENSOR_OPSET else None,
             )
 
 
@@ -235,18 +154,6 @@ def _output_type(context: Context, tensor: str) -> int:
     return context.shapes.types.get(tensor, 0)
 
 
-@rule("QDQ010", "INT32 behind DequantizeLinear", "error")
-def int32_codes(context: Context) -> Iterator[Hit]:
-    """A bias is float: DequantizeLinear of INT32 is not imported."""
-    for node in _qdq(context.graph):
-        if context.graph.scaling(node).code_type == TensorProto.INT32:
-            yield Hit(
-                node.name,
-                f"{node.op} has int32 codes, as for a quantized bias; TensorRT takes a float bias.",
-                "Leave the bias float (onnxruntime: QuantizeBias=False), or fold it with --fix.",
-            )
-
-
 @rule("QDQ011", "operator that is not imported", "error")
 def operator(context: Context) -> Iterator[Hit]:
     """The operator is marked unsupported in onnx-tensorrt, or needs a plugin."""
@@ -270,27 +177,6 @@ def _known_elsewhere(node: Node) -> bool:
     """Q/DQ and integer operators have rules of their own; TensorRT's plugins are known."""
     qdq = node.is_quantize() or node.is_dequantize() or node.op.startswith("Q")
     return qdq or node.domain.startswith("trt") or node.op in _Q_OPERATORS
-
-
-@rule("QDQ012", "as many scales as there are no channels", "error")
-def scale_count(context: Context) -> Iterator[Hit]:
-    """A per-channel scale has one value for each index of its axis."""
-    graph, dims = context.graph, context.shapes.dims
-    for node in _qdq(graph):
-        scaling = graph.scaling(node)
-        if scaling.scale is None or scaling.scale.size == 1 or scaling.block_size:
-            continue
-        shape = dims.get(node.input(0)) or graph.constant_shape(node.input(0))
-        if shape is None:
-            continue
-        axis = scaling.axis + len(shape) if scaling.axis < 0 else scaling.axis
-        length = shape[axis] if 0 <= axis < len(shape) else 0
-        if length is not None and length != scaling.scale.size:
-            yield Hit(
-                node.name,
-                f"{node.op} has {counted(scaling.scale.size, 'scale')} for an axis of {length}.",
-                "Give one scale a channel, or one for the whole tensor.",
-            )
 
 
 @rule("QDQ013", "INT8 tensor read by another operator than DQ", "error")

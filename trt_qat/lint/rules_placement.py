@@ -49,7 +49,8 @@ def island(context: Context) -> Iterator[Hit]:
     behind = {layer.epilogue.tensor for layer in context.layers if layer.node in int8}
     for layer in context.layers:
         small = min(layer.channels) < _TENSOR_CORE_CHANNELS
-        if layer.quantized or layer.weight.quantized or small or layer.node.op == "MatMul":
+        weight = layer.weight
+        if weight.quantized or weight.computed or small or layer.node.op == "MatMul":
             continue
         before = layer.source is not None or layer.activation in behind
         if before and streams.reaches_quantizer(graph, layer.epilogue.tensor):
@@ -180,6 +181,8 @@ def half_quantized(context: Context) -> Iterator[Hit]:
     """INT8 needs Q/DQ on both operands; with one the layer computes in float."""
     for layer in context.layers:
         scaling = layer.weight.scaling
+        if layer.weight.computed is not None:  # QDQ116
+            continue
         if scaling is not None and layer.source is None and not scaling.block_size:
             if scaling.code_type in _WEIGHT_ONLY:
                 continue

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from trt_qat import targets
+from trt_qat.capabilities import INT4_SINCE as INT4_CAPABILITY
 from trt_qat.graph import flow
 from trt_qat.graph.node import STANDARD_DOMAINS
 from trt_qat.graph.qdq import Graph, Node
@@ -78,7 +79,7 @@ def _is_fp32_work(context: Context, node: Node) -> bool:
     graph = context.graph
     if node.is_quantize() or node.is_dequantize() or node.op in _TRIVIAL:
         return False
-    if graph.is_constant(node.output) or node in context.fused:
+    if graph.is_fixed(node.output) or node in context.fused:
         return False
     if context.shapes.types.get(node.output) != TensorProto.FLOAT:
         return False
@@ -98,8 +99,9 @@ def no_int8(context: Context) -> Iterator[Hit]:
     if target is not None and target.int8 is None and context.is_main and context.is_quantized:
         yield Hit(
             "",
-            f"{target.title} has no INT8 tensor cores, so Q/DQ cannot make it faster.",
-            "Deploy the float model in FP16, or quantize to FP8 where the device has it.",
+            f"{target.title} has no INT8 tensor cores, and no INT8 kernels to speak of: Q/DQ "
+            "cannot make it faster.",
+            "Deploy the float model, in FP16 where the device is fast in it.",
         )
 
 
@@ -239,7 +241,7 @@ def int64(context: Context) -> Iterator[Hit]:
 
 @rule("QDQ310", "type that the target or version lacks", "error")
 def low_precision(context: Context) -> Iterator[Hit]:
-    """FP8 needs Ada or newer, FP4 Blackwell; INT4 and FP8 need a TensorRT that knows them."""
+    """INT4 needs Ampere, FP8 Ada, FP4 Blackwell, and each a TensorRT that knows it."""
     kinds: dict[int, Node] = {}
     for node in context.graph.nodes:
         if node.is_dequantize():
@@ -258,6 +260,8 @@ def _lacking(context: Context, kind: int) -> str:
     """Return who does not know a code type, empty if all do."""
     target, version = context.target, context.tensorrt
     if kind in FLOAT8_CODES and target is not None and target.fp8 is None:
+        return target.title
+    if kind in _INT4_CODES and target is not None and target.sm < INT4_CAPABILITY:
         return target.title
     if kind in _FP4_CODES and target is not None and target.fp4 is None:
         return target.title

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from trt_qat.artifact import atomic_path
 from trt_qat.errors import GraphError, InputError
 from trt_qat.graph import load, tensors
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes
+from trt_qat.lint import releases
 from trt_qat.lint.preflight import chosen_rules
-from trt_qat.mend import mends, retype, trial
+from trt_qat.mend import constants, mends, pads, retype, symmetric, trial
 from trt_qat.mend.mends import Change
 from trt_qat.mend.precision import Half
 from trt_qat.mend.trial import Feeds
+from trt_qat.targets import Version, parse_version
 
 __all__ = ["Change", "FixReport", "Half", "fix"]
 
@@ -61,6 +63,7 @@ def fix(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    tensorrt: str | None = None,
     select: Collection[str] = (),
     ignore: Collection[str] = (),
     shapes: InputShapes | None = None,
@@ -74,6 +77,7 @@ def fix(
         path: The model; it is not touched.
         out: Where the mended model is written, weights inside it; it appears complete or not at
             all.
+        tensorrt: The version that it is meant for: what only old releases need is done for them.
         select: Rule ids or prefixes whose mends to apply; none: all.
         ignore: Rule ids or prefixes to leave alone.
         shapes: Shape to feed an input for the comparison; default: its own, a batch of 1.
@@ -85,14 +89,15 @@ def fix(
     Raises:
         GraphError: the model cannot be read, exceeds 2 GiB with its weights, or has outputs that
             are not finite in FP16.
-        InputError: ``out`` is the model itself or a file of its weights, an unknown rule, or a
-            pattern of ``half`` that matches nothing.
+        InputError: ``out`` is the model itself or a file of its weights, an unknown rule or
+            version, or a pattern of ``half`` that matches nothing.
     """
     wanted = {rule.id for rule in chosen_rules(select, ignore)}
+    version = None if tensorrt is None else parse_version(tensorrt)
     loaded = load.load_graph(path)
     _refuse_own_files(Path(out), Path(path), loaded)
     before = load.embed_weights(loaded)
-    after, changes = mended(before, wanted)
+    after, changes = mended(before, wanted, version)
     fed, reason = _feeds(before, feeds, shapes, seed)
     if half is not None and "QDQ201" in wanted:
         after, cast = retype.to_half(after, half, fed, given=bool(feeds))
@@ -103,7 +108,9 @@ def fix(
     return FixReport(str(path), str(out), tuple(changes), *gap)
 
 
-def mended(model: ModelProto, rules: Collection[str]) -> tuple[ModelProto, list[Change]]:
+def mended(
+    model: ModelProto, rules: Collection[str], version: Version | None = None
+) -> tuple[ModelProto, list[Change]]:
     """Return a mended copy of a model, and the changes.
 
     Raises:
@@ -112,34 +119,55 @@ def mended(model: ModelProto, rules: Collection[str]) -> tuple[ModelProto, list[
     copy = ModelProto()
     copy.CopyFrom(load.without_functions(model))
     changes: list[Change] = []
+    chosen = list(mends.ALL)
+    if version is not None and version < releases.ZERO_POINT_OPTIONAL:
+        chosen.append(constants.add_zero_points)
     for _ in range(_ROUNDS):
         made: list[Change] = []
-        for mend in mends.ALL:
-            if _rule_of(mend) in rules:
+        for mend in chosen:
+            if _wanted(mend, rules):
                 made += mend(Graph(copy))
         if not made:
             break
         changes += made
     _drop_unused(copy)
+    if changes:
+        _sort_nodes(copy)
     return copy, changes
 
 
-def _rule_of(mend: mends.Mend) -> str:
-    return _RULES[mend]
+def _sort_nodes(model: ModelProto) -> None:
+    """Put producers first, as ONNX asks; moving a pair may have turned them round."""
+    order = load.topological_order(model.graph)
+    if order != sorted(order):
+        copies = [NodeProto.FromString(model.graph.node[i].SerializeToString()) for i in order]
+        del model.graph.node[:]
+        model.graph.node.extend(copies)
 
 
-_RULES: Mapping[mends.Mend, str] = {
-    mends.fold_casts: "QDQ004",
-    mends.fold_int32: "QDQ010",
-    mends.remove_doubled: "QDQ108",
-    mends.merge_equal_pairs: "QDQ106",
-    mends.quantize_shortcuts: "QDQ101",
-    mends.unsplit_residuals: "QDQ103",
-    mends.share_concat_scales: "QDQ102",
-    mends.remove_dangling: "QDQ107",
+def _wanted(mend: mends.Mend, rules: Collection[str]) -> bool:
+    return any(rule in rules for rule in _RULES[mend])
+
+
+_RULES: Mapping[mends.Mend, tuple[str, ...]] = {
+    constants.fold_parameters: ("QDQ004",),
+    constants.fold_casts: ("QDQ004",),
+    constants.fold_int32: ("QDQ010",),
+    constants.fold_codes: ("QDQ017",),
+    constants.state_axes: ("QDQ311",),
+    constants.add_zero_points: ("QDQ312",),
+    symmetric.activations: ("QDQ001", "QDQ002"),
+    symmetric.weights: ("QDQ001", "QDQ002"),
+    pads.move_pairs: ("QDQ119",),
+    mends.remove_doubled: ("QDQ108",),
+    mends.merge_equal_pairs: ("QDQ106",),
+    mends.quantize_shortcuts: ("QDQ101",),
+    mends.unsplit_residuals: ("QDQ103",),
+    mends.share_concat_scales: ("QDQ102",),
+    mends.remove_dangling: ("QDQ107",),
 }
 
-MENDED = frozenset({*_RULES.values(), "QDQ201"})
+MENDED = frozenset({"QDQ201"}.union(*_RULES.values()))
 """Rules whose findings `fix` can mend, QDQ201 with ``half``."""
 
 

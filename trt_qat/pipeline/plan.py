@@ -107,7 +107,7 @@ PLAN = (
         outputs=("preflight.json",),
         parents=("model.onnx",),
         tables=("target",),
-        packages=(*GRAPH_CODE, "lint/*.py", "targets.py"),
+        packages=(*GRAPH_CODE, "lint/*.py", "targets.py", "capabilities.py"),
         work=_verify("preflight"),
         data=False,
     ),

@@ -105,7 +105,7 @@ def _layer_table(report: PreflightReport, reasons: Sequence[str]) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("why", overflow="fold")
     for layer, why in zip(report.layers, reasons, strict=True):
-        code = {True: "int8", False: "float"}
+        code = {True: "int8", False: "float", None: "unknown"}
         sparse = layer.sparse + (", likely" if layer.sparse_likely else "")
         table.add_row(
             Text(visible(layer.name)),
