@@ -18,8 +18,7 @@ import numpy as np
 
 from trt_qat.benching.fused import SUFFIX
 from trt_qat.benching.session import Entry
-from trt_qat.errors import InputError
-from trt_qat.files import reason
+from trt_qat.engine.evidence.timed import read_layer_times
 from trt_qat.runners.open import runner
 from trt_qat.runners.ort import CUDA, OrtRunner
 from trt_qat.runners.protocol import Feed
@@ -67,13 +66,9 @@ def read_trtexec(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or something else.
     """
-    try:
-        head, *layers = json.loads(path.read_text(encoding="utf-8"))
-        rows = [{"name": e["name"], "op": "", "p50_us": 1000 * e["medianMs"]} for e in layers]
-        return {"timer": "trtexec", "iterations": int(head["count"]), "rows": _sorted(rows)}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        message = f"{path}: is no file of trtexec --exportProfile ({reason(error)})"
-        raise InputError(message) from error
+    told = read_layer_times(path)
+    rows = [{"name": row.name, "op": "", "p50_us": 1000 * row.ms} for row in told.rows]
+    return {"timer": "trtexec", "iterations": told.runs, "rows": _sorted(rows)}
 
 
 def against_floor(

@@ -16,7 +16,7 @@ from trt_qat.engine import machine
 from trt_qat.engine.build import build, network_io
 from trt_qat.engine.build.implicit import build_implicit, make_calibrator
 from trt_qat.engine.build.options import resolve
-from trt_qat.engine.evidence import evidence
+from trt_qat.engine.evidence import reading
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import BackendUnavailable, DataError, InputError
 from trt_qat.recipe.specs import BuildSpec
@@ -87,7 +87,7 @@ def test_the_sidecar_says_that_tensorrt_calibrated(
     float_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, implicit: bool
 ) -> None:
     """What the inspector says stands in for a GPU's; what is written of it is the build's own."""
-    layers = evidence.read(
+    layers = reading.read(
         Path(__file__).parents[2] / "recordings" / "layer_info" / "10-sparse.json"
     )
     layers["source"] |= {"tensorrt": "10.3.0", "gpu": "an Orin", "sm": [8, 7]}

@@ -107,8 +107,8 @@ def test_warnings_are_told_once_without_noise_and_errors_first() -> None:
 
 def test_the_builders_own_listing_is_read() -> None:
     layers = read("10-build.log").layers
-    assert [layer["type"] for layer in layers] == [
+    assert [layer["LayerType"] for layer in layers] == [
         "CaskConvolution", "CaskPooling", "CaskConvolution", "Myelin",
     ]  # fmt: skip
-    assert layers[0]["name"] == "node_conv2d + node_relu"
-    assert layers[3]["name"] == "{ForeignNode[gemm1.weight...ONNXTRT_castHelper_9]}"
+    assert layers[0]["Name"] == "node_conv2d + node_relu"
+    assert layers[3]["Name"] == "{ForeignNode[gemm1.weight...ONNXTRT_castHelper_9]}"

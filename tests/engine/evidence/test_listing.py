@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from trt_qat.engine.evidence import evidence, layer_info
+from trt_qat.engine.evidence import layer_info
+from trt_qat.engine.evidence.differences import differences
 from trt_qat.engine.evidence.listing import Kernel, Listing, Tensor, ends_in_int8, listing_of
+from trt_qat.engine.evidence.reading import read
 
 DATA = Path(__file__).parents[2] / "recordings" / "rtx"
 LOG = DATA / "resnet18.dense.SM89.log"
@@ -27,7 +29,7 @@ def kernel(found: Listing, name: str) -> Kernel:
 
 
 def test_a_verbose_log_is_read_as_it_is() -> None:
-    document = evidence.read(LOG)
+    document = read(LOG)
     assert document["census"]["layers"] == 41
     assert document["memory"] == {
         "scratch_bytes": 8355840,
@@ -38,7 +40,7 @@ def test_a_verbose_log_is_read_as_it_is() -> None:
 
 
 def test_inputs_and_outputs_have_names_though_their_lines_are_indented() -> None:
-    (given, made) = evidence.read(LOG)["inputs_outputs"]
+    (given, made) = read(LOG)["inputs_outputs"]
     assert given == {"name": "x", "mode": "Input", "type": "Float", "shape": [8, 3, 32, 32]}
     assert made["name"] == "linear"
 
@@ -75,14 +77,14 @@ def test_turing_has_no_int8_convolution() -> None:
 
 @pytest.mark.parametrize("path", [LOG, VIT, TURING], ids=lambda path: path.name)
 def test_neither_sparsity_nor_tactics_are_claimed(path: Path) -> None:
-    document = evidence.read(path)
+    document = read(path)
     assert set(document["census"]["sparse"]) <= {"unknown", "n/a"}
     assert {layer["tactic"] for layer in document["layers"]} == {"unknown"}
     assert document["sparsity"] is None
 
 
 def test_bytes_of_layers_add_up_to_those_of_the_whole() -> None:
-    document = evidence.read(LOG)
+    document = read(LOG)
     for key in ("bytes_read", "bytes_written"):
         told = [layer[key] for layer in document["layers"] if key in layer]
         assert sum(told) <= document["traffic"][key]
@@ -116,13 +118,13 @@ def test_sizes_come_from_the_same_network_with_its_shapes_fixed() -> None:
 
 
 def test_a_document_of_ours_reads_back(tmp_path: Path) -> None:
-    document = evidence.read(LOG)
+    document = read(LOG)
     (tmp_path / "layers.json").write_text(json.dumps(document))
-    assert evidence.read(tmp_path / "layers.json") == document
+    assert read(tmp_path / "layers.json") == document
 
 
 def test_two_builds_are_set_against_each_other() -> None:
-    found = evidence.differences(evidence.read(LOG), evidence.read(TURING))
+    found = differences(read(LOG), read(TURING))
     changed = {entry["name"]: entry for entry in found["changed"]}
     assert any(entry.get("precision") == ["int8", "fp16"] for entry in changed.values())
 

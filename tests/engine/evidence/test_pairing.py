@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trt_qat.engine.evidence import evidence
+from trt_qat.engine.evidence import reading
+from trt_qat.engine.evidence.differences import differences
 from trt_qat.engine.evidence.layer_info import Layer
 from trt_qat.engine.evidence.pairing import fuses, paired, parts
 
@@ -44,7 +45,7 @@ def test_a_copy_is_not_paired_with_the_layer_that_it_is_for() -> None:
 def test_engines_of_one_network_with_other_pairs_differ_where_the_pairs_do() -> None:
     """ResNet-18 with Q/DQ on its convolutions alone, and on shortcuts and the pool too."""
     names = ("resnet18-qat", "resnet18-qat-residual-qgap")
-    found = evidence.differences(*(evidence.read(RECORDED / f"{name}.json") for name in names))
+    found = differences(*(reading.read(RECORDED / f"{name}.json") for name in names))
     writes = {x["name"].split(".weight")[0]: x.get("precision_out") for x in found["changed"]}
     assert writes["layer1.0.conv2"] == [("fp16",), ("int8",)]
     assert writes["layer4.1.conv2"] == [("fp16",), ("int8",)]

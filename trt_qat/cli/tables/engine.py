@@ -8,7 +8,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from trt_qat.engine.evidence.layer_info import BUILD_LOG
+from trt_qat.cli.tables.log import facts_line
+from trt_qat.cli.tables.times import layer_times_table
+from trt_qat.engine.evidence.layer_info import BUILD_LOG, INSPECTORS, PLAN_HEADER, PROFILE
 from trt_qat.wording import counted
 
 MIB = 1 << 20
@@ -77,46 +79,68 @@ def _joined(counts: dict[str, int] | None) -> str:
 
 
 def _sentences(document: dict[str, Any]) -> list[str]:
-    lines = []
-    if document["inspector"] == BUILD_LOG:
-        known = "names the layers" if document["layers"] else "lists no layers"
-        lines.append(
-            f"a builder's log: it {known} and tells no types; inspect the engine, or what "
-            "`trtexec --exportLayerInfo=FILE --profilingVerbosity=detailed` writes of it"
-        )
-    elif not document["detailed"]:
-        lines.append(
-            "names only: build with build.verbosity = 'detailed' (the default of `trt-qat build`) "
-            "for precisions and kernels"
-        )
+    lines = [line] if (line := facts_line(document)) else []
+    lines += _about_layers(document)
     sparsity = document["sparsity"]
     if sparsity is not None:
         lines.append(
             f"sparsity: found {counted(sparsity['found'], 'layer')} with 2:4 weights, chose a "
             f"sparse kernel for {sparsity['chose']}"
         )
-    elif not document["log"]:
+    elif not document["log"] and document["inspector"] in INSPECTORS:
         lines.append("sparsity: the build log is not at hand; kernel names alone tell")
     if document["skipped_tactics"]:
         size = document["largest_request_bytes"] / MIB
         lines.append(
-            f"memory: for want of memory {counted(document['skipped_tactics'], 'kernel')} "
-            f"skipped, the largest wanted {size:.0f} MiB; the engine may be slower than it could be"
+            f"memory: {counted(document['skipped_tactics'], 'tactic')} skipped for want of memory, "
+            f"the largest wanted {size:.0f} MiB; the engine may be slower than it could be"
         )
     elif document["short_workspace"]:
         lines.append("memory: the workspace limit kept kernels out; raise build.workspace_mib")
     return lines + _moved(document)
 
 
+def _about_layers(document: dict[str, Any]) -> list[str]:
+    """Return what a document without an inspector's details lacks, and how to get it."""
+    export = "`trtexec --exportLayerInfo=FILE --profilingVerbosity=detailed` writes"
+    if document["inspector"] == PLAN_HEADER:
+        return [_plan(document["source"]), *document["notes"]]
+    if document["inspector"] == PROFILE:
+        runs, total = document["profile"]["runs"], document["profile"]["sum_ms"]
+        return [
+            f"times of trtexec over {counted(runs, 'run')}, {total:.4g} ms in all layers together; "
+            f"give --profile with what {export} for types and kernels"
+        ]
+    if document["inspector"] == BUILD_LOG:
+        if document["detailed"]:
+            return [f"a builder's log: it tells types and no kernels, which {export}"]
+        known = "names the layers" if document["layers"] else "lists no layers"
+        return [f"a log: it {known} and tells no types; inspect the engine, or what {export} of it"]
+    if not document["detailed"]:
+        return [
+            "names only: build with build.verbosity = 'detailed' (the default of `trt-qat build`) "
+            "for precisions and kernels"
+        ]
+    return []
+
+
+def _plan(source: dict[str, Any]) -> str:
+    version = source.get("tensorrt") or source.get("tensorrt_rtx") or "of an unknown version"
+    sm = ", for compute capability " + ".".join(map(str, source["sm"])) if "sm" in source else ""
+    return f"a plan of {source['backend']} {version}{sm}, {source['bytes'] / MIB:.1f} MiB"
+
+
 def layer_table(document: dict[str, Any]) -> Table:
     """Return one row for each layer of profile 0."""
     layers = [layer for layer in document["layers"] if not layer["profile"]]
+    timed = ["ms"] if any("time_ms" in layer for layer in layers) else []
     if not document["detailed"]:
-        table = Table("layer", "type", "kernel", box=None)
+        table = Table("layer", "type", "kernel", *timed, box=None)
         for layer in layers:
-            table.add_row(layer["name"], layer["type"], layer["tactic"])
+            names = (Text(layer[key]) for key in ("name", "type", "tactic"))
+            table.add_row(*names, *_time(layer, timed))
         return table
-    table = Table("layer", "type", "in", "out", "computes", "2:4", "kernel", box=None)
+    table = Table("layer", "type", "in", "out", "computes", "2:4", "kernel", *timed, box=None)
     for layer in layers:
         table.add_row(
             layer["name"],
@@ -126,8 +150,15 @@ def layer_table(document: dict[str, Any]) -> Table:
             layer["precision"] or layer["purpose"],
             layer["sparse"],
             layer["tactic"],
+            *_time(layer, timed),
         )
     return table
+
+
+def _time(layer: dict[str, Any], timed: list[str]) -> list[str]:
+    if not timed:
+        return []
+    return ["" if layer.get("time_ms") is None else f"{layer['time_ms']:.4f}"]
 
 
 def _types(types: list[str | None]) -> str:
@@ -156,7 +187,15 @@ def difference_table(differences: dict[str, Any], first: str, second: str) -> Gr
     lines += [f"only in {second}: {name}" for name in differences["only_b"]]
     if not (lines or differences["changed"]):
         lines = ["no layer differs"]
-    return Group(counts, Text(), changed, Text("\n".join(lines)))
+    times = differences.get("times")
+    if times is None:
+        return Group(counts, Text(), changed, Text("\n".join(lines)))
+    a_ms, b_ms = times["sum_ms"]
+    counts.add_row("sum of the layers' times", f"{a_ms:.4f} ms", f"{b_ms:.4f} ms")
+    alone = [f"{each:.4f} ms" for each in times["unpaired_ms"]]
+    counts.add_row("of it in layers without a partner", *alone)
+    slower = layer_times_table(times["layers"], first, second)
+    return Group(counts, Text(), slower, Text(), changed, Text("\n".join(lines)))
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a builder's log proves: sparsity found and chosen, kernels skipped for memory, warnings.
+"""What a log proves: sparsity found and chosen, kernels skipped for memory, layers, warnings.
 
 TensorRT 8 words sparsity as "Layers eligible for sparse math" and "TRT inference plan picked sparse
 implementation"; 10 and 11 as "Found N layer(s) eligible" and "Chose M layer(s)", at verbose
@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-_PREFIX = re.compile(
-    r"^(?:\[[\d/]+-[\d:]+\] )?(?:\[TRT\] )?\[(?P<letter>[VIWEF])\] (?:\[TRT\] )?|"
-    r"^\[TensorRT\] (?P<word>VERBOSE|INFO|WARNING|ERROR): "
-)
+from trt_qat.engine.evidence import memory
+from trt_qat.engine.evidence.explain import Explained, Facts, explain, facts
+from trt_qat.engine.evidence.log_layers import line_entry, listing
+from trt_qat.engine.evidence.log_text import messages
+
 _FOUND = re.compile(
     r"\(Sparsity\) (?:Found (?P<count>\d+) layer\(s\) eligible to use sparse tactics|"
     r"Layers eligible for sparse math):?(?P<names>.*)"
@@ -24,11 +25,7 @@ _CHOSE = re.compile(
     r"\(Sparsity\) (?:Chose (?P<count>\d+) layer\(s\) using sparse tactics|"
     r"TRT inference plan picked sparse implementation for layers):?(?P<names>.*)"
 )
-_SKIPPED = re.compile(r"Skipping tactic .*? insufficient memory on requested size of (\d+)")
 _WORKSPACE = "Some tactics do not have sufficient workspace memory"
-_LAYER = re.compile(
-    r"^Layer\((?P<type>\w+)\): (?P<name>.+?), Tactic: (?P<tactic>\S+), (?P<in>.*) -> (?P<out>.*)$"
-)
 # Said of every engine or harmless: not worth a reader's time.
 _NOISE = re.compile(
     r"Using default stream|CUDA lazy loading|has Int64 binding|getMaxBatchSize|"
@@ -66,7 +63,11 @@ class BuildLog:
         largest_request_bytes: that such a kernel wanted.
         short_workspace: the workspace limit kept kernels from being tried.
         warnings: each once, in order; errors first.
-        layers: of the engine, from the builder's own listing: name, type, tactic.
+        layers: of the engine, from the builder's own listing, as entries of the inspector's JSON.
+        listing: what the inspector printed into the log, as its JSON; None: nothing.
+        explained: what its messages mean.
+        facts: version, device and outcome.
+        prefixed: lines that begin as messages of a logger do.
     """
 
     backends: dict[str, Sparsity] = field(default_factory=dict)
@@ -74,7 +75,18 @@ class BuildLog:
     largest_request_bytes: int = 0
     short_workspace: bool = False
     warnings: list[str] = field(default_factory=list)
-    layers: list[dict[str, str]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    listing: dict[str, Any] | None = None
+    explained: list[Explained] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
+    prefixed: int = 0
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the text is a log at all."""
+        return bool(
+            self.prefixed or self.layers or self.backends or self.explained or self.skipped_tactics
+        )
 
     @property
     def found(self) -> int | None:
@@ -98,23 +110,30 @@ class BuildLog:
             "largest_request_bytes": self.largest_request_bytes,
             "short_workspace": self.short_workspace,
             "warnings": self.warnings,
+            "explained": [each.to_dict() for each in self.explained],
+            "facts": self.facts.to_dict(),
         }
 
 
-def parse(lines: Iterable[str]) -> BuildLog:
-    """Read a builder's messages, as a logger gets them or as ``trtexec --verbose`` prints them."""
+def parse(lines: str | Iterable[str]) -> BuildLog:
+    """Read a builder's messages, as a logger gets them or as any program prints them."""
     log = BuildLog()
-    errors: list[str] = []
-    for raw in lines:
-        for line in raw.splitlines():
-            match = _PREFIX.match(line)
-            text = line[match.end() :] if match else line
-            severity = (match["letter"] or match["word"][0]) if match else ""
-            _read(log, text)
-            if severity in ("W", "E", "F") and not _NOISE.search(text):
-                (log.warnings if severity == "W" else errors).append(text.strip())
-    log.warnings = list(dict.fromkeys([*errors, *log.warnings]))
+    said = messages(lines)
+    for message in said:
+        _read(log, message.text)
+    short = memory.skipped(message.text for message in said)
+    log.skipped_tactics, log.largest_request_bytes = short.count, short.largest_bytes
+    log.facts, log.explained = facts(said), explain(said)
+    problems = [each for each in said if each.is_problem and not _is_noise(each.text)]
+    problems.sort(key=lambda each: each.severity == "W")
+    log.warnings = list(dict.fromkeys(each.text.strip() for each in problems))
+    log.listing = listing(said)
+    log.prefixed = sum(bool(each.severity) for each in said)
     return log
+
+
+def _is_noise(text: str) -> bool:
+    return bool(_NOISE.search(text)) or memory.is_about(text)
 
 
 def _read(log: BuildLog, text: str) -> None:
@@ -125,9 +144,6 @@ def _read(log: BuildLog, text: str) -> None:
             count = match["count"]
             seen = log.backends.setdefault(backend, Sparsity())
             seen.add(what, None if count is None else int(count), names)
-    if match := _SKIPPED.search(text):
-        log.skipped_tactics += 1
-        log.largest_request_bytes = max(log.largest_request_bytes, int(match[1]))
     log.short_workspace = log.short_workspace or _WORKSPACE in text
-    if match := _LAYER.match(text):
-        log.layers.append({key: match[key] for key in ("name", "type", "tactic")})
+    if entry := line_entry(text):
+        log.layers.append(entry)

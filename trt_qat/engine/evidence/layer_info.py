@@ -30,6 +30,8 @@ SCHEMA = "trt-qat layers 1"
 INSPECTORS = ("combined", "split")
 FLOATS = ("fp32", "fp16", "bf16", "fp64")
 BUILD_LOG = "none: a builder's log"
+PROFILE = "none: times of trtexec --exportProfile"
+PLAN_HEADER = "none: a plan's header"
 _PROFILE = re.compile(r" ?\[profile (\d+)\]")
 # Entries are parted by a record separator in JSON; printed logs lose it.
 _ONNX_NAME = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\x1f|\[ONNX Layer:|$)")
@@ -57,6 +59,7 @@ class Layer:
         bytes_read: of activations; None where the engine does not tell.
         bytes_written: of activations, likewise.
         epilogue_int8: what is generated behind its kernel ends in INT8; None: not told.
+        time_ms: what it takes, by trtexec's profiler; None: not told.
     """
 
     name: str
@@ -75,9 +78,10 @@ class Layer:
     bytes_read: int | None = None
     bytes_written: int | None = None
     epilogue_int8: bool | None = None
+    time_ms: float | None = None
 
 
-_ONLY_WHERE_TOLD = ("bytes_read", "bytes_written", "epilogue_int8")
+_ONLY_WHERE_TOLD = ("bytes_read", "bytes_written", "epilogue_int8", "time_ms")
 
 
 @dataclass
@@ -190,12 +194,12 @@ def _tensors(entry: Mapping[str, Any], *keys: str) -> list[Mapping[str, Any]]:
 
 def _layer(entry: Any, at: int, source: str) -> Layer:
     if isinstance(entry, str):
-        name, profile = _without_profile(entry)
+        name, profile = without_profile(entry)
         return Layer(name, purpose=purpose(name, "", "", {}), profile=profile)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("Name"), str):
         message = f"{source}: layer {at} is {str(entry)[:60]!r}, neither a name nor an object"
         raise InputError(message)
-    name, profile = _without_profile(entry["Name"])
+    name, profile = without_profile(entry["Name"])
     kind = str(entry.get("LayerType", ""))
     tactic = str(entry.get("TacticName") or entry.get("TacticValue") or "")
     inputs, outputs = _tensors(entry, "Inputs"), _tensors(entry, "Outputs")
@@ -243,7 +247,8 @@ def _precision(
     return compute_type(tactic, types_in, types_out)
 
 
-def _without_profile(name: str) -> tuple[str, int]:
+def without_profile(name: str) -> tuple[str, int]:
+    """Return a layer's name without the mark of its optimization profile, and the profile."""
     match = _PROFILE.search(name)
     return (_PROFILE.sub("", name), int(match[1])) if match else (name, 0)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat.artifact import read_sidecar, sidecar_path
-from trt_qat.engine.evidence import evidence
+from trt_qat.engine.evidence import reading
+from trt_qat.engine.evidence.plan_header import PlanHeader, read_header
 from trt_qat.engine.origin import origin_of
-from trt_qat.errors import BackendUnavailable, InputError
+from trt_qat.errors import InputError
 from trt_qat.files import reason
 
 
@@ -95,32 +96,55 @@ def inspect_file(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """Return what an engine or a saved description of one tells: the content of ``layers.json``.
 
     An engine is described from what its build left beside it; where nothing did, it is loaded,
-    which needs TensorRT, its GPU, and trust.
+    which needs TensorRT of its version, a GPU, and trust. Where one of these is missing, its header
+    tells who built it, and ``notes`` what is missing.
 
     Args:
-        path: an engine; or the inspector's JSON or text, ``layers.json``, or a builder's log, which
-            need neither TensorRT nor a GPU.
+        path: an engine; or the inspector's JSON or text, ``layers.json``, or a log, which need
+            neither TensorRT nor a GPU.
         trust: load an engine although no sidecar vouches for it.
 
     Raises:
-        InputError: the file is missing, none of these, or not trusted.
-        BackendUnavailable: an engine without a description, and no TensorRT or GPU.
+        InputError: the file is missing, none of these, or its bytes are not those of its sidecar.
     """
     path = Path(path)
-    try:
-        return evidence.read(path)
-    except InputError:
-        if not path.is_file() or path.suffix not in evidence.ENGINE_SUFFIXES:
-            raise
-        from trt_qat.engine import machine
-
-        if reason := machine.why_no_engines():
-            message = (
-                f"{path}: no layer information of this engine lies beside it, and it cannot be "
-                f"loaded here: {reason}. Where it runs: `trtexec --loadEngine={path.name} "
-                "--exportLayerInfo=FILE`, then inspect FILE"
-            )
-            raise BackendUnavailable(message) from None
+    if path.suffix not in reading.ENGINE_SUFFIXES or not path.is_file():
+        return reading.read(path)
+    described = reading.described(path)
+    if described is not None:
+        return described
+    header = read_header(path)
+    if why := _why_not_loaded(header, path, trust=trust):
+        return reading.of_header(header, path, why)
     from trt_qat.engine.evidence.inspect import inspect_plan
 
     return inspect_plan(read_plan(path, trust=trust), path)
+
+
+def _why_not_loaded(header: PlanHeader, path: Path, *, trust: bool) -> str | None:
+    """Return why a plan is not loaded here, with the way out; None: it is."""
+    from trt_qat.engine import machine
+
+    elsewhere = (
+        f"where it runs, `trtexec --loadEngine={path.name} --exportLayerInfo=FILE` writes what "
+        "`trt-qat inspect FILE` reads"
+    )
+    if header.backend != "TensorRT":
+        return f"{header.backend} alone loads it, on a GPU that it was compiled for"
+    here = machine.tensorrt_version()
+    origin = origin_of(path)
+    portable = trust or (origin is not None and origin.spec.version_compatible)
+    known = here is not None and here[:1].isdigit() and header.version is not None
+    if known and not portable and _release(str(here)) != _release(str(header.version)):
+        return (
+            f"TensorRT {header.version} built it and this is {here}, which loads it only if it was "
+            f"built with build.version_compatible = true; build it again here, or {elsewhere}"
+        )
+    if reason := machine.why_no_engines():
+        return f"its layers are not told: {reason}; {elsewhere}"
+    if not trust and origin is None:
+        return (
+            "its layers are not told: no sidecar vouches for it, and loading an engine runs the "
+            "code in it; give --trust if you know where it comes from"
+        )
+    return None

@@ -1,0 +1,150 @@
+"""What a file that TensorRT or trtexec wrote tells, whichever it is: recognised by its content."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from trt_qat.artifact import sha256_file
+from trt_qat.data import calibration_cache
+from trt_qat.engine.evidence import build_log, layer_info, profile, times
+from trt_qat.engine.evidence.build_log import BuildLog
+from trt_qat.engine.evidence.evidence import document, layers_path, listed
+from trt_qat.engine.evidence.layer_info import PLAN_HEADER, SCHEMA, LayerInfo
+from trt_qat.engine.evidence.listing import listing_of
+from trt_qat.engine.evidence.log_layers import states_types
+from trt_qat.engine.evidence.log_text import decoded, plain
+from trt_qat.engine.evidence.plan_header import PlanHeader
+from trt_qat.engine.origin import origin_of
+from trt_qat.errors import InputError
+from trt_qat.files import absent, reason
+
+_JSON_BEGIN = re.compile(r"\s*(?:\{|\[\s*(?:\{|$))")
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+EXPECTED = (
+    "expected is one of: a log of trtexec or of a builder, what `trtexec --exportLayerInfo=FILE "
+    "--profilingVerbosity=detailed`, --exportProfile=FILE or --exportTimes=FILE writes, "
+    f"layers.json, a calibration cache, or an engine ({', '.join(ENGINE_SUFFIXES)})"
+)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the document of a saved file.
+
+    It is that of ``layers.json`` for layer information, profiles and logs; one of a schema of its
+    own for latencies (`times`) and calibration caches. An engine is read by
+    `trt_qat.engine.evidence.trust.inspect_file`.
+
+    Raises:
+        InputError: the file is missing or none of these.
+    """
+    if not path.is_file():
+        message = f"{path}: {absent(path)}"
+        raise InputError(message)
+    return _from_text(text_of(path), path)
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
+    try:
+        text = decoded(path.read_bytes())
+    except OSError as error:
+        message = f"{path}: cannot be read: {reason(error)}"
+        raise InputError(message) from error
+    if text is None:
+        message = f"{path}: not text; {EXPECTED}"
+        raise InputError(message)
+    return text
+
+
+def _from_text(text: str, path: Path) -> dict[str, Any]:
+    source = {"file": path.name}
+    try:
+        # Not strict: trtexec escapes nothing, and names may hold control characters.
+        loaded = json.loads(text, strict=False)
+    except json.JSONDecodeError as error:
+        if _JSON_BEGIN.match(text):
+            message = (
+                f"{path}: JSON that breaks off or is damaged ({error.msg}, line {error.lineno}); "
+                f"export it again; {EXPECTED}"
+            )
+            raise InputError(message) from error
+        return _from_prose(text, path, source)
+    if isinstance(loaded, dict) and loaded.get("schema") == SCHEMA:
+        layer_info.from_schema(loaded, str(path))
+        return loaded
+    if profile.is_profile(loaded):
+        found = profile.read_profile(loaded, str(path))
+        info = LayerInfo(layer_info.PROFILE, detailed=False, layers=found.layers())
+        return document(info, None, source) | {"profile": found.to_dict()}
+    if times.is_times(loaded):
+        return times.document(times.read_times(loaded, str(path)), source)
+    if isinstance(loaded, (int, float, str, list)) or "Layers" not in loaded:
+        message = f"{path}: JSON without a list 'Layers', so not an inspector's; {EXPECTED}"
+        raise InputError(message)
+    return document(layer_info.parse(text, str(path)), None, source)
+
+
+def _from_prose(text: str, path: Path, source: dict[str, Any]) -> dict[str, Any]:
+    if calibration_cache.is_cache(text):
+        return calibration_cache.parse(text, str(path)).document(source)
+    log, listing = build_log.parse(text), listing_of(plain(text))
+    if listing is not None and (listing.at_load or log.is_one):
+        return listed(listing, log, source)
+    if log.is_one:
+        return document(_listed(log), log, source)
+    try:
+        info = layer_info.parse(text, str(path))
+    except InputError as error:
+        message = (
+            f"{path}: neither JSON, nor the inspector's text, nor a log of TensorRT; {EXPECTED}"
+        )
+        raise InputError(message) from error
+    return document(info, None, source)
+
+
+def _listed(log: BuildLog) -> LayerInfo:
+    """Return the layers that a log lists: as the inspector printed them, else as the builder did.
+
+    Both tell less than an inspector's file may: a builder's lines name no kernels.
+    """
+    if log.listing is not None:
+        info = layer_info.from_document(log.listing, "log")
+        if info.detailed or not log.layers:
+            return info
+    info = layer_info.from_document({"Layers": log.layers}, "log")
+    info.inspector, info.detailed = layer_info.BUILD_LOG, any(map(states_types, log.layers))
+    return info
+
+
+def described(engine: Path) -> dict[str, Any] | None:
+    """Return what the build of an engine left beside it; None: nothing that is of this file."""
+    for path in (layers_path(engine), engine.with_name("layers.json")):
+        if path.is_file():
+            found = _from_text(path.read_text(encoding="utf-8"), path)
+            if found["source"].get("sha256") == sha256_file(engine):
+                return found
+    return None
+
+
+def of_header(header: PlanHeader, path: Path, why: str) -> dict[str, Any]:
+    """Return what is known of an engine that is not loaded: its header and its sidecar.
+
+    Args:
+        header: of the file.
+        path: of it.
+        why: it is not loaded.
+    """
+    source: dict[str, Any] = {"file": path.name, **header.to_dict()}
+    origin = origin_of(path)
+    if origin is not None:
+        told = {"sm": None if origin.sm is None else list(origin.sm), "sidecar": True}
+        source |= {key: value for key, value in told.items() if value is not None}
+    info = LayerInfo(PLAN_HEADER, detailed=False)
+    return document(info, None, source) | {"notes": [*header.notes, why]}
