@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,12 @@ def test_every_row_says_what_to_do_and_who_said_so() -> None:
         assert entry.mend, entry.id
         assert entry.source, entry.id
         assert entry.fixed is None or re.fullmatch(r"\d+\.\d+", entry.fixed), entry.id
+
+
+def test_every_report_stands_in_the_documentation() -> None:
+    told = (Path(__file__).parents[3] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    rows = {entry.id for entry in table() if "issue" in entry.source}
+    assert {row for row in rows if f"`{row}`" not in told} == set()
 
 
 NO_KERNEL = "Could not find any implementation for node {0}."
