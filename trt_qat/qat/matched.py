@@ -24,7 +24,7 @@ from trt_qat.graph.islands import Cut, Island, Point
 from trt_qat.qat.fake_quant import scale_of
 from trt_qat.qat.gap import HALVES, gap, off_grid
 from trt_qat.qat.placement.rewrite import Echo
-from trt_qat.runners.islands import Arrays, Run, jittered, opened
+from trt_qat.runners.islands import Arrays, Given, Run, jittered, opened
 
 TOLERANCE = 1e-4
 """Of a tensor's largest magnitude. Sums of float32 in another order leave some 1e-6; an INT8 step
@@ -114,7 +114,7 @@ class Match:
             quantizers[name]: [] for name in merged if name in quantizers
         }
         self._calls: Counter[nn.Module] = Counter()
-        self._values = _Values(cut)
+        self._values = Given(cut)
         self._expected: dict[str, list[tuple[Tensor, Point | None]]] = defaultdict(list)
         wanted = Counter(point.before for point in cut.points) + Counter(cut.graph.outputs)
         self._missing = {
@@ -286,43 +286,6 @@ class Match:
 
     def _disagree(self, place: int, tensor: str, what: str, nodes: tuple[str, ...] = ()) -> None:
         self.found.disagreements.append(Disagreement(place, tensor, what, nodes))
-
-
-class _Values:
-    """What islands read, for as long as one of them has not been run."""
-
-    def __init__(self, cut: Cut) -> None:
-        self.readers: dict[str, list[Island]] = defaultdict(list)
-        for island in cut.islands:
-            for name in island.reads:
-                self.readers[name].append(island)
-        self._open = {name: len(islands) for name, islands in self.readers.items()}
-        self._one: Arrays = {}
-        self._several: Arrays = {}
-
-    def add(self, name: str, value: NDArray[Any], copies: NDArray[Any] | None) -> None:
-        self._one[name] = value
-        if copies is not None:
-            self._several[name] = copies
-
-    def of(self, island: Island, copies: int = 1) -> Arrays:
-        """Return what an island reads, of the batch or of several copies of it."""
-        if copies == 1:
-            return {name: self._one[name] for name in island.reads}
-        return {name: self._copied(name, copies) for name in island.reads}
-
-    def _copied(self, name: str, copies: int) -> NDArray[Any]:
-        value = self._one[name]
-        if name in self._several:
-            return self._several[name]
-        return np.concatenate([value] * copies) if value.ndim else value
-
-    def drop(self, island: Island) -> None:
-        for name in island.reads:
-            self._open[name] -= 1
-            if not self._open[name]:
-                del self._one[name]
-                self._several.pop(name, None)
 
 
 def _tolerance(want: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,3 +70,46 @@ def jittered(given: Mapping[str, NDArray[Any]]) -> Arrays:
             signs = draw.choice((-unit, unit), size=value.shape)
             moved[name] = (value * (1 + signs)).astype(value.dtype)
     return moved
+
+
+class Given:
+    """What islands read, for as long as one of them has not been run.
+
+    Attributes:
+        readers: islands by the name of a tensor that they read.
+    """
+
+    def __init__(self, cut: Cut) -> None:
+        self.readers: dict[str, list[Island]] = defaultdict(list)
+        for island in cut.islands:
+            for name in island.reads:
+                self.readers[name].append(island)
+        self._open = {name: len(islands) for name, islands in self.readers.items()}
+        self._one: Arrays = {}
+        self._several: Arrays = {}
+
+    def add(self, name: str, value: NDArray[Any], copies: NDArray[Any] | None) -> None:
+        """Keep a value, and what several copies of the batch made; None: as many copies of it."""
+        self._one[name] = value
+        if copies is not None:
+            self._several[name] = copies
+
+    def of(self, island: Island, copies: int = 1) -> Arrays:
+        """Return what an island reads, of the batch or of several copies of it."""
+        if copies == 1:
+            return {name: self._one[name] for name in island.reads}
+        return {name: self._copied(name, copies) for name in island.reads}
+
+    def _copied(self, name: str, copies: int) -> NDArray[Any]:
+        value = self._one[name]
+        if name in self._several:
+            return self._several[name]
+        return np.concatenate([value] * copies) if value.ndim else value
+
+    def drop(self, island: Island) -> None:
+        """Forget what no other island reads, for this one has been run."""
+        for name in island.reads:
+            self._open[name] -= 1
+            if not self._open[name]:
+                del self._one[name]
+                self._several.pop(name, None)
