@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from rich.console import Console
 
 import trt_qat as tq
+from tests.graph.build import Builder
 from tests.runners.test_ort import Linear, feed, linear_onnx
+from trt_qat.cli.tables.compare import compare_table
 from trt_qat.comparison.compare import compare_outputs
 from trt_qat.errors import DataError
 from trt_qat.measure import metrics
@@ -119,7 +124,7 @@ def test_the_json_has_the_keys_of_the_contract(tmp_path: Path) -> None:
     spec = f"ort:{linear_onnx(tmp_path)}"
     document = tq.compare(spec, spec, feed()).to_dict()
     assert list(document) == [
-        "ref", "cand", "samples", "outputs", "passed", "layers", "first_divergence",
+        "ref", "cand", "samples", "outputs", "passed", "layers", "first_divergence", "worst_layer",
     ]  # fmt: skip
     assert set(document["outputs"][0]) == {
         "name", "max_abs", "mean_abs", "cosine", "sqnr_db", "argmax_agreement",
@@ -238,3 +243,33 @@ def test_feeds_of_torch_tensors_are_refused_by_name(tmp_path: Path) -> None:
     tensors: Any = {"x": torch.ones(2, 3)}
     with pytest.raises(DataError, match=r"input 'x' is a torch.Tensor; feeds are numpy arrays"):
         tq.compare(f"ort:{path}", f"ort:{path}", tensors)
+
+
+def test_the_headline_names_the_layer_that_is_worst_and_not_the_first_that_rounds(
+    tmp_path: Path,
+) -> None:
+    """Three convolutions in float and in INT8; the scale of the second weight is a quarter."""
+    for name, quantized in (("float", False), ("int8", True)):
+        b = Builder(seed=3)
+        x = b.input("x", ["N", 16, 8, 8])
+        for i in range(3):
+            values = b.draw.standard_normal((16, 16, 3, 3)).astype(np.float32) / 12
+            w = b.store(f"w{i}", values)
+            if quantized:
+                x = b.qdq(x, 0.04, name=f"q{i}")
+                scales = (
+                    np.abs(values).max(axis=(1, 2, 3)) / 127 * np.float32(0.25 if i == 1 else 1)
+                )
+                codes = b.quantize(w, scales, name=f"w{i}_q", axis=0)
+                w = b.dequantize(codes, scales, name=f"w{i}_dq", axis=0)
+            x = b.conv(x, (16, 16), f"conv{i}", w=w, relu=True)
+        onnx.save(b.model(x), tmp_path / f"{name}.onnx")
+    draw = np.random.default_rng(0)
+    feeds = {"x": draw.standard_normal((2, 16, 8, 8)).astype(np.float32)}
+    found = tq.compare(f"ort:{tmp_path / 'float.onnx'}", f"ort:{tmp_path / 'int8.onnx'}", feeds)
+    assert found.first_divergence is not None
+    assert found.worst_layer is not None
+    assert (found.first_divergence.name, found.worst_layer.name) == ("conv0", "conv1")
+    out = io.StringIO()
+    Console(file=out, width=200).print(compare_table(found))
+    assert "worst layer: Conv 'conv1'" in out.getvalue()

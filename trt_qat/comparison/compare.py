@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from trt_qat.comparison.bisect import Bisection
 from trt_qat.comparison.bisect import bisect as run_bisection
-from trt_qat.comparison.layerwise import ROUNDING, LayerComparison, LayerDifference, Layers, tapped
+from trt_qat.comparison.layerwise import (
+    MIN_LOCAL_SQNR_DB,
+    ROUNDING,
+    LayerComparison,
+    LayerDifference,
+    Layers,
+    tapped,
+    worst_of,
+)
 from trt_qat.comparison.rebuild import Rebuild, rebuildable
 from trt_qat.comparison.tally import Tally, TensorDifference
 from trt_qat.errors import DataError, TrtQatError
@@ -47,6 +55,7 @@ class Comparison:
     first_divergence: LayerDifference | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
     bisection: Bisection | None = None
+    worst_layer: LayerDifference | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stable JSON form."""
@@ -118,6 +127,7 @@ def compare(
         first_divergence=found.first_divergence if found is not None else None,
         accuracy=both.tally.accuracy(),
         bisection=halves,
+        worst_layer=worst_of(both.layers.layers, MIN_LOCAL_SQNR_DB) if both.layers else None,
     )
 
 

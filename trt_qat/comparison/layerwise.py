@@ -83,6 +83,12 @@ class LayerDifference:
         return noisy and self.local_max_abs > ROUNDING
 
 
+def worst_of(layers: Iterable[LayerDifference], min_local_sqnr_db: float) -> LayerDifference | None:
+    """Return the layer with the largest error of its own, beyond rounding; None: none has one."""
+    diverging = [layer for layer in layers if layer.diverges(min_local_sqnr_db)]
+    return min(diverging, key=lambda layer: layer.local_sqnr_db or 0.0, default=None)
+
+
 class Reference(Protocol):
     """A model whose inner tensors can be read."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trt_qat.page.charts import percent
@@ -73,6 +73,7 @@ def layer_errors(parts: Document) -> Iterator[Markup]:
     head = ("layer", "op", "SQNR dB", "own dB", "max abs", "steps", "saturated")
     parts_shown = [
         tag("p", _where(first, len(layers))),
+        *_worst(layers, first),
         error_chart(layers, tensor, limit),
         *_around(found, first),
         tag("details", tag("summary", "Every layer as a table"),
@@ -117,6 +118,15 @@ def _where(first: Document | None, count: int) -> Markup | str:
         f", {_db(first['local_sqnr_db'])} dB from equal inputs; the layers before it are "
         "explained by rounding.",
     )
+
+
+def _worst(layers: Sequence[Document], first: Document | None) -> Iterator[Markup]:
+    """Yield which layer makes the largest error of its own, where it is not the first one."""
+    told = [layer for layer in layers if layer["own"] is not None]
+    worst = min(told, key=lambda layer: float(layer["own"]), default=None)
+    if first is not None and worst is not None and worst["cand_tensor"] != first["cand_tensor"]:
+        name = tag("code", worst["name"])
+        yield tag("p", "Worst layer: ", f"{worst['op']} ", name, f", {_db(worst['own'])} dB.")
 
 
 def _around(found: Document, first: Document | None) -> Iterator[Markup]:

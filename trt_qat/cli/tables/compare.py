@@ -13,7 +13,7 @@ from trt_qat.comparison.compare import Comparison
 from trt_qat.wording import counted
 
 if TYPE_CHECKING:
-    pass
+    from trt_qat.comparison.layerwise import LayerDifference
 
 
 def compare_table(found: Comparison, worst: int = 0) -> Group:
@@ -83,9 +83,20 @@ def _divergence(found: Comparison) -> str:
     if first is None:
         return f"no layer of {len(found.layers)} makes an error of its own beyond rounding"
     whose = "the reference's" if found.bisection is None else "its own"
+    worst = found.worst_layer if found.bisection is None else None
+    if worst is None or worst.cand_tensor == first.cand_tensor:
+        return f"first divergence: {_own_error(first, whose)}"
+    # Where every layer rounds, as in INT8 against float, the first one that does says nothing.
     return (
-        f"first divergence: {first.op} {first.name!r}, which makes {_decibel(first.local_sqnr_db)} "
-        f"dB from {whose} inputs (largest difference {first.local_max_abs:.3g})"
+        f"worst layer: {_own_error(worst, whose)}; first divergence: {first.op} {first.name!r}, "
+        f"{_decibel(first.local_sqnr_db)} dB"
+    )
+
+
+def _own_error(layer: LayerDifference, whose: str) -> str:
+    return (
+        f"{layer.op} {layer.name!r}, which makes {_decibel(layer.local_sqnr_db)} dB from {whose} "
+        f"inputs (largest difference {layer.local_max_abs:.3g})"
     )
 
 
