@@ -196,7 +196,8 @@ def test_what_the_version_lacks_is_a_sentence() -> None:
 def test_without_a_gpu_an_engine_ends_in_a_sentence_and_not_in_a_crash(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    (tmp_path / "x.engine").write_bytes(b"plan")
+    version = bytes(int(part) for part in trt.__version__.split(".")[:4])
+    (tmp_path / "x.engine").write_bytes(b"ftrt" + bytes(20) + version.ljust(4, b"\0") + bytes(99))
     done = command_line("inspect", tmp_path / "x.engine", *arguments)
-    assert (done.returncode, done.stdout) == (3, "")
-    assert "there is no GPU" in done.stderr
+    assert done.returncode == 0
+    assert "there is no GPU" in done.stdout

@@ -23,6 +23,7 @@ from trt_qat.cli.doctor import doctor
 from trt_qat.cli.init import init
 from trt_qat.cli.inspect import inspect
 from trt_qat.cli.preflight import preflight
+from trt_qat.cli.ranges import ranges
 from trt_qat.cli.report import report
 from trt_qat.cli.run import run
 from trt_qat.cli.screen import say
@@ -31,7 +32,7 @@ from trt_qat.errors import InputError, TrtQatError, visible
 
 COMMANDS = (
     *(doctor, init, run, preflight, compare, sensitivity),
-    *(check, report, bench, build, inspect, bundle),
+    *(check, report, bench, build, inspect, ranges, bundle),
 )
 """In the order in which ``--help`` lists them."""
 
