@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from trt_qat.data.ranges import Ranges
     from trt_qat.engine.build.build import build
     from trt_qat.engine.build.result import EngineArtifact
+    from trt_qat.engine.confirm.preflight import preflight
     from trt_qat.engine.evidence.trust import inspect_file as inspect
-    from trt_qat.lint.preflight import PreflightReport, preflight
+    from trt_qat.lint.preflight import PreflightReport
     from trt_qat.pipeline.run import RunResult, run
     from trt_qat.qat.export import export
     from trt_qat.qat.finetune import finetune
@@ -43,7 +44,7 @@ _HOME = {
     "export": "trt_qat.qat.export",
     "report_of": "trt_qat.qat.reports",
     # judge
-    "preflight": "trt_qat.lint.preflight",
+    "preflight": "trt_qat.engine.confirm.preflight",
     "PreflightReport": "trt_qat.lint.preflight",
     # build
     "build": "trt_qat.engine.build.build",

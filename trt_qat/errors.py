@@ -62,7 +62,15 @@ class SparsityLost(CheckFailed):
 
 
 class CompilerDied(CheckFailed):
-    """NVIDIA's compiler, in a process of its own, crashed or ran out of memory or time."""
+    """NVIDIA's compiler, in a process of its own, crashed or ran out of memory or time.
+
+    Attributes:
+        crashed: its process ended by itself: a verdict on the model, not on the machine.
+    """
+
+    def __init__(self, message: str, *, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.crashed = crashed
 
 
 class BackendUnavailable(TrtQatError):

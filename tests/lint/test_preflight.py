@@ -53,7 +53,7 @@ def test_json_contract(tmp_path: Path) -> None:
         "output_int8": True, "sparse": "dense", "sparse_likely": False, "why": [],
     }  # fmt: skip
     finding = _bad().to_dict()["findings"][0]
-    assert set(finding) == {"rule", "severity", "node", "message", "mend"}
+    assert set(finding) == {"rule", "severity", "node", "message", "mend", "confirmed", "confirmed_by"}
 
 
 def test_errors_come_first_and_decide() -> None:

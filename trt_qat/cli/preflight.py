@@ -23,6 +23,14 @@ Select = Annotated[
 Ignore = Annotated[
     list[str] | None, typer.Option(help="Leave this rule, or prefix, out; repeatable.")
 ]
+Confirm = Annotated[
+    str | None,
+    typer.Option(
+        help="rtx: ask the parser of TensorRT for RTX too, and with a target its builder; no GPU "
+        "needed.",
+        metavar="rtx",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Warnings fail too.")]
 Sarif = Annotated[Path | None, typer.Option(help="Also write SARIF there.")]
 Fix = Annotated[
@@ -58,6 +66,7 @@ def preflight(
     tensorrt: Version = None,
     select: Select = None,
     ignore: Ignore = None,
+    confirm: Confirm = None,
     strict: Strict = False,
     sarif: Sarif = None,
     junit: JUnit = None,
@@ -68,17 +77,20 @@ def preflight(
     as_json: AsJson = False,
 ) -> None:
     """Say what TensorRT will do with a QDQ ONNX. No GPU needed."""
+    from trt_qat.engine.confirm.preflight import preflight as judge
     from trt_qat.errors import CheckFailed
-    from trt_qat.lint.preflight import preflight as judge
 
     rules = tuple(select or ()), tuple(ignore or ())
     _check_mending(fix, fp16, fp32, data)
     # The model is judged as it is first: what preflight refuses, --fix does not touch.
-    found = judge(model, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1])
+    asked = None if fix is not None else confirm
+    found = judge(model, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1], confirm=asked)
     mended = None
     if fix is not None:
         mended = _mend(model, fix, rules, fp32 or () if fp16 else None, data, tensorrt)
-        found = judge(fix, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1])
+        found = judge(
+            fix, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1], confirm=confirm
+        )
     _write(found, sarif, junit, strict=strict)
     _show(found, mended, as_json=as_json)
     if not found.passed(strict=strict):

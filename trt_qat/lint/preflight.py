@@ -16,6 +16,7 @@ from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes, Shapes, infer
 from trt_qat.lint import (
     rules_attention,
+    rules_confirmed,
     rules_constants,
     rules_fusion,
     rules_import,
@@ -27,6 +28,7 @@ from trt_qat.lint import (
     rules_target,
     rules_valid,
 )
+from trt_qat.lint.confirmation import Confirmation
 from trt_qat.lint.fate import Layer, LayerFate, quantizable, read_layers
 from trt_qat.lint.roofline import Roofline, roofline
 from trt_qat.lint.rule import RULES, SEVERITIES, Context, Finding, Rule, Severity
@@ -39,6 +41,7 @@ __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
 RULE_MODULES = (
     rules_quantization, rules_import, rules_constants, rules_valid, rules_placement,
     rules_fusion, rules_kernels, rules_attention, rules_scales, rules_target, rules_release,
+    rules_confirmed,
 )  # fmt: skip
 
 
@@ -54,6 +57,7 @@ class PreflightReport:
         findings: Errors first, then warnings, then infos.
         quantizable: Layers that INT8 could pay for.
         roofline: Floor of every layer on the target; None without a target.
+        confirmation: What NVIDIA's own code said of the model; None: it was not asked.
     """
 
     model: str
@@ -63,6 +67,7 @@ class PreflightReport:
     findings: tuple[Finding, ...]
     quantizable: int
     roofline: Roofline | None = None
+    confirmation: Confirmation | None = None
 
     def count(self, severity: Severity) -> int:
         """Return how many findings have a severity."""
@@ -110,6 +115,8 @@ class PreflightReport:
             "layers": [layer.to_dict() for layer in self.layers],
             "findings": [finding.to_dict() for finding in self.findings],
         }
+        if self.confirmation is not None:
+            document["confirmation"] = self.confirmation.to_dict()
         if self.roofline is not None:
             document["roofline"] = self.roofline.to_dict()
         return document

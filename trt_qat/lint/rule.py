@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from trt_qat.errors import visible
 from trt_qat.graph.qdq import Graph, Node
@@ -28,6 +28,8 @@ class Finding:
         node: Name of the node; empty for the graph as a whole.
         message: One sentence on what is wrong.
         mend: One sentence on how to mend it.
+        confirmed: Whether NVIDIA's own code agrees; None: it was not asked, or does not say.
+        confirmed_by: Who said so, and its words.
     """
 
     rule: str
@@ -35,13 +37,15 @@ class Finding:
     node: str
     message: str
     mend: str
+    confirmed: bool | None = None
+    confirmed_by: str | None = None
 
     def __str__(self) -> str:
         """Return it as a line; a node's name may hold anything."""
         where = f" {self.node}:" if self.node else ""
         return visible(f"{self.rule} {self.severity}{where} {self.message} {self.mend}")
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the entry of the JSON document's ``findings``."""
         return {
             "rule": self.rule,
@@ -49,6 +53,8 @@ class Finding:
             "node": self.node,
             "message": self.message,
             "mend": self.mend,
+            "confirmed": self.confirmed,
+            "confirmed_by": self.confirmed_by,
         }
 
 

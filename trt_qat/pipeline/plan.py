@@ -38,6 +38,10 @@ def _why_not_built(run: Run) -> str | None:
     return why_not(spec.build.backend, spec.target)
 
 
+def _compiler_version() -> dict[str, object] | None:
+    return {"rtx": load.version()} if load.version() else None
+
+
 def _compilers() -> dict[str, object] | None:
     """Return what an engine depends on beside its ONNX and its options."""
     found = {"rtx": load.version()} if load.version() else {}
@@ -106,9 +110,17 @@ PLAN = (
         "preflight",
         outputs=("preflight.json",),
         parents=("model.onnx",),
-        tables=("target",),
-        packages=(*GRAPH_CODE, "lint/*.py", "targets.py", "capabilities.py"),
+        tables=("preflight", "target"),
+        packages=(
+            *GRAPH_CODE,
+            "lint/*.py",
+            "targets.py",
+            "capabilities.py",
+            "engine/aot/*.py",
+            "engine/confirm/*.py",
+        ),
         work=_verify("preflight"),
+        facts=_compiler_version,
         data=False,
     ),
     Stage(

@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,19 @@ from trt_qat import artifact
 from trt_qat.backends import why_no_torch
 from trt_qat.comparison.compare import Comparison, compare_outputs
 from trt_qat.comparison.layerwise import MIN_LOCAL_SQNR_DB
-from trt_qat.errors import SparsityLost
+from trt_qat.errors import CompilerDied, SparsityLost
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.section import around
 from trt_qat.graph.sparsity import LayerSparsity, layer_sparsity
 from trt_qat.measure import metrics
 from trt_qat.pipeline.stage import Metrics, Run
 from trt_qat.pipeline.with_torch import torch_stages
-from trt_qat.recipe.specs import Tolerances
+from trt_qat.recipe.specs import EngineSpec, Tolerances
 from trt_qat.runners.ort import OrtRunner
 from trt_qat.runners.protocol import Outputs
+
+if TYPE_CHECKING:
+    from trt_qat.lint.preflight import PreflightReport
 
 BATCH = 256
 LAYER_SAMPLES = 64
@@ -189,11 +193,29 @@ def _layer_of(module: str, layers: list[LayerSparsity]) -> LayerSparsity:
     raise SparsityLost(message)
 
 
+def _judged(onnx: Path, spec: EngineSpec) -> PreflightReport:
+    """Return the report, NVIDIA's word in it where the recipe asks for that and it can be had.
+
+    Raises:
+        BackendUnavailable: the recipe insists, and TensorRT for RTX is missing.
+        CompilerDied: the recipe insists, and it ran out of time or memory.
+    """
+    from trt_qat.engine.aot import load
+    from trt_qat.engine.confirm.preflight import preflight as judge
+
+    asked, insists = spec.preflight.confirm, spec.preflight.confirm == "rtx"
+    if insists or (asked == "auto" and load.why_not() is None):
+        try:
+            return judge(onnx, spec.target, confirm="rtx")
+        except CompilerDied:
+            if insists:
+                raise
+    return judge(onnx, spec.target)
+
+
 def preflight(run: Run) -> Metrics:
     """Write what TensorRT would do with the ONNX on the recipe's target."""
-    from trt_qat.lint.preflight import preflight as judge
-
-    found = judge(run.path("model.onnx"), run.recipe.spec.target)
+    found = _judged(run.path("model.onnx"), run.recipe.spec)
     # The run folder may be moved: its files are named from within.
     document = found.to_dict() | {"model": "model.onnx"}
     artifact.write_json(run.path("preflight.json"), document)

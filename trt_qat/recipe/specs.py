@@ -173,6 +173,16 @@ class ShapeRange(Spec):
         return self
 
 
+class PreflightSpec(Spec):
+    """Whom preflight asks beside its rules."""
+
+    confirm: Literal["auto", "rtx", "none"] = Field(
+        default="auto",
+        description="rtx: the parser of TensorRT for RTX, its builder too where it knows the "
+        "target; auto: if it is installed",
+    )
+
+
 class BuildSpec(Spec):
     """How TensorRT makes the engine. None, and what is not said otherwise, is TensorRT's default.
 
@@ -275,6 +285,7 @@ class EngineSpec(Spec):
     train: TrainSpec = TrainSpec()
     finetune: FinetuneSpec = FinetuneSpec()
     export: ExportSpec = ExportSpec()
+    preflight: PreflightSpec = PreflightSpec()
     build: BuildSpec = BuildSpec()
     tolerances: Tolerances = Tolerances()
     target: str | None = Field(default=None, description="GPU that preflight judges for")

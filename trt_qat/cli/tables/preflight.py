@@ -18,6 +18,7 @@ from trt_qat.mend.mends import Change
 from trt_qat.wording import counted
 
 _SARIF_LEVEL = {"error": "error", "warning": "warning", "info": "note"}
+_VERDICTS = {True: "Confirmed: ", False: "Contradicted: ", None: ""}
 _STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -40,6 +41,8 @@ def render_text(
         out.print(part)
     if report.roofline is not None:
         out.print(_roofline_text(report), soft_wrap=True)
+    if report.confirmation is not None:
+        out.print(Text(visible(report.confirmation.sentence)), soft_wrap=True)
     out.print(Text(report.counts, style="bold"), soft_wrap=True)
 
 
@@ -82,6 +85,7 @@ def _finding_text(finding: Finding) -> Text:
         (f"{finding.rule} {finding.severity}", _STYLE[finding.severity]),
         visible(f"{where} {finding.message} "),
         (visible(finding.mend), "dim"),
+        (f" {_VERDICTS[finding.confirmed]}{visible(finding.confirmed_by or '')}", "bold"),
     )
 
 

@@ -125,7 +125,8 @@ class Compiler:
         told = self._wait(onnx, doing, timeout_s, say)
         if told["is"] == "failed":
             self.close()  # what the bindings left behind is not known
-            raise CompilerDied(self._words(onnx, doing, told["why"], bool(told.get("memory"))))
+            memory = bool(told.get("memory"))
+            raise CompilerDied(self._words(onnx, doing, told["why"], memory), crashed=not memory)
         answer = answer_of(told, self.version)
         for refusal in answer.refusals:
             if any(word in refusal.text for word in _OUT_OF_MEMORY):  # not a verdict on the network
@@ -149,7 +150,7 @@ class Compiler:
                 why = f"was stopped after {timeout_s:.0f} s; allow it more, or ask less of it"
                 raise CompilerDied(self._words(onnx, doing, why, died=False)) from None
             if told is None:
-                raise CompilerDied(self._epitaph(onnx, doing))
+                raise self._epitaph(onnx, doing)
             if told["is"] == "phase":
                 say(f"  {told['name']}")
             elif told["is"] == "step" and time.monotonic() - said >= SAY_EVERY_S:
@@ -185,7 +186,7 @@ class Compiler:
             raise BackendUnavailable(told["why"])
         self.version = told["version"]
 
-    def _epitaph(self, onnx: Path, doing: str) -> str:
+    def _epitaph(self, onnx: Path, doing: str) -> CompilerDied:
         """Return how the process ended, once its output has."""
         assert self._process is not None
         code = self._process.wait()
@@ -194,7 +195,7 @@ class Compiler:
         memory = any(word in said for word in _OUT_OF_MEMORY) or code == -signal.SIGKILL
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         why = f"ended with {name}" + (f": {said}" if said else "")
-        return self._words(onnx, doing, why, memory)
+        return CompilerDied(self._words(onnx, doing, why, memory), crashed=not memory)
 
     def _words(
         self, onnx: Path, doing: str, why: str, memory: bool = False, *, died: bool = True

@@ -36,11 +36,11 @@ KNOWN = (
           r"|types (don't|do not) match", "QDQ009"),
     Known(r"has type Int32 but must have type", "QDQ010"),
     Known(r"number of scales is not equal", "QDQ012"),
-    Known(r"Quantized constant .* is only allowed before DQ", "QDQ014"),
-    Known(r"different constant values or have contradictory", "QDQ015"),
-    Known(r"new name is already in use", "QDQ016"),
-    Known(r"opndA->type\(\) == opndB->type\(\)", "QDQ017", shared=False),
-    Known(r"FP32 GEMM is not supported", "QDQ311", shared=False),
+    Known(r"Quantized constant .* is only allowed before DQ", "QDQ019"),
+    Known(r"different constant values or have contradictory", "QDQ020"),
+    Known(r"new name is already in use", "QDQ021"),
+    Known(r"opndA->type\(\) == opndB->type\(\)", "QDQ022", shared=False),
+    Known(r"Failed to convert ONNX date type", "QDQ023"),
     Known(r"HW-specific datatypes", "QDQ310", shared=False),
 )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Preflight's findings, put to NVIDIA's own parser and compiler."""

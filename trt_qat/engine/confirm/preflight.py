@@ -1,0 +1,210 @@
+"""``tq.preflight``: the rules, and with ``confirm`` the word of NVIDIA's own code on each."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from onnx import ModelProto
+
+from trt_qat import targets
+from trt_qat.engine.aot import capability, load, messages, options
+from trt_qat.engine.aot.agree import agreement, seen
+from trt_qat.engine.aot.answer import Answer, Job, Refusal
+from trt_qat.engine.aot.child import BUILD_S, Compiler
+from trt_qat.engine.build import network_io
+from trt_qat.engine.build.options import profiles
+from trt_qat.engine.build.rtx import Shapes, shapes_of
+from trt_qat.engine.confirm.judge import judged, silent, unforeseen
+from trt_qat.engine.evidence.listing import SCOPE, listing_of
+from trt_qat.errors import CompilerDied, GraphError, InputError, nearest
+from trt_qat.graph.shapes import InputShapes
+from trt_qat.lint.confirmation import Confirmation, Refused
+from trt_qat.lint.fate import LayerFate
+from trt_qat.lint.preflight import PreflightReport
+from trt_qat.lint.preflight import preflight as judge
+from trt_qat.lint.rule import RULES, SEVERITIES
+from trt_qat.lint.rules_confirmed import BUILDER, CRASH, PARSER
+from trt_qat.recipe.specs import BuildSpec, ShapeRange
+
+Confirm = Literal["rtx"]
+_NO_TARGET = "no target was named"
+
+
+def preflight(
+    path_or_model: str | os.PathLike[str] | ModelProto,
+    target: str | targets.Target | None = None,
+    *,
+    tensorrt: str | None = None,
+    select: Collection[str] = (),
+    ignore: Collection[str] = (),
+    shapes: InputShapes | None = None,
+    confirm: Confirm | str | None = None,
+    compiler: Compiler | None = None,
+) -> PreflightReport:
+    """Judge a QDQ ONNX as TensorRT will, whoever made it.
+
+    Args:
+        path_or_model: An ``.onnx`` file, or a model in memory.
+        target: A device of `trt_qat.targets`; without one the rules about devices and the roofline
+            are left out.
+        tensorrt: A version such as ``10.16``; without one the rules about versions are left out.
+        select: Rule ids or prefixes of them (``QDQ1``) to apply; none: all.
+        ignore: Rule ids or prefixes to leave out.
+        shapes: Shape to assume for an input, by name; a batch that is not fixed counts as 1.
+        confirm: ``rtx``: ask the parser of TensorRT for RTX too, and with a target that it knows
+            its builder, on this machine, without a GPU; None: the rules alone.
+        compiler: one that runs already, for many models in a row; None: one for this model.
+
+    Returns:
+        Findings, the fate of every weighted layer and, with a target, the roofline. With
+        ``confirm`` each finding has ``confirmed``, and what is refused though no rule foresaw it
+        is a finding too.
+
+    Raises:
+        GraphError: the file cannot be read, or is not what it claims to be.
+        InputError: an unknown target, version, rule, input or way to confirm.
+        BackendUnavailable: TensorRT for RTX is missing or too old.
+        CompilerDied: it ran out of time or memory.
+    """
+    if confirm not in (None, "rtx"):
+        message = f"confirm {confirm!r}: allowed is {nearest(str(confirm), ['rtx'])[0]!r}"
+        raise InputError(message)
+    report = judge(
+        path_or_model, target, tensorrt=tensorrt, select=select, ignore=ignore, shapes=shapes
+    )
+    if confirm is None:
+        return report
+    load.require()
+    device = targets.target(target) if isinstance(target, str) else target
+    with _file(path_or_model) as path, _running(compiler) as asked:
+        told = _ask(asked, path, device, report.layers, shapes)
+    left = tuple(entry.upper() for entry in ignore)
+    return with_word(report, told, tensorrt, left)
+
+
+def with_word(
+    report: PreflightReport, told: Confirmation, tensorrt: str | None, left: tuple[str, ...] = ()
+) -> PreflightReport:
+    """Return a report with NVIDIA's word on each finding, and findings of what it alone says."""
+    old = tensorrt is not None and targets.parse_version(tensorrt) < (10, 0)
+    findings = [
+        *judged(report.findings, told, old=old),
+        *unforeseen(report.findings, told, RULES, left),
+        *silent(told),
+    ]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return replace(report, findings=tuple(findings), confirmation=told)
+
+
+@contextmanager
+def _file(given: str | os.PathLike[str] | ModelProto) -> Iterator[Path]:
+    """Yield the model as a file, which is what the parser reads."""
+    if not isinstance(given, ModelProto):
+        yield Path(given)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(given.SerializeToString())
+        yield path
+
+
+@contextmanager
+def _running(given: Compiler | None) -> Iterator[Compiler]:
+    if given is not None:
+        yield given
+        return
+    with Compiler() as compiler:
+        yield compiler
+
+
+def _ask(
+    compiler: Compiler,
+    path: Path,
+    device: targets.Target | None,
+    fates: Sequence[LayerFate],
+    shapes: InputShapes | None,
+) -> Confirmation:
+    """Ask the parser, and the builder where it knows the target and the shapes."""
+    by = f"{load.TITLE} {load.version()}"
+    note, profile = _not_built(path, device, shapes)
+    try:
+        if note or device is None:
+            return _parsed(by, compiler.parse(path), note)
+        with tempfile.TemporaryDirectory() as folder:
+            members = [capability.member(device.sm)]
+            set_, cleared = options.flags(BuildSpec())
+            job = Job(
+                path, Path(folder) / "plan", Path(folder) / "log", members,
+                profile, set_, cleared, {"profiling_verbosity": "ProfilingVerbosity.DETAILED"},
+            )  # fmt: skip
+            answer = compiler.build(job, timeout_s=BUILD_S)
+            log = job.log.read_text(encoding="utf-8")
+    except CompilerDied as error:
+        if not error.crashed:
+            raise
+        words, _, _ = str(error).removeprefix(f"{path}: ").partition("; the fault is in it")
+        return Confirmation(by, False, None, (Refused("crash", words, "", "", CRASH, False),))
+    told = _parsed(by, answer, "")
+    if not answer.built:
+        return replace(told, built=answer.built, targets=(capability.dotted(device.sm),))
+    return replace(
+        told,
+        built=True,
+        targets=(capability.dotted(device.sm),),
+        agreement=_agreed(log, fates),
+        scope=SCOPE,
+    )
+
+
+def _not_built(
+    path: Path, device: targets.Target | None, shapes: InputShapes | None
+) -> tuple[str, list[Shapes]]:
+    """Return why the builder is not asked, or the profile to ask it with."""
+    if device is None:
+        return _NO_TARGET, []
+    if reason := capability.why_not(device):
+        return reason, []
+    try:
+        inputs = network_io.read(path).inputs
+        given = {
+            name: ShapeRange(min=tuple(s), opt=tuple(s), max=tuple(s))
+            for name, s in (shapes or {}).items()
+            if any(isinstance(size, str) for size in inputs[name].shape)
+        }
+        spec = BuildSpec(batch=(8, 8, 8), profiles=(given,) if given else ())
+        return "", [shapes_of(profile, fixed=True) for profile in profiles(spec, inputs)]
+    except (GraphError, InputError) as error:
+        return f"{error}", []
+
+
+def _parsed(by: str, answer: Answer, note: str) -> Confirmation:
+    stage = "parser" if not answer.parsed else "builder"
+    return Confirmation(
+        by=by,
+        parsed=answer.parsed,
+        built=answer.built,
+        refused=tuple(_refused(refusal, stage) for refusal in answer.refusals),
+        warnings=answer.warnings,
+        note=note,
+    )
+
+
+def _refused(refusal: Refusal, stage: str) -> Refused:
+    rule = messages.rule_of(refusal) or (PARSER if stage == "parser" else BUILDER)
+    shared = messages.is_shared(refusal)
+    return Refused(stage, refusal.text, refusal.node, refusal.source, rule, shared)
+
+
+def _agreed(log: str, fates: Sequence[LayerFate]) -> dict[str, object] | None:
+    listing = listing_of(log)
+    if listing is None:
+        return None
+    rows = {fate.name: seen(listing.kernels, fate.name).precision for fate in fates}
+    floats = {name: kind for name, kind in rows.items() if kind not in (None, "int8")}
+    return agreement(listing.kernels, fates).to_dict() | {"float": floats}
