@@ -53,7 +53,8 @@ def test_json_contract(tmp_path: Path) -> None:
         "output_int8": True, "sparse": "dense", "sparse_likely": False, "why": [],
     }  # fmt: skip
     finding = _bad().to_dict()["findings"][0]
-    assert set(finding) == {"rule", "severity", "node", "message", "mend", "confirmed", "confirmed_by"}
+    keys = {"rule", "severity", "node", "message", "mend", "confirmed", "confirmed_by"}
+    assert set(finding) == keys
 
 
 def test_errors_come_first_and_decide() -> None:
