@@ -78,6 +78,34 @@ def test_a_parsers_error_is_of_the_node_being_parsed() -> None:
     assert (found.entry.rule, found.nodes) == ("QDQ001", ["q_1"])
 
 
+def test_a_parsers_error_of_tensorrt_10_names_its_node() -> None:
+    found = only(
+        "[E] In node 12 with name: /conv/Q and operator: QuantizeLinear (QuantDequantLinear): "
+        "INVALID_NODE: Assertion failed: shiftIsAllZeros(zeroPoint)"
+    )
+    assert (found.entry.rule, found.nodes) == ("QDQ001", ["/conv/Q"])
+
+
+@pytest.mark.parametrize(("operator", "rule"), [("QLinearConv", "QDQ007"), ("Det", "QDQ011")])
+def test_an_operator_that_is_not_imported_is_told_by_its_kind(operator: str, rule: str) -> None:
+    found = explain(
+        messages(
+            f'[E] [TRT] ModelImporter.cpp:726: While parsing node number 3 [{operator} -> "y"]:\n'
+            "[E] [TRT] ModelImporter.cpp:732: ERROR: builtin_op_importers.cpp:5428 In function "
+            "importFallbackPluginImporter:\n"
+            '[8] Assertion failed: creator && "Plugin not found, are the plugin name, version, and '
+            'namespace correct?"\n'
+        )
+    )
+    assert {each.entry.rule for each in found} == {rule}
+    assert found[0].severity == "error"
+
+
+def test_a_message_printed_bare_is_as_grave_as_it_says() -> None:
+    assert only("Could not find any implementation for node conv.").severity == "error"
+    assert only("Missing scale and zero-point for tensor x, expect fall back").severity == "warning"
+
+
 def test_many_messages_of_one_kind_are_one_explanation() -> None:
     line = "[W] [TRT] Missing scale and zero-point for tensor t{0}, expect fall back to non-int8"
     found = only("\n".join(line.format(i) for i in range(50)))
@@ -128,3 +156,5 @@ def test_a_failed_build_is_told_apart_from_one_that_passed() -> None:
     assert parse("[I] Engine built in 5.1 sec.").facts.outcome == "passed"
     assert parse("[E] Engine could not be created from network").facts.outcome == "failed"
     assert parse("[I] Start parsing network model").facts.outcome is None
+    cut = "&&&& RUNNING TensorRT.trtexec [TensorRT v8601] # trtexec\n[I] Start parsing"
+    assert parse(cut).facts.outcome == "unfinished"

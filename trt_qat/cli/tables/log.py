@@ -16,6 +16,11 @@ _CONSEQUENCE = re.compile(
     r"Engine deserialization failed|failed to build the TensorRT engine|"
     r"ModelImporter\.cpp:\d+: (?:While parsing node|--- |input: |output: |ERROR: )"
 )
+_OUTCOMES = {
+    "passed": "it passed",
+    "failed": "build or run failed",
+    "unfinished": "the log breaks off before the end",
+}
 _SHOWN = 3
 _STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
 
@@ -31,7 +36,7 @@ def facts_line(document: dict[str, Any]) -> str:
     if "compute_capability" in told:
         words.append(f"compute capability {told['compute_capability']}")
     if "outcome" in told:
-        words.append("build or run failed" if told["outcome"] == "failed" else "it passed")
+        words.append(_OUTCOMES[told["outcome"]])
     return ", ".join(words)
 
 

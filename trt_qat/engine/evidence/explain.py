@@ -19,8 +19,11 @@ else:
     import tomli as tomllib
 
 _PARSING = re.compile(r'While parsing node number \d+ \[(?P<op>\S+)(?: -> "(?P<output>[^"]*)")?')
+# From 10 on a parser's error names the node itself.
+_IN_NODE = re.compile(r"In node -?\d+(?: with name: (?P<name>.*?) and operator: (?P<op>\S+))? \(")
 _NODE_NAME = re.compile(r'^(?:\S+\.cpp:\d+: )?name: "(?P<name>[^"]*)"')
-_PARSER = re.compile(r"[Ii]mporter|onnx2trt|^\[\d\] ")
+_PARSER = re.compile(r"[Ii]mporter|onnx2trt|^\[\d\] |In node -?\d+")
+_FAILING = re.compile(r"[Ee]rror|ERROR|Assertion|[Ff]ailed|Could not")
 _RANKS = {"": 0, "V": 0, "I": 1, "W": 2, "E": 3, "F": 3}
 _WORDS = {0: "info", 1: "info", 2: "warning", 3: "error"}
 _ORDER = ("error", "warning", "info")
@@ -114,27 +117,43 @@ def explain(log: Iterable[Message]) -> list[Explained]:
     without a severity, which continue another or were printed bare, as warnings would be.
     """
     found: dict[str, Explained] = {}
-    place = ""
+    place = _Place()
     for message in log:
         text = message.text
-        if parsing := _PARSING.search(text):
-            place = parsing["output"] or parsing["op"]
-        elif named := _NODE_NAME.match(text):
-            place = named["name"] or place
+        place.hear(text)
+        if _PARSER.search(text) and place.operator:
+            text = f"{text} (op {place.operator})"
         quiet = message.severity in ("V", "I")
         if not _quick(quiet=quiet).search(text):
             continue
         for entry in table():
             if (entry.quiet or not quiet) and (match := entry.pattern.search(text)):
-                told = found.setdefault(entry.id, Explained(entry, text.strip()))
-                _add(told, message, match, place)
+                told = found.setdefault(entry.id, Explained(entry, message.text.strip()))
+                _add(told, message, match, place.node)
                 break
     return sorted(found.values(), key=lambda each: _ORDER.index(each.severity))
 
 
+@dataclass
+class _Place:
+    """Which node the parser speaks of, as its messages say before or with an error."""
+
+    node: str = ""
+    operator: str = ""
+
+    def hear(self, text: str) -> None:
+        """Take a message of the log."""
+        if match := _IN_NODE.search(text):
+            self.node, self.operator = match["name"] or "", match["op"] or ""
+        elif match := _PARSING.search(text):
+            self.node, self.operator = match["output"] or match["op"], match["op"]
+        elif match := _NODE_NAME.match(text):
+            self.node = match["name"] or self.node
+
+
 def _add(told: Explained, message: Message, match: re.Match[str], place: str) -> None:
     told.count += 1
-    rank = max(_RANKS[message.severity], _RANKS[told.severity[:1].upper()])
+    rank = max(_rank(message, told.entry), _RANKS[told.severity[:1].upper()])
     told.severity = _WORDS[rank]
     groups = {key: value for key, value in match.groupdict().items() if value}
     told.facts |= {key: groups.pop(key) for key in _FACTS if key in groups}
@@ -142,6 +161,13 @@ def _add(told: Explained, message: Message, match: re.Match[str], place: str) ->
     for name in names:
         if name not in told.nodes and len(told.nodes) < MOST_NODES:
             told.nodes.append(name)
+
+
+def _rank(message: Message, entry: Entry) -> int:
+    """Return how grave a message is; one without a severity by its words."""
+    if message.severity or entry.quiet:
+        return _RANKS[message.severity]
+    return 3 if _FAILING.search(message.text) else 2
 
 
 def _in_parser(text: str) -> bool:
@@ -157,7 +183,7 @@ class Facts:
         tensorrt: version; None: not told.
         gpu: name of the device.
         compute_capability: of it, ``8.6``.
-        outcome: passed or failed; None: the log ends before it, or none was asked for.
+        outcome: passed, failed, or unfinished where trtexec's log breaks off; None: not told.
     """
 
     tensorrt: str | None = None
@@ -188,7 +214,9 @@ _FAILED = re.compile(
 def facts(log: Iterable[Message]) -> Facts:
     """Return what a log states of its version, device and outcome."""
     told: dict[str, str] = {}
+    began = False
     for message in log:
+        began = began or message.text.startswith("&&&& RUNNING")
         for key, pattern in _STATED:
             if key not in told and (match := pattern.search(message.text)):
                 groups = match.groupdict()
@@ -198,4 +226,6 @@ def facts(log: Iterable[Message]) -> Facts:
             told["outcome"] = "failed"
         elif told.get("outcome") != "failed" and _PASSED.search(message.text):
             told["outcome"] = "passed"
+    if began and "outcome" not in told:
+        told["outcome"] = "unfinished"
     return Facts(**told)
