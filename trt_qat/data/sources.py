@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.data.arrays import ArraySplit, Images, Source, labelled
-from trt_qat.errors import BackendUnavailable, DataError
+from trt_qat.data.images import read_image
+from trt_qat.errors import DataError
 from trt_qat.files import read_npz
 from trt_qat.recipe.specs import DataSpec
 from trt_qat.wording import counted
@@ -27,7 +28,8 @@ NPZ_HELP = (
 def folder(path: Path, spec: DataSpec) -> Source:
     """Read images that lie in one folder per class, below ``train/`` and ``test/`` or directly.
 
-    Classes are numbered in the order of their folders' names. Pixels become ``float32`` in [0, 1].
+    Classes are numbered in the order of their folders' names. Pixels become ``float32``, in [0, 1]
+    but for images of floats (`trt_qat.data.images`).
 
     Raises:
         DataError: no class, an empty class, a file that is no image, or images that differ in size.
@@ -68,7 +70,7 @@ def _class_folders(
             )
             raise DataError(message)
         for file in files:
-            image = _read_image(file, spec)
+            image = read_image(file, channels=spec.channels, size=spec.size)
             if images and image.shape != images[0].shape:
                 message = (
                     f"{file}: {image.shape}, but the images before it are {images[0].shape} "
@@ -84,25 +86,6 @@ def _image_files(path: Path) -> Iterable[Path]:
     if not path.is_dir():
         return []
     return (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _read_image(path: Path, spec: DataSpec) -> NDArray[np.float32]:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        message = "a folder of images needs pillow: pip install 'trt-qat[train]'"
-        raise BackendUnavailable(message) from error
-    try:
-        with Image.open(path) as opened:
-            gray = spec.channels == 1 or (spec.channels is None and opened.mode in ("1", "L"))
-            image = opened.convert("L" if gray else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        message = f"{path}: cannot be read as an image ({error})"
-        raise DataError(message) from error
-    if spec.size is not None:
-        image = image.resize((spec.size, spec.size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def npz(path: Path) -> Source:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from trt_qat.errors import DataError, ModelError
+from trt_qat.qat.placement.calls import call_model
 from trt_qat.qat.randomness import mix_seed
 
 Batch = tuple[Any, Any]
@@ -34,12 +35,12 @@ class ImageArrays(Protocol):
 
 
 def forward(model: nn.Module, inputs: Any) -> Any:
-    """Call ``model`` on a tensor, on the members of a tuple, or on a dict's keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+    """Call ``model`` on a tensor, on the members of a tuple, or on a dict's keyword arguments.
+
+    Raises:
+        DataError: torch refuses bytes, as images that nobody has made floats of.
+    """
+    return call_model(model, inputs)
 
 
 def logits_of(outputs: Any) -> Tensor:

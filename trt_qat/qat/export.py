@@ -23,6 +23,7 @@ from trt_qat.artifact import atomic_path
 from trt_qat.errors import ExportMismatch, ModelError, first_line
 from trt_qat.qat import onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
+from trt_qat.qat.finite import not_finite
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import quantized
 from trt_qat.qat.verify import resized, verify
@@ -58,13 +59,16 @@ def export(
         ``path``.
 
     Raises:
-        ModelError: the model is not quantized, holds NaN, or torch cannot export it; the message
-            says why.
+        ModelError: the model is not quantized, a weight or scale is no number, or torch cannot
+            export it; the message says why.
         ExportMismatch: the file breaks a promise made above, or does not compute what the model
             does; the message names the first tensor. A file that was there before is untouched.
     """
     spec, start = spec or ExportSpec(), time.perf_counter()
     quantized(model)
+    if (wrong := not_finite(model)) is not None:
+        message = f"export: {wrong}; a step of training that diverged leaves such, train again"
+        raise ModelError(message)
     target = Path(path)
     inputs, exported = _traced(model, example_inputs, spec)
     graph = onnx_passes.clean(exported, opset=spec.opset)

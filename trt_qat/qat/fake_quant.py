@@ -14,8 +14,10 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backend
 from torch import nn
 
+from trt_qat.errors import DataError
 from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.learned_scales import fake_quantize_learned, pass_inside
+from trt_qat.qat.placement.calls import AS_FLOATS
 
 BACKEND = "trt_qat_int8"
 
@@ -85,6 +87,9 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     or in half precision: torch's fused kernel is faster there, multiplies by the reciprocal, and
     may break a tie otherwise.
     """
+    if not inputs.is_floating_point():  # its scale would be cut to 0
+        message = f"a quantizer was given {inputs.dtype}, and takes floats; {AS_FLOATS}"
+        raise DataError(message)
     low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
     learned = getattr(quantizer, "learned_scale", None)
     if learned is not None and torch.is_grad_enabled():

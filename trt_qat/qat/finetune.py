@@ -69,7 +69,7 @@ def finetune(
             with an Accelerator that is in use.
         DataError: batches of a wrong kind, or the checkpoint's data was other data.
         ModelError: no parameter to train, no logits, or the checkpoint is of another model.
-        CheckFailed: the loss became NaN or infinite.
+        CheckFailed: the loss or a weight became NaN or infinite; the message names layer and step.
     """
     chosen = spec if spec is not None else FinetuneSpec()
     if resume and checkpoint_dir is None:

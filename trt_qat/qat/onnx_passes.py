@@ -199,6 +199,8 @@ def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
         if node.op_type in ("BatchNormalization", "Dropout") and _follows_layer(node):
             message = f"export: {node.op_type} {node.name!r} is left behind a layer"
             raise ExportMismatch(message)
+        if node.op_type in WEIGHTED:
+            _check_finite(node)
         if node.op_type == "QuantizeLinear":
             users = {use.node.op_type for use in node.outputs[0].uses()}
             if users != {"DequantizeLinear"}:
@@ -213,6 +215,20 @@ def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
 def _follows_layer(node: ir.Node) -> bool:
     before = node.inputs[0].producer() if node.inputs[0] is not None else None
     return before is not None and before.op_type in WEIGHTED and node.op_type == "Dropout"
+
+
+def _check_finite(node: ir.Node) -> None:
+    """Check what folding has made of weight and bias; it divides by a variance."""
+    for value in node.inputs[1:]:
+        constant = value.const_value if value is not None else None
+        if constant is None or constant.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            continue
+        if not np.isfinite(constant.numpy()).all():
+            message = (
+                f"export: {constant.name!r} of {node.op_type} {node.name!r} is not finite; the "
+                "variance of the BatchNorm behind it is 0, or a weight is too large"
+            )
+            raise ExportMismatch(message)
 
 
 def _check_codes(node: ir.Node) -> None:

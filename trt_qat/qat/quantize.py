@@ -17,6 +17,7 @@ from trt_qat.errors import DataError, ModelError
 from trt_qat.qat import placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.fake_quant import activation_quantizer, weight_config, weight_quantizer
+from trt_qat.qat.finite import not_finite
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import sparse_layers
@@ -65,12 +66,11 @@ def quantize(
     Raises:
         RecipeError: a pattern matches no layer.
         DataError: no batch, non-finite activations, or a cache of another model.
-        ModelError: the model is quantized already, or holds no layer to quantize.
+        ModelError: the model is quantized already, holds no layer to quantize, or a weight that is
+            no number.
     """
     spec, calibration = spec or QuantizeSpec(), calibration or CalibrationSpec()
-    if model in _QUANTIZED or any(isinstance(m, TensorQuantizer) for m in model.modules()):
-        message = "quantize: the model is quantized already; start from the float model"
-        raise ModelError(message)
+    _must_be_float(model)
     batches = iter(calibration_batches)
     first = next(batches, None)
     if first is None:
@@ -95,6 +95,15 @@ def quantize(
         learn_scales(model)
     _write_report(model, plan)
     return model
+
+
+def _must_be_float(model: nn.Module) -> None:
+    if model in _QUANTIZED or any(isinstance(m, TensorQuantizer) for m in model.modules()):
+        message = "quantize: the model is quantized already; start from the float model"
+        raise ModelError(message)
+    if (wrong := not_finite(model)) is not None:
+        message = f"quantize: {wrong}; a step of training that diverged leaves such, train again"
+        raise ModelError(message)
 
 
 def ranges_of(model: nn.Module) -> Ranges:

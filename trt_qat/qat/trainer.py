@@ -18,6 +18,7 @@ from trt_qat.errors import CheckFailed, DataError, ModelError
 from trt_qat.qat.batches import Feed, forward, logits_of
 from trt_qat.qat.checkpointing import load_checkpoint, save_checkpoint
 from trt_qat.qat.evaluate import LossFunction, correct_of, evaluate
+from trt_qat.qat.finite import not_finite
 from trt_qat.qat.progress import TrainingProgress
 from trt_qat.qat.randomness import augment, seed_step
 from trt_qat.qat.schedule import make_optimizer, make_scheduler
@@ -122,11 +123,7 @@ class Trainer:
         value = float(loss.detach())
         rate = self.scheduler.get_last_lr()[0]
         if not math.isfinite(value):
-            message = (
-                f"the loss became {value} at step {self.step} of {self.total} (lr {rate:.3g}); "
-                "lower lr, lengthen warmup or set clip_norm, and check the inputs for NaN"
-            )
-            raise CheckFailed(message)
+            raise CheckFailed(self._diverged(f"the loss became {value}", not_finite(self.plain)))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         if self.spec.clip_norm is not None:
@@ -138,6 +135,24 @@ class Trainer:
         hits = float(right.sum()) if right is not None else float("nan")
         self.sums += torch.tensor([value * count, hits, count], dtype=torch.float64)
         self.used_lr = rate
+
+    def _diverged(self, what: str, layer: str | None = None) -> str:
+        rate = self.scheduler.get_last_lr()[0]
+        return (
+            f"{what} at step {self.step} of {self.total} (lr {rate:.3g})"
+            f"{f', and {layer}' if layer else ''}; "
+            "lower lr, lengthen warmup or set clip_norm, and check the inputs for NaN"
+        )
+
+    def _check_finite(self) -> None:
+        """Check what no later loss can: that the last step has left numbers.
+
+        Raises:
+            CheckFailed: it has not; the message names the layer.
+        """
+        layer = not_finite(self.plain)
+        if layer is not None:
+            raise CheckFailed(self._diverged(f"training diverged: {layer} after the update"))
 
     def _share(self, batch: Any) -> Any:
         """This process's part of a batch: equal parts, so that mean gradients are the batch's."""
@@ -156,13 +171,16 @@ class Trainer:
         """Write what falls due after a step: a row of the history, a validation, a checkpoint."""
         size = self.feed.steps_per_epoch
         ended = self.step % size == 0 or self.step == self.total
+        due = ended or self.step % CHECKPOINT_STEPS == 0
+        if due:
+            self._check_finite()
         if ended or self.step % math.ceil(size / ROWS_PER_EPOCH) == 0:
             self._add_row()
             bar.show(self.history[-1])
         if ended and validation is not None:
             self._validate(validation)
             bar.show(self.history[-1])
-        if ended or self.step % CHECKPOINT_STEPS == 0:
+        if due:
             self._save(digest)
 
     def _add_row(self) -> None:

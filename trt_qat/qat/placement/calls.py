@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch import nn
 # torch has no public flattening of nested containers; transformers registers its ModelOutput here.
 from torch.utils import _pytree as pytree
 
-from trt_qat.errors import ModelError
+from trt_qat.errors import DataError, ModelError
 
 EXAMPLE_SAMPLES = 4
+
+AS_FLOATS = "give images as float32 in the range that the model is trained on, as images / 255"
 
 
 @dataclass
@@ -151,12 +153,22 @@ def evaluated(model: nn.Module, batch: Any) -> Any:
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:
-    """Call ``model`` with a batch: a dict by keyword, a tuple or list by position, else alone."""
-    if isinstance(batch, dict):
-        return model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return model(*batch)
-    return model(batch)
+    """Call ``model`` with a batch: a mapping by keyword, a tuple or list by position, else alone.
+
+    Raises:
+        DataError: torch refuses bytes, as images that nobody has made floats of.
+    """
+    try:
+        if isinstance(batch, Mapping):
+            return model(**batch)
+        if isinstance(batch, (tuple, list)):
+            return model(*batch)
+        return model(batch)
+    except RuntimeError as error:
+        if all(tensor.dtype != torch.uint8 for tensor in tensors_of(batch)):
+            raise
+        message = f"{type(model).__name__} cannot take a batch of torch.uint8: {error}; {AS_FLOATS}"
+        raise DataError(message) from error
 
 
 @contextlib.contextmanager
