@@ -73,10 +73,9 @@ class QuantizeDequantize(nn.Module):
         self.register_buffer("scale", scale.clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` on the grid."""
-        return cast(
-            "torch.Tensor", torch.ops.trt_qat.quantize_dequantize(x, self.scale, PER_TENSOR)
-        )
+        """Return ``x`` on the grid; Q and DQ want the scale in its type."""
+        pair = torch.ops.trt_qat.quantize_dequantize
+        return cast("torch.Tensor", pair(x, self.scale.to(x.dtype), PER_TENSOR))
 
 
 class Codes(nn.Module):
@@ -158,7 +157,7 @@ def _swaps(model: nn.Module, state: Quantized, form: WeightForm) -> dict[nn.Modu
 def _codes(
     quantizer: TensorQuantizer, weight: torch.Tensor, axis: int | None, form: WeightForm
 ) -> Codes:
-    scale = scale_of(quantizer)
+    scale = scale_of(quantizer).to(weight.dtype)
     return Codes(weight_codes(weight, scale, axis), scale, axis, form)
 
 

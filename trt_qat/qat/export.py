@@ -23,6 +23,7 @@ from trt_qat.artifact import atomic_path
 from trt_qat.errors import ExportMismatch, ModelError, first_line
 from trt_qat.qat import onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
+from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import quantized
@@ -125,6 +126,23 @@ def _run_exporter(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> ir
         shapes = {k: _batch_shape(v, batch) for k, v in kwargs.items()} if kwargs else tuple(
             _batch_shape(a, batch) for a in args
         )  # fmt: skip
+    graph = _to_onnx(model, args, kwargs, shapes, spec)
+    fixed = fixed_inputs(graph) if spec.dynamic_batch else {}
+    if fixed:
+        with _quiet():
+            program = by_bytecode(model, args, kwargs, shapes, next(iter(fixed.values())))
+        graph = _to_onnx(program, args, kwargs, shapes, spec)
+        plain_names(graph)
+    return graph
+
+
+def _to_onnx(
+    model: nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    shapes: Any,
+    spec: ExportSpec,
+) -> ir.Model:
     try:
         with _quiet():
             program = torch.onnx.export(

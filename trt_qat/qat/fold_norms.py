@@ -111,6 +111,8 @@ def _fold(model: ir.Model, layer: ir.Node, norm: ir.Node, factor: Array, shift: 
         return
     if weight.scale is not None and layer.op_type == "ConvTranspose":
         return
+    if _dtype(weight).kind != "f":  # BF16, to numpy no float
+        return
     bias = _folded_bias(layer, factor, shift, _dtype(weight))
     made = _folded_weight(model, weight, axis, factor)
     if bias is None or made is None:
@@ -237,6 +239,10 @@ def _chained(
     model: ir.Model, chain: tuple[ir.Node, ...], stored: ir.Value, scale: ir.Value, axis: int
 ) -> ir.Value:
     """Return the end of a copy of ``chain`` on other values, one scale for each channel."""
+    for use in stored.uses():  # a layer that is called twice, with the same norm behind it
+        if use.node.op_type == chain[0].op_type and use.node.inputs[1] is scale:
+            readers = [u.node for u in use.node.outputs[0].uses()]
+            return use.node.outputs[0] if len(chain) == 1 else readers[0].outputs[0]
     current = stored
     for node in chain:
         inputs = [current, scale]
@@ -249,14 +255,16 @@ def _chained(
         copy.outputs[0].type, copy.outputs[0].shape = node.outputs[0].type, stored.shape
         model.graph.insert_before(node, copy)
         current = copy.outputs[0]
-    current.name = f"{stored.name}_value"
     return current
 
 
 def _initializer(model: ir.Model, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Add a constant to the graph under ``name``, or under the next free one."""
+    """Return a constant of the graph under ``name``, or under the next free one; no two equal."""
     free, count = name, 1
-    while free in model.graph.initializers:
+    while (known := model.graph.initializers.get(free)) is not None:
+        stored = ir.convenience.get_const_tensor(known)
+        if stored is not None and np.array_equal(stored.numpy(), array):
+            return known
         free, count = f"{name}_{count}", count + 1
     tensor = ir.tensor(np.ascontiguousarray(array), name=free)
     value = ir.Value(name=free, const_value=tensor, type=ir.TensorType(tensor.dtype))

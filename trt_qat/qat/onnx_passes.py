@@ -6,6 +6,7 @@ Every pass works on an onnx-ir model in place.
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from typing import Literal
 
@@ -16,10 +17,14 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
-from trt_qat.errors import ExportMismatch
+from trt_qat.errors import ExportMismatch, ModelError
 from trt_qat.qat.fold_norms import FOLDED, NORM_OF, fold_norms
 from trt_qat.qat.opset import lower_to
 
+HALF_OPSET = 19
+_FOLDED = re.compile(rf"{FOLDED}(_\d+)?$")
+# Not in a holder of quantizers, where a parameter's may have that name.
+_QUANTIZER = re.compile(r"(^|(?<!qdq)\.)weight_quantizer\.(?=weight)")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -116,11 +121,7 @@ def name_constants(model: ir.Model) -> None:
     """
     initializers = model.graph.initializers
     for old in list(initializers):
-        new = old.removesuffix(FOLDED)
-        for quantizer in ("weight_quantizer.weight", "weight_quantizer.weight_scale"):
-            layer = new.removesuffix(quantizer)
-            if layer != new and (not layer or layer.endswith(".")):
-                new = f"{layer}{quantizer.replace('weight_quantizer', 'codes')}"
+        new = _QUANTIZER.sub(r"\1codes.", _FOLDED.sub(r"\1", old))
         if new != old and new not in initializers:
             value = initializers.pop(old)
             value.name = new
@@ -194,6 +195,7 @@ def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
     Raises:
         ExportMismatch: a pair is broken, a weight is not what was asked for, or a node that only
             training needs is left.
+        ModelError: the model computes in a type that the opset has no Q/DQ for.
     """
     for node in model.graph:
         if node.op_type in ("BatchNormalization", "Dropout") and _follows_layer(node):
@@ -207,6 +209,7 @@ def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
                 message = f"export: QuantizeLinear {node.name!r} feeds {sorted(users)}"
                 raise ExportMismatch(message)
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            _check_type(node, model.opset_imports[""])
             _check_scale(node)
         if node.op_type == "DequantizeLinear" and weights == "int8":
             _check_codes(node)
@@ -237,6 +240,25 @@ def _check_codes(node: ir.Node) -> None:
     if constant is not None and constant.dtype != ir.DataType.INT8:
         message = f"export: weight {constant.name!r} is {constant.dtype}, not INT8"
         raise ExportMismatch(message)
+
+
+def _check_type(node: ir.Node, opset: int) -> None:
+    """Refuse what Q and DQ do not take: they know FP16 from opset 19 on, and no FP64.
+
+    BF16 they take as well, but ONNX has no convolution of it below opset 22.
+    """
+    value = node.inputs[0] if node.op_type == "QuantizeLinear" else node.outputs[0]
+    scale = node.inputs[1]
+    kind = value.dtype if value is not None and value.dtype is not None else None
+    if kind is None and scale is not None:
+        kind = scale.dtype
+    if kind in (None, ir.DataType.FLOAT) or (kind is ir.DataType.FLOAT16 and opset >= HALF_OPSET):
+        return
+    mend = "export model.float(), and cast the file: preflight --fix OUT.onnx --fp16"
+    if kind is ir.DataType.FLOAT16:
+        mend = f"set export.opset = {HALF_OPSET} or newer (TensorRT 10 and 11 read it), or {mend}"
+    message = f"export: {node.name!r} computes in {kind}, which opset {opset} cannot say; {mend}"
+    raise ModelError(message)
 
 
 def _check_scale(node: ir.Node) -> None:

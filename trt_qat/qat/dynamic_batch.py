@@ -1,0 +1,101 @@
+"""A batch dimension that stays one: what fixes it in the user's code, and export around that.
+
+torch.export runs the code with symbolic sizes. ``int(x.shape[0])`` and ``len(x)`` turn one into a
+number, and torch.onnx then writes the example's batch size without a word. Its strict mode, which
+reads the bytecode instead, follows both, and where it cannot it knows the line.
+"""
+
+from __future__ import annotations
+
+import linecache
+import logging
+import re
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from trt_qat.errors import ModelError
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
+_TRACED = re.compile(
+    r'File "<eval_with_key>\S* from (?P<file>.+):(?P<line>\d+) in (?P<function>\w+)"'
+)
+_SPELLED = re.compile(r"\.__dict__\[\\?'_modules\\?'\]\[\\?'([^'\\]+)\\?'\]")
+_LIBRARIES = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["stdlib"])
+_OURS = str(Path(__file__).parents[1])
+
+
+def fixed_inputs(model: ir.Model) -> dict[str, int]:
+    """Return the inputs of an exported graph whose first dimension is a number, and the number."""
+    shapes = {value.name: value.shape for value in model.graph.inputs if value.shape is not None}
+    return {
+        str(name): first
+        for name, shape in shapes.items()
+        if len(shape) and isinstance(first := shape[0], int)
+    }
+
+
+def by_bytecode(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, size: int
+) -> torch.export.ExportedProgram:
+    """Export ``model`` in torch's strict mode, its batch dynamic.
+
+    Args:
+        model: in its deployed form.
+        args: by position.
+        kwargs: by name.
+        shapes: as ``dynamic_shapes`` of torch.export.
+        size: the batch that the code has fixed.
+
+    Raises:
+        ModelError: its code fixes the batch size; the message names the line where it is known.
+    """
+    guards = logging.getLogger("torch._guards")  # prints what it raises, and where it was made
+    level = guards.level
+    guards.setLevel(logging.CRITICAL)
+    try:
+        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=True)
+    except Exception as error:
+        message = (
+            f"export: {type(model).__name__} takes batches of {size} alone, for its code makes a "
+            f"number of the batch size{_at(str(error))}; keep x.shape[0] as it is and work on the "
+            "whole batch, or set export.dynamic_batch = false"
+        )
+        raise ModelError(message) from error
+    finally:
+        guards.setLevel(level)
+
+
+def plain_names(model: ir.Model) -> None:
+    """Undo the strict mode's spelling of modules that no attribute holds: ``a.__dict__[...]``."""
+    for node in model.graph:
+        for key, value in node.metadata_props.items():
+            node.metadata_props[key] = _SPELLED.sub(r".\1", value)
+    initializers = model.graph.initializers
+    for old in list(initializers):
+        new = _SPELLED.sub(r".\1", old)
+        if new != old and new not in initializers:
+            value = initializers.pop(old)
+            value.name = new
+            initializers[new] = value
+
+
+def _at(text: str) -> str:
+    """Return the innermost line of the user's in what torch says, with its code.
+
+    Of a traced part torch knows the traced code and the function that it was traced from.
+    """
+    lines = text.splitlines()
+    for index, said in reversed(list(enumerate(lines))):
+        if (found := _TRACED.search(said)) is not None:
+            code = lines[index + 1].partition(";")[0].strip() if index + 1 < len(lines) else ""
+            return f" in {found['function']} of {found['file']}:{found['line']}: {code}"
+        found = _FRAME.search(said)
+        if found is not None and not found["file"].startswith((*_LIBRARIES, _OURS, "<")):
+            code = linecache.getline(found["file"], int(found["line"])).strip()
+            return f" at {found['file']}:{found['line']}{f': {code}' if code else ''}"
+    return ""
