@@ -541,6 +541,50 @@ def lone_depthwise(*, codes: bool = False) -> ModelProto:
     return b.model(b.qdq(y, name="out") if codes else y)
 
 
+def _added(shape: tuple[int, ...]) -> ModelProto:
+    """A constant is added, quantized as onnxruntime does it."""
+    b = int8_chain()
+    codes = b.store("codes", np.full(shape, 3, np.int8))
+    y = b.node("Add", "out_dq_out", b.dequantize(codes, name="c_dq"), name="add")
+    return b.model(b.qdq(y, name="end"))
+
+
+def _open_shape(height: str, width: str) -> ModelProto:
+    b = Builder()
+    x = b.input("x", ["N", 16, height, width])
+    return b.model(b.node("Relu", x, name="relu"))
+
+
+def _named(name: str) -> ModelProto:
+    b = int8_chain()
+    x = b.qdq(b.node("Relu", "out_dq_out", name="relu"), name="last")
+    b.nodes[-1].name = name
+    return b.model(x)
+
+
+def _codes_of(kind: int) -> ModelProto:
+    """An INT8 activation times a weight with codes of some type."""
+    b = Builder(19)
+    x = b.qdq(b.input("x", ["N", 16]), name="in")
+    b.initializers.append(TensorProto(name="w", data_type=kind, dims=[16, 16], raw_data=b"8" * 256))
+    point = TensorProto(name="zero", data_type=kind, dims=[], raw_data=bytes(1))
+    b.initializers.append(point)
+    w = b.node("DequantizeLinear", "w", b.store("s", 0.01), "zero", name="w_dq")
+    return b.model(b.qdq(b.node("MatMul", x, w, name="mm"), name="out"))
+
+
+def _identity(kind: int) -> ModelProto:
+    b = Builder()
+    return b.model(b.node("Identity", b.input("x", ["N"], kind), name="same"), kind=kind)
+
+
+def _dilated(size: int) -> ModelProto:
+    b = Builder(19)
+    x = b.input("x", ["N", 16, 8, 8])
+    y = b.node("AveragePool", x, name="pool", kernel_shape=[2, 2], dilations=[size, size])
+    return b.model(y)
+
+
 _NO_INT8 = replace(TARGETS["t4"], name="no-int8", title="A GPU without INT8", int8=None)
 
 CASES = (
@@ -636,6 +680,12 @@ CASES = (
     Case("QDQ315", conv_3d, conv_3d, tensorrt="8.2", good_tensorrt="10.0"),
     Case("QDQ315", lone_depthwise, lambda: lone_depthwise(codes=True), target="sm_75",
          tensorrt="8.6"),
+    Case("QDQ019", lambda: _added(()), lambda: _added((1,))),
+    Case("QDQ020", lambda: _open_shape("?", "?"), lambda: _open_shape("height", "width")),
+    Case("QDQ021", lambda: _named("in_dq"), lambda: _named("own")),
+    Case("QDQ022", lambda: _codes_of(17), lambda: _codes_of(TensorProto.INT8)),
+    Case("QDQ023", lambda: _identity(TensorProto.UINT32), lambda: _identity(TensorProto.INT32)),
+    Case("QDQ024", lambda: _dilated(2), lambda: _dilated(1)),
     Case("QDQ401", lambda: _pruned(0), lambda: _pruned(1)),
 )  # fmt: skip
 

@@ -18,9 +18,11 @@ from trt_qat.lint import (
     rules_attention,
     rules_confirmed,
     rules_constants,
+    rules_forms,
     rules_fusion,
     rules_import,
     rules_kernels,
+    rules_parser,
     rules_placement,
     rules_quantization,
     rules_release,
@@ -40,8 +42,8 @@ __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
 # Importing them fills the registry.
 RULE_MODULES = (
     rules_quantization, rules_import, rules_constants, rules_valid, rules_placement,
-    rules_fusion, rules_kernels, rules_attention, rules_scales, rules_target, rules_release,
-    rules_confirmed,
+    rules_fusion, rules_kernels, rules_parser, rules_forms, rules_attention, rules_scales,
+    rules_target, rules_release, rules_confirmed,
 )  # fmt: skip
 
 

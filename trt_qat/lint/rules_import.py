@@ -21,14 +21,14 @@ _Q_OPERATORS = frozenset(
 )
 _NOT_IMPORTED = frozenset(
     {
-        "AffineGrid", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
-        "BitwiseXor", "CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "DFT", "Det",
-        "ImageDecoder", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial",
+        "AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
+        "BitwiseXor", "CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "CumProd", "DFT",
+        "Det",        "ImageDecoder", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial",
         "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement", "OptionalHasElement",
         "RegexFullMatch", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
         "SequenceInsert", "SequenceLength", "SequenceMap", "SoftmaxCrossEntropyLoss",
-        "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer",
-        "Unique",
+        "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU",
+        "TfIdfVectorizer", "Unique",
     }
 )  # fmt: skip
 _PER_TENSOR_OPSET, _PER_CHANNEL_OPSET = 10, 13

@@ -18,7 +18,7 @@ from trt_qat.lint.rule import Context, Hit, rule
 from trt_qat.wording import counted
 
 # INT8, the FP8 types, INT4 and FP4, as operators.md lists them.
-_ACCEPTED_CODES = (TensorProto.INT8, 17, 19, 22, 23)
+_ACCEPTED_CODES = (TensorProto.INT8, 17, 22, 23)  # of FP8 types E4M3 alone
 _CASTS = 8
 
 

@@ -18,7 +18,7 @@ from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes
 from trt_qat.lint import releases
 from trt_qat.lint.preflight import chosen_rules
-from trt_qat.mend import constants, mends, pads, retype, symmetric, trial
+from trt_qat.mend import constants, mends, pads, refused, retype, symmetric, trial
 from trt_qat.mend.mends import Change
 from trt_qat.mend.precision import Half
 from trt_qat.mend.trial import Feeds
@@ -159,6 +159,9 @@ _RULES: Mapping[mends.Mend, tuple[str, ...]] = {
     symmetric.activations: ("QDQ001", "QDQ002"),
     symmetric.weights: ("QDQ001", "QDQ002"),
     pads.move_pairs: ("QDQ119",),
+    refused.fold_scalars: ("QDQ019",),
+    refused.rename_dimensions: ("QDQ020",),
+    refused.rename_pairs: ("QDQ021",),
     mends.remove_doubled: ("QDQ108",),
     mends.merge_equal_pairs: ("QDQ106",),
     mends.quantize_shortcuts: ("QDQ101",),

@@ -15,7 +15,7 @@ from trt_qat.graph import flow
 from trt_qat.graph.epilogue import epilogue
 from trt_qat.graph.qdq import Graph, Node, Pair
 from trt_qat.lint import streams
-from trt_qat.mend import constants, pads, symmetric
+from trt_qat.mend import constants, pads, refused, symmetric
 from trt_qat.mend.edits import Change, free, redirect, remove, store
 
 __all__ = ["ALL", "Change", "Mend"]
@@ -149,6 +149,9 @@ ALL: tuple[Mend, ...] = (
     constants.fold_int32,
     constants.fold_codes,
     constants.state_axes,
+    refused.fold_scalars,
+    refused.rename_dimensions,
+    refused.rename_pairs,
     symmetric.activations,
     symmetric.weights,
     pads.move_pairs,
