@@ -1,0 +1,109 @@
+"""Every reference architecture is parsed and built by NVIDIA's compiler, and predicted right.
+
+Most of the time goes into exports, so all but one run with ``-m slow``; ``benchmarks/rtx.py`` sets
+their forms side by side, ModelOpt's stock placement among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("modelopt")
+
+from tests.engine.aot.rtx import needs_rtx
+from tests.models import REFERENCE, Reference
+from trt_qat.engine.build.build import build
+from trt_qat.qat.export import export
+from trt_qat.qat.quantize import quantize
+from trt_qat.qat.sparsify import sparsify
+from trt_qat.recipe.specs import BuildSpec
+
+pytestmark = needs_rtx
+QUICK = ("two_inputs",)
+NOT_EXPORTED = ("untraceable",)  # export refuses it: its control flow depends on values
+TOO_SMALL_FOR_2_4 = ("functional",)
+TARGETS = ("a100", "rtx-3090", "rtx-4090", "rtx-5090")  # 8.0, 8.6, 8.9, 12.0
+KNOWN = {"Conv": 0, "ConvTranspose": 4, "MatMul": 8, "Gemm": 1}
+"""How many layers of a network the compiler may treat otherwise than predicted, by operator."""
+
+Exported = Callable[[str, bool], Path]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Exports a reference architecture once, dense or 2:4."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def make(name: str, sparse: bool) -> Path:
+        path = folder / f"{name}{'-2-4' if sparse else ''}.onnx"
+        if not path.exists():
+            reference: Reference = REFERENCE[name]
+            model = reference.build()
+            if sparse:
+                model = sparsify(model, reference.example_inputs(2))
+            model = quantize(model, [reference.example_inputs(2)])
+            export(model, reference.example_inputs(2), path)
+        return path
+
+    return make
+
+
+def names() -> Iterator[Any]:
+    for name in REFERENCE:
+        if name not in NOT_EXPORTED:
+            yield pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+
+
+def held(layers: dict[str, Any]) -> None:
+    """Every layer is listed, and predicted right or known not to be."""
+    found = layers["agreement"]
+    assert found["layers"] == found["found"]
+    for entry in found["differ"]:
+        assert entry["why"], entry
+    for op, most in KNOWN.items():
+        assert sum(entry["op"] == op for entry in found["differ"]) <= most
+    assert found["precision"] + len(found["differ"]) == found["layers"]
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("remainder", ["fp16", "fp32"])
+def test_a_reference_is_built_and_its_precisions_are_as_predicted(
+    name: str, remainder: str, exported: Exported, tmp_path: Path
+) -> None:
+    spec = BuildSpec.model_validate({"remainder": remainder, "batch": (4, 4, 4)})
+    engine = tmp_path / "model.engine"
+    made = build(exported(name, False), engine, target=TARGETS[2], spec=spec, backend="rtx")
+    held(made.layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", [n for n in REFERENCE if n not in NOT_EXPORTED])
+def test_a_reference_is_built_for_every_capability(
+    name: str, target: str, exported: Exported, tmp_path: Path
+) -> None:
+    spec = BuildSpec(batch=(4, 4, 4))
+    made = build(
+        exported(name, False), tmp_path / "m.engine", target=target, spec=spec, backend="rtx"
+    )
+    held(made.layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [n for n in REFERENCE if n not in (*NOT_EXPORTED, *TOO_SMALL_FOR_2_4)]
+)
+def test_a_sparse_reference_is_built_and_no_sparse_kernel_is_claimed(
+    name: str, exported: Exported, tmp_path: Path
+) -> None:
+    spec = BuildSpec(batch=(4, 4, 4))
+    made = build(
+        exported(name, True), tmp_path / "m.engine", target=TARGETS[2], spec=spec, backend="rtx"
+    )
+    held(made.layers)
+    assert "sparse" not in made.layers["census"]["sparse"]
