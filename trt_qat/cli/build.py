@@ -44,6 +44,7 @@ def build(
 ) -> None:
     """Build an engine, with proof of what the compiler chose."""
     from trt_qat.cli.tables.engine import census_table
+    from trt_qat.cli.tables.log import explained_text, unexplained
     from trt_qat.engine.build.build import build as make
     from trt_qat.engine.build.settings import build_settings
     from trt_qat.runners.feeds import feeds_for
@@ -57,7 +58,9 @@ def build(
         print_json(made.layers)
         return
     results().print(census_table(made.layers))
-    for warning in made.layers["warnings"]:
+    if made.layers.get("explained"):
+        results().print(explained_text(made.layers))
+    for warning in unexplained(made.layers):
         say(f"TensorRT: {warning}")
     if scope := made.layers.get("scope"):
         say(f"note: this is {scope}")

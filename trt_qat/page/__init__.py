@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
@@ -30,14 +31,22 @@ SENSITIVITY = "sensitivity.json"
 """Of ``trt-qat sensitivity``: no stage of a run writes it, so no manifest names it."""
 
 
-def write(folder: str | Path) -> Path:
+def write(
+    folder: str | Path, *, layer_times: Path | None = None, latencies: Path | None = None
+) -> Path:
     """Write the report of a run folder and return its path.
 
     Only files that the run's manifest names are read: a folder may hold older ones. A study of
     sensitivity is read if it is of the run's float model.
 
+    Args:
+        folder: of the run.
+        layer_times: of ``trtexec --exportProfile`` on the run's engine, shown beside its layers.
+        latencies: of ``trtexec --exportTimes`` on it.
+
     Raises:
-        InputError: the folder holds no run, or a file of it is damaged.
+        InputError: the folder holds no run, a file of it is damaged, or times are given that are
+            not of its engine.
     """
     folder = Path(folder)
     manifest = read_json(
@@ -50,9 +59,23 @@ def write(folder: str | Path) -> Path:
     parts = {key: read_json(folder / name, AGAIN) for key, name in PARTS.items() if name in made}
     if benchmark := bench_charts.of_run(folder, made):
         parts["bench"] = benchmark
+    if layer_times is not None or latencies is not None:
+        parts["engine"] = _timed(folder, parts, layer_times, latencies)
     studied = folder / SENSITIVITY
     if studied.is_file():
         found = read_json(studied, AGAIN)
         if found.get("fp32") == made.get("fp32.pt"):  # else it is of another float model
             parts["sensitivity"] = found
     return write_text(folder / "report.html", page(manifest, parts))
+
+
+def _timed(
+    folder: Path, parts: dict[str, Any], layer_times: Path | None, latencies: Path | None
+) -> dict[str, Any]:
+    """Return the engine's layers with trtexec's times beside them."""
+    from trt_qat.engine.evidence.timed import inspected
+
+    if "engine" not in parts:
+        message = f"{folder}: the run built no engine, so there are no layers for these times"
+        raise InputError(message)
+    return inspected(folder / PARTS["engine"], layer_times, latencies, trust=False).document

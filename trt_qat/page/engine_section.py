@@ -28,6 +28,7 @@ def engine(parts: Document) -> Iterator[Markup]:
         table("Engine", ("what", "value"), rows, set()),
         *(note(f"This is {found['scope']}.") for _ in range("scope" in found)),
         *([_differences(differ)] if differ else []),
+        *_timed_layers(found),
     )
 
 
@@ -50,6 +51,10 @@ def _rows(found: Document) -> Iterator[tuple[str, str]]:
     if traffic and traffic["bytes_read"] is not None:
         moved = (traffic["bytes_read"] + traffic["bytes_written"]) / _MB
         yield "activations moved", f"{moved:.3g} MB an inference{_shapes(source)}"
+    told = found.get("times")
+    if told:
+        yield "median latency", f"{told['compute_ms']['p50']:.4g} ms, of trtexec"
+        yield "99th percentile", f"{told['compute_ms']['p99']:.4g} ms"
     if found["sparsity"]:
         yield "2:4", f"{found['sparsity']['chose']} of {found['sparsity']['found']} sparse kernels"
 
@@ -79,3 +84,30 @@ def _differences(differ: list[Document]) -> Markup:
     title = f"{counted(len(rows), 'layer')} that the compiler treats otherwise than predicted"
     head = ("layer", "predicted", "listed", "why")
     return tag("details", tag("summary", title), table(title, head, rows, set()))
+
+
+def _timed_layers(found: Document) -> Iterator[Markup]:
+    """Yield the layers with their times, the longest first, where trtexec's profile is at hand."""
+    timed = [layer for layer in found["layers"] if layer.get("time_ms")]
+    if not timed:
+        return
+    total = sum(layer["time_ms"] for layer in timed)
+    rows = [
+        (
+            layer["name"],
+            _types(layer["precision_in"]),
+            _types(layer["precision_out"]),
+            layer["precision"] or layer["purpose"],
+            f"{layer['time_ms']:.4f}",
+            f"{100 * layer['time_ms'] / total:.1f} %",
+        )
+        for layer in sorted(timed, key=lambda layer: -layer["time_ms"])
+    ]
+    title = f"{counted(len(rows), 'layer')} by time, {total:.4g} ms together"
+    head = ("layer", "in", "out", "computes", "ms", "share")
+    said = "By trtexec's profiler, which keeps layers from overlapping: the sum is not the latency."
+    yield tag("details", tag("summary", title), note(said), table(title, head, rows, {4, 5}))
+
+
+def _types(types: list[str | None]) -> str:
+    return " ".join(kind or "?" for kind in types)

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from trt_qat.engine.evidence.build_log import parse
-from trt_qat.engine.evidence.explain import Entry, Explained, explain, facts, release_of_tag, table
+from trt_qat.engine.evidence.explain import (
+    Entry,
+    Explained,
+    cause,
+    explain,
+    facts,
+    release_of_tag,
+    table,
+)
 from trt_qat.engine.evidence.log_text import messages
 from trt_qat.lint import preflight  # noqa: F401 - enters the rules
 from trt_qat.lint.rule import RULES
@@ -158,3 +166,11 @@ def test_a_failed_build_is_told_apart_from_one_that_passed() -> None:
     assert parse("[I] Start parsing network model").facts.outcome is None
     cut = "&&&& RUNNING TensorRT.trtexec [TensorRT v8601] # trtexec\n[I] Start parsing"
     assert parse(cut).facts.outcome == "unfinished"
+
+
+def test_a_build_that_fails_here_is_explained_in_one_sentence() -> None:
+    """As the logger keeps messages: ``[E] text``."""
+    said = cause(["[V] trying", "[E] Could not find any implementation for node w + Q_quantized."])
+    assert said.startswith("that is, no INT8 kernel for this quantized layer")
+    assert "QDQ315" in said
+    assert cause(["[V] nothing wrong"]) == ""

@@ -20,6 +20,7 @@ from trt_qat.engine.build.result import EngineArtifact
 from trt_qat.engine.build.rtx import build_rtx
 from trt_qat.engine.build.typed import typed_onnx, typed_path
 from trt_qat.engine.evidence import build_log, evidence
+from trt_qat.engine.evidence.explain import cause
 from trt_qat.engine.evidence.inspect import inspect_plan
 from trt_qat.engine.interrupt import noted
 from trt_qat.engine.log import Say, errors, make_log, make_progress
@@ -178,7 +179,9 @@ def plan_of(
     del parser, timing  # the one owns the weights of the network, the other what was measured
     if plan is None:
         told = "; ".join(errors(log.lines)[:3]) or "it does not say why"
+        known = cause(log.lines)
         message = f"{job.onnx}: TensorRT {trt.__version__} cannot build it: {told}"
+        message += f"; {known}" if known else ""
         raise CheckFailed(message)
 
     _keep_timings(config, job.cache, say)

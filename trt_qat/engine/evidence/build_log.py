@@ -138,12 +138,12 @@ def _is_noise(text: str) -> bool:
 
 def _read(log: BuildLog, text: str) -> None:
     for what, pattern in (("found", _FOUND), ("chose", _CHOSE)):
-        if match := pattern.search(text):
+        if "(Sparsity)" in text and (match := pattern.search(text)):
             backend = "myelin" if "(foreignNode)" in text[: match.start()] else "cask"
             names = [name for name in match["names"].strip().split(", ") if name.strip()]
             count = match["count"]
             seen = log.backends.setdefault(backend, Sparsity())
             seen.add(what, None if count is None else int(count), names)
     log.short_workspace = log.short_workspace or _WORKSPACE in text
-    if entry := line_entry(text):
+    if text.startswith("Layer(") and (entry := line_entry(text)):
         log.layers.append(entry)

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from trt_qat.data.calibration_cache import unpacked
-from trt_qat.engine.evidence.log_text import Message
+from trt_qat.engine.evidence.log_text import Message, messages
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -120,10 +120,11 @@ def explain(log: Iterable[Message]) -> list[Explained]:
     place = _Place()
     for message in log:
         text = message.text
-        place.hear(text)
-        if _PARSER.search(text) and place.operator:
-            text = f"{text} (op {place.operator})"
         quiet = message.severity in ("V", "I")
+        if not quiet:
+            place.hear(text)
+        if not quiet and place.operator and _PARSER.search(text):
+            text = f"{text} (op {place.operator})"
         if not _quick(quiet=quiet).search(text):
             continue
         for entry in table():
@@ -132,6 +133,20 @@ def explain(log: Iterable[Message]) -> list[Explained]:
                 _add(told, message, match, place.node)
                 break
     return sorted(found.values(), key=lambda each: _ORDER.index(each.severity))
+
+
+def cause(lines: Iterable[str]) -> str:
+    """Return what the gravest error of a log means and its mend; empty where none is known.
+
+    Args:
+        lines: as a logger got them.
+    """
+    grave = [told for told in explain(messages(lines)) if told.severity == "error"]
+    if not grave:
+        return ""
+    entry = grave[0].entry
+    rule = f" ({entry.rule} of preflight)" if entry.rule else ""
+    return f"that is, {entry.means}{rule}. Mend: {entry.mend}"
 
 
 @dataclass
@@ -204,6 +219,7 @@ _STATED: Sequence[tuple[str, re.Pattern[str]]] = (
     ("gpu", re.compile(r"^Selected Device: (?P<value>.+)$")),
     ("compute_capability", re.compile(r"^Compute Capability: (?P<value>[\d.]+)$")),
 )
+_STATING = re.compile(r"&&&&|[Vv]ersion:|with TensorRT|libnvinfer|Device:|Capability|Engine|ail")
 _PASSED = re.compile(r"^&&&& PASSED|Engine built in [\d.]+ sec|Engine generation completed in")
 _FAILED = re.compile(
     r"^&&&& FAILED|Engine could not be created|Building engine failed|Engine set up failed|"
@@ -216,6 +232,8 @@ def facts(log: Iterable[Message]) -> Facts:
     told: dict[str, str] = {}
     began = False
     for message in log:
+        if not _STATING.search(message.text):
+            continue
         began = began or message.text.startswith("&&&& RUNNING")
         for key, pattern in _STATED:
             if key not in told and (match := pattern.search(message.text)):

@@ -153,6 +153,7 @@ def from_document(document: Mapping[str, Any], source: str) -> LayerInfo:
     """
     entries = document["Layers"]
     io = document.get("I/O Tensors", document.get("Bindings", []))
+    io = io if isinstance(io, list) else []
     detailed = any(isinstance(entry, dict) for entry in entries)
     split = "I/O Tensors" in document or any(_is_split(entry) for entry in entries)
     layers = [_layer(entry, at, source) for at, entry in enumerate(entries)]
@@ -189,7 +190,9 @@ def _is_split(entry: Any) -> bool:
 
 
 def _tensors(entry: Mapping[str, Any], *keys: str) -> list[Mapping[str, Any]]:
-    return [t for key in keys for t in entry.get(key) or () if isinstance(t, Mapping)]
+    told = [entry.get(key) for key in keys]
+    lists = [each for each in told if isinstance(each, list)]  # damaged files hold anything
+    return [tensor for each in lists for tensor in each if isinstance(tensor, Mapping)]
 
 
 def _layer(entry: Any, at: int, source: str) -> Layer:

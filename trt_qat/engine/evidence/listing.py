@@ -232,11 +232,18 @@ def kernel_of(entry: Mapping[str, Any]) -> Kernel:
 
 
 def _tensors(entry: Mapping[str, Any], key: str) -> tuple[Tensor, ...]:
-    given = (each for each in entry.get(key) or () if isinstance(each, Mapping))
+    held = entry.get(key)
+    given = (e for e in held if isinstance(e, Mapping)) if isinstance(held, list) else ()
+    # A cut or damaged line lacks keys.
     return tuple(
-        Tensor(str(each["Name"]), str(each.get("Datatype", "")), tuple(each.get("Dimensions", ())))
+        Tensor(str(each.get("Name", "")), str(each.get("Datatype", "")), _dims(each))
         for each in given
     )
+
+
+def _dims(tensor: Mapping[str, Any]) -> tuple[int, ...]:
+    told = tensor.get("Dimensions")
+    return tuple(told) if isinstance(told, list) else (-1,)
 
 
 def behind(kernels: Iterable[Kernel], kernel: Kernel) -> list[Kernel]:

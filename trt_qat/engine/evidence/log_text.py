@@ -38,6 +38,8 @@ _PREFIXES = tuple(
         r"(?P<word>ERROR|WARNING): (?=[\w./]+\.(?:cpp|h|cu):\d+)",
     )
 )
+# What nearly every line of a long log begins with, in one step.
+_USUAL = re.compile(rf"{_STAMP} (?:\[TRT\] )?\[(?P<letter>[VIWEF])\] (?:\[TRT\] )?(?=[^\[ ])")
 _LETTERS = {"D": "V", "N": "I", "C": "F", "X": "V", "!": "F"}
 _LEVELS = "VIWEF"
 
@@ -97,10 +99,14 @@ def plain(text: str) -> str:
 
 def _split(text: str) -> Iterator[str]:
     for line in _LINE_END.split(_ESCAPE.sub("", text)):
-        yield from _SECOND.split(_QUOTE.sub("", line))
+        unquoted = _QUOTE.sub("", line) if line.startswith(">") else line
+        # The year of a second stamp: splitting every line of a long log would take seconds.
+        yield from _SECOND.split(unquoted) if "/20" in unquoted[8:] else (unquoted,)
 
 
 def _message(line: str) -> Message:
+    if usual := _USUAL.match(line):
+        return Message(usual["letter"], line[usual.end() :].rstrip())
     rest, severity = line, ""
     while match := next((m for each in _PREFIXES if (m := each.match(rest))), None):
         groups = match.groupdict()

@@ -46,6 +46,8 @@ def skipped(texts: Iterable[str]) -> Skipped:
     """Count the kernels that a log's messages say were skipped."""
     found, asked = Skipped(), 0  # asked: MB of a request that no second line has spoken of yet
     for text in texts:
+        if "actic" not in text:
+            continue
         if match := _REQUEST.search(text):
             found.count += asked > 0
             asked = int(match[1])

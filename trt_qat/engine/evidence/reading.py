@@ -77,24 +77,41 @@ def _from_text(text: str, path: Path) -> dict[str, Any]:
             raise InputError(message) from error
         return _from_prose(text, path, source)
     if isinstance(loaded, dict) and loaded.get("schema") == SCHEMA:
-        layer_info.from_schema(loaded, str(path))
-        return loaded
+        return _whole(loaded, path)
     if profile.is_profile(loaded):
         found = profile.read_profile(loaded, str(path))
         info = LayerInfo(layer_info.PROFILE, detailed=False, layers=found.layers())
         return document(info, None, source) | {"profile": found.to_dict()}
     if times.is_times(loaded):
         return times.document(times.read_times(loaded, str(path)), source)
-    if isinstance(loaded, (int, float, str, list)) or "Layers" not in loaded:
+    if not isinstance(loaded, dict) or "Layers" not in loaded:
         message = f"{path}: JSON without a list 'Layers', so not an inspector's; {EXPECTED}"
         raise InputError(message)
     return document(layer_info.parse(text, str(path)), None, source)
 
 
+_KEYS = {"source": dict, "census": dict, "warnings": list, "skipped_tactics": int}
+
+
+def _whole(loaded: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return our own document if nothing of it is lost.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    layer_info.from_schema(loaded, str(path))
+    for key, kind in _KEYS.items():
+        if not isinstance(loaded.get(key), kind):
+            message = f"{path}: not a whole layers.json ({key!r}); inspect the engine again"
+            raise InputError(message)
+    return loaded
+
+
 def _from_prose(text: str, path: Path, source: dict[str, Any]) -> dict[str, Any]:
     if calibration_cache.is_cache(text):
         return calibration_cache.parse(text, str(path)).document(source)
-    log, listing = build_log.parse(text), listing_of(plain(text))
+    log = build_log.parse(text)
+    listing = listing_of(plain(text)) if "Layers:" in text else None
     if listing is not None and (listing.at_load or log.is_one):
         return listed(listing, log, source)
     if log.is_one:
