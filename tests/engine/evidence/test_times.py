@@ -73,6 +73,19 @@ def test_times_of_another_engine_are_refused(tmp_path: Path) -> None:
         inspected(QAT, path, trust=False)
 
 
+def test_a_profile_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no layer"):
+        inspected(QAT, write_json(tmp_path / "p.json", [{"count": 3}]), trust=False)
+
+
+def test_what_the_runtime_adds_does_not_make_it_another_engine(tmp_path: Path) -> None:
+    path = profile_of(QAT, tmp_path / "p.json")
+    rows = json.loads(path.read_text())
+    rows.append({"name": "copied_output", "timeMs": 1.0, "averageMs": 1e-4, "percentage": 0.01})
+    write_json(path, rows)
+    assert inspected(QAT, path, trust=False).document["profile"]["runs"] == 4216
+
+
 def test_a_profile_alone_is_inspected(tmp_path: Path) -> None:
     found = read(profile_of(QAT, tmp_path / "p.json"))
     assert found["profile"]["runs"] == 4216

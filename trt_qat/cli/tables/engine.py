@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from trt_qat.cli.tables.log import facts_line
+from trt_qat.cli.tables.log import facts_line, performance_line
 from trt_qat.cli.tables.times import layer_times_table
 from trt_qat.engine.evidence.layer_info import BUILD_LOG, INSPECTORS, PLAN_HEADER, PROFILE
 from trt_qat.wording import counted
@@ -79,7 +79,7 @@ def _joined(counts: dict[str, int] | None) -> str:
 
 
 def _sentences(document: dict[str, Any]) -> list[str]:
-    lines = [line] if (line := facts_line(document)) else []
+    lines = [line for line in (facts_line(document), performance_line(document)) if line]
     lines += _about_layers(document)
     sparsity = document["sparsity"]
     if sparsity is not None:

@@ -40,6 +40,20 @@ def facts_line(document: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def performance_line(document: dict[str, Any]) -> str:
+    """Return what trtexec's summary says, empty where there is none."""
+    told = document.get("performance") or {}
+    if "compute_ms_p50" not in told:
+        return ""
+    p99 = f"; 99 %: {told['compute_ms_p99']:g} ms" if "compute_ms_p99" in told else ""
+    line = f"computing takes {told['compute_ms_p50']:g} ms (median{p99})"
+    if "latency_ms_p50" in told:
+        line += f", with copies {told['latency_ms_p50']:g} ms"
+    if "throughput_qps" in told:
+        line += f", {told['throughput_qps']:g} queries a second"
+    return line
+
+
 def explained_text(document: dict[str, Any]) -> Text:
     """Return what the messages mean, the gravest first."""
     text = Text()

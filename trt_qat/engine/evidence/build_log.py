@@ -16,6 +16,7 @@ from trt_qat.engine.evidence import memory
 from trt_qat.engine.evidence.explain import Explained, Facts, explain, facts
 from trt_qat.engine.evidence.log_layers import line_entry, listing
 from trt_qat.engine.evidence.log_text import messages
+from trt_qat.engine.evidence.performance import performance
 
 _FOUND = re.compile(
     r"\(Sparsity\) (?:Found (?P<count>\d+) layer\(s\) eligible to use sparse tactics|"
@@ -67,6 +68,7 @@ class BuildLog:
         listing: what the inspector printed into the log, as its JSON; None: nothing.
         explained: what its messages mean.
         facts: version, device and outcome.
+        performance: of trtexec's summary, see `trt_qat.engine.evidence.performance`.
         prefixed: lines that begin as messages of a logger do.
     """
 
@@ -79,6 +81,7 @@ class BuildLog:
     listing: dict[str, Any] | None = None
     explained: list[Explained] = field(default_factory=list)
     facts: Facts = field(default_factory=Facts)
+    performance: dict[str, float] = field(default_factory=dict)
     prefixed: int = 0
 
     @property
@@ -112,6 +115,7 @@ class BuildLog:
             "warnings": self.warnings,
             "explained": [each.to_dict() for each in self.explained],
             "facts": self.facts.to_dict(),
+            "performance": self.performance,
         }
 
 
@@ -124,6 +128,7 @@ def parse(lines: str | Iterable[str]) -> BuildLog:
     short = memory.skipped(message.text for message in said)
     log.skipped_tactics, log.largest_request_bytes = short.count, short.largest_bytes
     log.facts, log.explained = facts(said), explain(said)
+    log.performance = performance(message.text for message in said)
     problems = [each for each in said if each.is_problem and not _is_noise(each.text)]
     problems.sort(key=lambda each: each.severity == "W")
     log.warnings = list(dict.fromkeys(each.text.strip() for each in problems))

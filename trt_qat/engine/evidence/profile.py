@@ -18,6 +18,9 @@ from trt_qat.errors import InputError
 _OF_NO_LAYER = re.compile(r"^\[[^\]]*\]$|^\(Unnamed Layer\* \d+\) \[Constant\]$")
 """Rows of the runtime itself, such as ``[trainStation1]``, and constants, which take no time."""
 
+MOST_LOST = 0.02
+"""Share of the time that rows of no listed layer may have: copies that the runtime adds."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -108,7 +111,7 @@ def with_times(layers: Iterable[Layer], profile: Profile, source: str) -> list[L
         source: what the layers are from, for the error.
 
     Raises:
-        InputError: a row that took time is of no layer, so the files are of two engines.
+        InputError: rows that took time are of no layer, so the files are of two engines.
     """
     rows: dict[str, list[Row]] = {}
     for row in profile.rows:
@@ -117,11 +120,14 @@ def with_times(layers: Iterable[Layer], profile: Profile, source: str) -> list[L
     for layer in layers:
         own = rows.get(layer.name)
         timed.append(replace(layer, time_ms=own.pop(0).ms) if own else layer)
-    left = [row.name for found in rows.values() for row in found]
-    taking = [row for found in rows.values() for row in found if row.mean_ms > 0]
-    strange = [row.name for row in taking if not _OF_NO_LAYER.match(row.name)]
-    if strange or (left and not any(layer.time_ms is not None for layer in timed)):
-        name = (strange or left)[0]
+    if not profile.rows:
+        message = f"{profile.source}: holds no layer; the profiled run timed nothing"
+        raise InputError(message)
+    left = [row for found in rows.values() for row in found]
+    strange = [row for row in left if not _OF_NO_LAYER.match(row.name)]
+    lost, whole = sum(row.mean_ms for row in strange), profile.sum_ms
+    if len(left) == len(profile.rows) or lost > MOST_LOST * whole:
+        name = (strange or left)[0].name
         message = (
             f"{profile.source}: of another engine than {source}: {len(strange or left)} of its "
             f"{len(profile.rows)} layers are not there, such as {name[:120]!r}; export both in one "
