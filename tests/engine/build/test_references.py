@@ -15,12 +15,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("modelopt")
 
+import trt_qat as tq
 from tests.engine.aot.rtx import needs_rtx
 from tests.models import REFERENCE, Reference
 from trt_qat.engine.build.build import build
-from trt_qat.qat.export import export
-from trt_qat.qat.quantize import quantize
-from trt_qat.qat.sparsify import sparsify
 from trt_qat.recipe.specs import BuildSpec
 
 pytestmark = needs_rtx
@@ -45,9 +43,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
             reference: Reference = REFERENCE[name]
             model = reference.build()
             if sparse:
-                model = sparsify(model, reference.example_inputs(2))
-            model = quantize(model, [reference.example_inputs(2)])
-            export(model, reference.example_inputs(2), path)
+                model = tq.sparsify(model, reference.example_inputs(2))
+            model = tq.quantize(model, [reference.example_inputs(2)])
+            tq.export(model, reference.example_inputs(2), path)
         return path
 
     return make

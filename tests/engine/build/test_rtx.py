@@ -17,7 +17,7 @@ from trt_qat.engine import machine
 from trt_qat.engine.aot import load
 from trt_qat.engine.build.backend import checked, chosen, why_not
 from trt_qat.engine.build.build import build
-from trt_qat.engine.evidence.trust import inspect_file
+from trt_qat.engine.evidence.trust import check_home, inspect_file
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import BackendUnavailable, CheckFailed, CompilerDied, GraphError, InputError
 from trt_qat.recipe.specs import BuildSpec, ShapeRange
@@ -127,6 +127,8 @@ def test_an_engine_has_its_evidence_and_a_sidecar_that_vouches_for_it(tmp_path: 
     assert origin.rtx == load.version()
     assert set(origin.parents) == {"model.onnx", "m.typed.onnx"}
     assert inspect_file(engine) == made.layers
+    with pytest.raises(InputError, match=r"TensorRT for RTX .* compiled it, and TensorRT cannot"):
+        check_home(engine, "11.4.0", (8, 9))
 
 
 @needs_rtx

@@ -71,6 +71,12 @@ def check_home(path: Path, tensorrt: str, sm: tuple[int, int]) -> None:
     origin = origin_of(path)
     if origin is None:
         return
+    if origin.rtx:
+        message = (
+            f"{path}: TensorRT for RTX {origin.rtx} compiled it, and TensorRT cannot load it; build "
+            "it here with --backend tensorrt, or load it with TensorRT for RTX on a GPU"
+        )
+        raise InputError(message)
     built, at = origin.tensorrt, origin.sm
     if built and _release(built) != _release(tensorrt) and not origin.spec.version_compatible:
         message = (
