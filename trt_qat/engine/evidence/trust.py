@@ -73,8 +73,8 @@ def check_home(path: Path, tensorrt: str, sm: tuple[int, int]) -> None:
         return
     if origin.rtx:
         message = (
-            f"{path}: TensorRT for RTX {origin.rtx} compiled it, and TensorRT cannot load it; build "
-            "it here with --backend tensorrt, or load it with TensorRT for RTX on a GPU"
+            f"{path}: TensorRT for RTX {origin.rtx} compiled it, and TensorRT cannot load it; "
+            "build it here with --backend tensorrt, or load it with TensorRT for RTX on a GPU"
         )
         raise InputError(message)
     built, at = origin.tensorrt, origin.sm
