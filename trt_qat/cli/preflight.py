@@ -59,6 +59,16 @@ FixData = Annotated[
     ),
 ]
 
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        help="With --fix: part of the largest output that an output may differ by, or nothing is "
+        "written.",
+        show_default="0.1 where a mend rounds otherwise, else 0.0001",
+        min=0.0,
+    ),
+]
+
 
 def preflight(
     model: Model,
@@ -74,6 +84,7 @@ def preflight(
     fp16: Fp16 = False,
     fp32: Fp32 = None,
     data: FixData = None,
+    tolerance: Tolerance = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what TensorRT will do with a QDQ ONNX. No GPU needed."""
@@ -81,13 +92,14 @@ def preflight(
     from trt_qat.errors import CheckFailed
 
     rules = tuple(select or ()), tuple(ignore or ())
-    _check_mending(fix, fp16, fp32, data)
+    _check_mending(fix, fp16, fp32, data, tolerance)
     # The model is judged as it is first: what preflight refuses, --fix does not touch.
     asked = None if fix is not None else confirm
     found = judge(model, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1], confirm=asked)
     mended = None
     if fix is not None:
-        mended = _mend(model, fix, rules, fp32 or () if fp16 else None, data, tensorrt)
+        half = fp32 or () if fp16 else None
+        mended = _mend(model, fix, rules, half, data, tensorrt, tolerance)
         found = judge(
             fix, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1], confirm=confirm
         )
@@ -100,12 +112,16 @@ def preflight(
 
 
 def _check_mending(
-    fix: Path | None, fp16: bool, fp32: Sequence[str] | None, data: Path | None
+    fix: Path | None,
+    fp16: bool,
+    fp32: Sequence[str] | None,
+    data: Path | None,
+    tolerance: float | None,
 ) -> None:
     from trt_qat.errors import InputError
 
-    if fix is None and (fp16 or fp32 or data):
-        message = "--fp16, --fp32 and --data belong to --fix OUT.onnx"
+    if fix is None and (fp16 or fp32 or data or tolerance is not None):
+        message = "--fp16, --fp32, --data and --tolerance belong to --fix OUT.onnx"
         raise InputError(message)
     if fp32 and not fp16:
         message = "--fp32 names what --fp16 leaves alone; give --fp16 too"
@@ -119,6 +135,7 @@ def _mend(
     fp32: Sequence[str] | None,
     data: Path | None,
     tensorrt: str | None,
+    tolerance: float | None,
 ) -> FixReport:
     """Write the mended copy; ``rules`` are selected and ignored, ``fp32`` None leaves types."""
     from trt_qat.mend.fix import Half, fix
@@ -127,7 +144,14 @@ def _mend(
     half = None if fp32 is None else Half(keep=tuple(fp32))
     feeds = feeds_for((f"ort:{model}",), data)[0] if data else ()
     return fix(
-        model, out, tensorrt=tensorrt, select=rules[0], ignore=rules[1], half=half, feeds=feeds
+        model,
+        out,
+        tensorrt=tensorrt,
+        select=rules[0],
+        ignore=rules[1],
+        half=half,
+        feeds=feeds,
+        tolerance=tolerance,
     )
 
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from onnx import ModelProto, NodeProto
 
 from trt_qat.artifact import atomic_path
-from trt_qat.errors import GraphError, InputError
+from trt_qat.errors import CheckFailed, GraphError, InputError
 from trt_qat.graph import load, tensors
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes
 from trt_qat.lint import releases
 from trt_qat.lint.preflight import chosen_rules
-from trt_qat.mend import constants, mends, pads, refused, retype, symmetric, trial
+from trt_qat.mend import constants, judge, mends, pads, refused, retype, symmetric, trial
 from trt_qat.mend.mends import Change
 from trt_qat.mend.precision import Half
 from trt_qat.mend.trial import Feeds
@@ -69,9 +68,12 @@ def fix(
     shapes: InputShapes | None = None,
     half: Half | None = None,
     feeds: Sequence[Feeds] = (),
+    tolerance: float | None = None,
     seed: int = 0,
 ) -> FixReport:
     """Mend what can be mended on the graph alone, and write the result to a new file.
+
+    Nothing is written that computes something else: outputs on onnxruntime are compared before.
 
     Args:
         path: The model; it is not touched.
@@ -84,11 +86,14 @@ def fix(
         half: Cast the float remainder to FP16 as well (QDQ201); None: leave its type.
         feeds: Batches, arrays by input name, to compare on and to measure FP16 ranges on; none: one
             random batch.
+        tolerance: Part of the largest output that an output may differ by; None: 0.1 where a mend
+            rounds otherwise or types change, 1e-4 where none does.
         seed: Of the random inputs.
 
     Raises:
         GraphError: the model cannot be read, exceeds 2 GiB with its weights, or has outputs that
             are not finite in FP16.
+        CheckFailed: an output differs by more, or the mended copy does not run; nothing is written.
         InputError: ``out`` is the model itself or a file of its weights, an unknown rule or
             version, or a pattern of ``half`` that matches nothing.
     """
@@ -103,9 +108,25 @@ def fix(
         after, cast = retype.to_half(after, half, fed, given=bool(feeds))
         _drop_unused(after)
         changes += cast
-    gap = _compare(before, after, fed, half is not None) if fed else (None, None, None, reason)
+    gap = judge.Gap()
+    if fed:
+        gap = judge.compared(before, after, fed, half=half is not None)
+        allowed = judge.allowed(changes, tolerance)
+        if changes and gap.beyond(allowed):
+            rule = judge.culprit(
+                before, changes, fed, gap, lambda rule: mended(before, {rule}, version)[0]
+            )
+            raise CheckFailed(judge.sentence(gap, allowed, changes, rule))
     _write(after, Path(out))
-    return FixReport(str(path), str(out), tuple(changes), *gap)
+    return FixReport(
+        model=str(path),
+        out=str(out),
+        changes=tuple(changes),
+        largest_difference=gap.largest,
+        largest_output=gap.output,
+        rounding_difference=gap.rounding if half is not None else None,
+        not_compared=reason,
+    )
 
 
 def mended(
@@ -221,30 +242,3 @@ def _feeds(
             raise
         return (), str(error)
     return feeds, ""
-
-
-def _compare(
-    before: ModelProto, after: ModelProto, feeds: Sequence[Feeds], half: bool
-) -> tuple[float | None, float | None, float | None, str]:
-    """Return the largest difference, the largest output, the yardstick, or why none is known."""
-    before = trial.rounding(before)  # it may hold FP16 already
-    reference = trial.run(before, feeds)
-    try:
-        gap, largest = trial.difference(reference, trial.run(trial.rounding(after), feeds))
-    except GraphError as error:
-        if not half:
-            return None, None, None, str(error)
-        msg = f"in FP16: {error}; keep the nodes that need it in FP32 (--fp32)"
-        raise GraphError(msg) from error
-    noise = None
-    if half:
-        rounded = [{k: _rounded(v) for k, v in feed.items()} for feed in feeds]
-        noise = trial.difference(reference, trial.run(before, rounded))[0]
-    return gap, largest, noise, ""
-
-
-def _rounded(value: tensors.Array) -> tensors.Array:
-    if value.dtype != np.float32:
-        return value
-    with np.errstate(over="ignore"):
-        return np.clip(value, -65504, 65504).astype(np.float16).astype(np.float32)

@@ -185,11 +185,14 @@ def difference(
     """Return the largest absolute difference of a float output, and the largest output before.
 
     Raises:
-        GraphError: an output that was finite is not any more.
+        GraphError: an output that was finite is not any more, or one has another shape.
     """
     gap = largest = 0.0
     for ones, twos in zip(before, after, strict=True):
         for one, two in zip(ones, twos, strict=True):
+            if one.shape != two.shape:
+                msg = f"an output of {one.shape} is {two.shape} now"
+                raise GraphError(msg)
             if one.dtype.kind != "f" or not one.size:
                 continue
             counted = np.isfinite(one)
