@@ -114,8 +114,9 @@ def _about_layers(document: dict[str, Any]) -> list[str]:
     if document["inspector"] == BUILD_LOG:
         if document["detailed"]:
             return [f"a builder's log: it tells types and no kernels, which {export}"]
-        if not document["layers"] and (document.get("facts") or {}).get("outcome") == "failed":
-            return []
+        grave = any(told["severity"] == "error" for told in document.get("explained", []))
+        if not document["layers"] and grave:
+            return []  # what failed has no layers to tell
         known = "names the layers" if document["layers"] else "lists no layers"
         return [f"a log: it {known} and tells no types; inspect the engine, or what {export} of it"]
     if not document["detailed"]:

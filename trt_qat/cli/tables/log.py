@@ -98,7 +98,7 @@ def _more(told: dict[str, Any], facts: dict[str, str]) -> Iterator[str]:
         plan, runtime = _release(stated["serialized"]), _release(stated["current"])
         yield f"the plan is of {plan}, the runtime of {runtime}"
     elif "expected" in stated:
-        yield f"it speaks of {stated['expected']} and {stated.get('got') or 'none'}"
+        yield f"the two are {stated['expected']} and {stated.get('got') or 'not told'}"
     yield f"mend: {told['mend']}"
     if told["fixed"]:
         yield _fixed(told["fixed"], facts.get("tensorrt"))
