@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trt_qat.engine.evidence.trust import inspect_file as inspect
     from trt_qat.lint.preflight import PreflightReport
     from trt_qat.pipeline.run import RunResult, run
+    from trt_qat.qat.adopt import adopt
     from trt_qat.qat.export import export
     from trt_qat.qat.finetune import finetune
     from trt_qat.qat.quantize import quantize, ranges_of
@@ -38,6 +39,7 @@ _HOME = {
     # train
     "sparsify": "trt_qat.qat.sparsify",
     "quantize": "trt_qat.qat.quantize",
+    "adopt": "trt_qat.qat.adopt",
     "ranges_of": "trt_qat.qat.quantize",
     "Ranges": "trt_qat.data.ranges",
     "finetune": "trt_qat.qat.finetune",
@@ -75,6 +77,7 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     # train
     "sparsify",
     "quantize",
+    "adopt",
     "ranges_of",
     "Ranges",
     "finetune",

@@ -99,10 +99,12 @@ class Codes(nn.Module):
         return cast("torch.Tensor", operator(self.weight, self.weight_scale, self.axis))
 
 
-def weight_codes(weight: torch.Tensor, scale: torch.Tensor, axis: int | None) -> torch.Tensor:
-    """Return the INT8 codes of a float weight, symmetric in -127..127."""
+def weight_codes(
+    weight: torch.Tensor, scale: torch.Tensor, axis: int | None, low: int = WEIGHT_MIN
+) -> torch.Tensor:
+    """Return the INT8 codes of a float weight, symmetric in -127..127 unless ``low`` says other."""
     divisor = _along(scale, PER_TENSOR if axis is None else axis, weight.dim())
-    return torch.round(weight / divisor).clamp(WEIGHT_MIN, CODE_MAX).to(torch.int8)
+    return torch.round(weight / divisor).clamp(low, CODE_MAX).to(torch.int8)
 
 
 @contextlib.contextmanager
@@ -158,7 +160,8 @@ def _codes(
     quantizer: TensorQuantizer, weight: torch.Tensor, axis: int | None, form: WeightForm
 ) -> Codes:
     scale = scale_of(quantizer).to(weight.dtype)
-    return Codes(weight_codes(weight, scale, axis), scale, axis, form)
+    low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
+    return Codes(weight_codes(weight, scale, axis, low), scale, axis, form)
 
 
 def _masked(model: nn.Module) -> list[nn.Module]:

@@ -21,12 +21,12 @@ from torch import nn
 from trt_qat import artifact
 from trt_qat.artifact import atomic_path
 from trt_qat.errors import ExportMismatch, ModelError, first_line
-from trt_qat.qat import onnx_passes
+from trt_qat.qat import foreign, onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.placement.calls import tensors_of
-from trt_qat.qat.quantize import quantized
+from trt_qat.qat.quantize import is_quantized, quantized
 from trt_qat.qat.verify import resized, verify
 from trt_qat.recipe.specs import ExportSpec
 
@@ -66,6 +66,8 @@ def export(
             does; the message names the first tensor. A file that was there before is untouched.
     """
     spec, start = spec or ExportSpec(), time.perf_counter()
+    if not is_quantized(model):
+        foreign.refuse(model, (), "export")
     quantized(model)
     if (wrong := not_finite(model)) is not None:
         message = f"export: {wrong}; a step of training that diverged leaves such, train again"

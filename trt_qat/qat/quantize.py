@@ -14,9 +14,9 @@ from torch import nn
 
 from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, ModelError
-from trt_qat.qat import placement
+from trt_qat.qat import foreign, placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
-from trt_qat.qat.fake_quant import activation_quantizer, weight_config, weight_quantizer
+from trt_qat.qat.fake_quant import BACKEND, activation_quantizer, weight_config, weight_quantizer
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.reports import LayerNote, report_of
@@ -98,6 +98,9 @@ def quantize(
 
 
 def _must_be_float(model: nn.Module) -> None:
+    own = any(getattr(m, "backend", None) == BACKEND for m in model.modules())
+    if model not in _QUANTIZED and not own:
+        foreign.refuse(model, (), "quantize")
     if model in _QUANTIZED or any(isinstance(m, TensorQuantizer) for m in model.modules()):
         message = "quantize: the model is quantized already; start from the float model"
         raise ModelError(message)
@@ -113,6 +116,13 @@ def ranges_of(model: nn.Module) -> Ranges:
         ModelError: the model did not come from `quantize`.
     """
     return quantized(model).ranges
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Tell whether a model, or one that it is a part of, came from `quantize`."""
+    return model in _QUANTIZED or any(
+        part is model for whole in _QUANTIZED for part in whole.modules()
+    )
 
 
 def quantized(model: nn.Module) -> Quantized:
@@ -154,6 +164,7 @@ def _place(
 ) -> tuple[placement.Placed, placement.Plan]:
     sparse = frozenset(sparse_layers(model))
     trace = placement.trace(model, batch)
+    foreign.refuse(model, tuple(region.graph for region in trace.regions), "quantize")
     flow = placement.build_flow(trace)
     placement.observe_links(model, batch, flow)
     plan = placement.decide(flow, spec, sparse)
