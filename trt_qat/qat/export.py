@@ -27,6 +27,7 @@ from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
+from trt_qat.qat.state import unwrapped
 from trt_qat.qat.verify import resized, verify
 from trt_qat.recipe.specs import ExportSpec
 
@@ -66,6 +67,7 @@ def export(
             does; the message names the first tensor. A file that was there before is untouched.
     """
     spec, start = spec or ExportSpec(), time.perf_counter()
+    model = unwrapped(model)
     if not is_quantized(model):
         foreign.refuse(model, (), "export")
     quantized(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,9 +17,11 @@ from trt_qat.qat import foreign, placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.fake_quant import BACKEND, activation_quantizer, weight_config, weight_quantizer
 from trt_qat.qat.finite import not_finite
+from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import sparse_layers
+from trt_qat.qat.state import keep, kept_within
 from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
 
 
@@ -31,11 +32,7 @@ class Quantized:
     placed: placement.Placed
     ranges: Ranges
     spec: QuantizeSpec
-    example: Any
     functional_weights: dict[str, tuple[TensorQuantizer, nn.Parameter, int | None]]
-
-
-_QUANTIZED: weakref.WeakKeyDictionary[nn.Module, Quantized] = weakref.WeakKeyDictionary()
 
 
 def quantize(
@@ -87,7 +84,8 @@ def quantize(
     functional = cast(
         "dict[str, tuple[TensorQuantizer, nn.Parameter, int | None]]", placed.functional_weights
     )
-    _QUANTIZED[model] = Quantized(placed, ranges, spec, first, functional)
+    _keep_state(model, Quantized(placed, ranges, spec, functional))
+    make_picklable(model)
     _follow_device(model)
     if spec.learned_scales:
         from trt_qat.qat.learned_scales import learn_scales
@@ -99,9 +97,9 @@ def quantize(
 
 def _must_be_float(model: nn.Module) -> None:
     own = any(getattr(m, "backend", None) == BACKEND for m in model.modules())
-    if model not in _QUANTIZED and not own:
+    if not is_quantized(model) and not own:
         foreign.refuse(model, (), "quantize")
-    if model in _QUANTIZED or any(isinstance(m, TensorQuantizer) for m in model.modules()):
+    if is_quantized(model) or any(isinstance(m, TensorQuantizer) for m in model.modules()):
         message = "quantize: the model is quantized already; start from the float model"
         raise ModelError(message)
     if (wrong := not_finite(model)) is not None:
@@ -120,24 +118,28 @@ def ranges_of(model: nn.Module) -> Ranges:
 
 def is_quantized(model: nn.Module) -> bool:
     """Tell whether a model, or one that it is a part of, came from `quantize`."""
-    return model in _QUANTIZED or any(
-        part is model for whole in _QUANTIZED for part in whole.modules()
-    )
+    return next(kept_within(model, "quantized"), None) is not None
 
 
 def quantized(model: nn.Module) -> Quantized:
-    """Return what `quantize` did to ``model``, or to the model that it is a part of.
+    """Return what `quantize` did to ``model``, to the model that it wraps or that it is a part of.
 
     Raises:
         ModelError: the model did not come from `quantize`.
     """
-    if model in _QUANTIZED:
-        return _QUANTIZED[model]
-    for whole, state in _QUANTIZED.items():
-        if any(part is model for part in whole.modules()):
-            return state
-    message = f"{type(model).__name__} is not quantized: call quantize first"
-    raise ModelError(message)
+    state = next(kept_within(model, "quantized"), None)
+    if state is None:
+        message = f"{type(model).__name__} is not quantized: call quantize first"
+        raise ModelError(message)
+    assert isinstance(state, Quantized)
+    return state
+
+
+def _keep_state(model: nn.Module, state: Quantized) -> None:
+    """Keep the state on the model and on its parts: each of them can be exported alone."""
+    for module in model.modules():
+        if not isinstance(module, TensorQuantizer):
+            keep(module, "quantized", state)
 
 
 def weight_quantizers(
@@ -166,7 +168,8 @@ def _place(
     trace = placement.trace(model, batch)
     foreign.refuse(model, tuple(region.graph for region in trace.regions), "quantize")
     flow = placement.build_flow(trace)
-    placement.observe_links(model, batch, flow)
+    with placement.untouched(model):
+        placement.observe_links(model, batch, flow)
     plan = placement.decide(flow, spec, sparse)
     if not plan.weighted:
         reasons = "; ".join(f"{v.path}: {why}" for v, why in list(plan.float_layers.items())[:3])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+
+from trt_qat.qat.state import keep, kept_within
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,15 @@ class Report:
         return "\n".join(rows)
 
 
-_REPORTS: weakref.WeakKeyDictionary[nn.Module, Report] = weakref.WeakKeyDictionary()
-
-
 def report_of(model: nn.Module) -> Report:
-    """Return the report of ``model``, empty when no stage has seen it."""
-    return _REPORTS.setdefault(model, Report())
+    """Return the report of ``model``, empty when no stage has seen it.
+
+    That of a wrapper, such as ``AveragedModel`` or ``DistributedDataParallel``, is the report of
+    what it wraps.
+    """
+    found = next(kept_within(model, "report"), None)
+    if found is None:
+        found = Report()
+        keep(model, "report", found)
+    assert isinstance(found, Report)
+    return found

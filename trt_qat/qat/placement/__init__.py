@@ -13,7 +13,7 @@ from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
 from trt_qat.qat.placement.rewrite import Placed, enclose, rewrite
 from trt_qat.qat.placement.rules import Plan, decide
-from trt_qat.qat.placement.trace import Trace, trace
+from trt_qat.qat.placement.trace import Trace, trace, untouched
 
 __all__ = [
     "Flow",
@@ -27,4 +27,5 @@ __all__ = [
     "observe_links",
     "rewrite",
     "trace",
+    "untouched",
 ]

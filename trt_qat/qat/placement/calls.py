@@ -6,6 +6,7 @@ A traced part is true for calls of the same structure: the same arguments given,
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +19,20 @@ from torch import nn
 # torch has no public flattening of nested containers; transformers registers its ModelOutput here.
 from torch.utils import _pytree as pytree
 
-from trt_qat.errors import DataError, ModelError
+from trt_qat.errors import DataError
 
 EXAMPLE_SAMPLES = 4
 
 AS_FLOATS = "give images as float32 in the range that the model is trained on, as images / 255"
+
+
+class Mark(enum.Enum):
+    """What stands in for a tensor of a call that is kept."""
+
+    TENSOR = "a tensor"
+
+
+TENSOR = Mark.TENSOR
 
 
 @dataclass
@@ -56,11 +66,18 @@ class Call:
         arguments = pytree.tree_unflatten(leaves, self.structure)
         return inspect.BoundArguments(self.signature, arguments)
 
+    def without_tensors(self) -> Call:
+        """Return the call with a mark in place of each tensor: small, and nothing keeps them."""
+        leaves = [TENSOR if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
+        empty = inspect.Parameter.empty
+        parameters = [p.replace(annotation=empty) for p in self.signature.parameters.values()]
+        return Call(inspect.Signature(parameters), self.structure, leaves)
+
     def is_plain(self) -> bool:
         """Tell whether the parameters are tensors, all of them, so that no call can differ."""
         return (
             len(self.leaves) == len(self.signature.parameters)
-            and all(isinstance(leaf, torch.Tensor) for leaf in self.leaves)
+            and all(leaf is TENSOR or isinstance(leaf, torch.Tensor) for leaf in self.leaves)
             and all(
                 p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
                 for p in self.signature.parameters.values()
@@ -90,37 +107,43 @@ def guarded(forward: Callable[..., Any], call: Call, output: Any) -> Callable[..
 
     Args:
         forward: takes the module and the tensors of ``call.leaves``, returns a tensor or a tuple.
-        call: the observed call.
+        call: the observed call, which a call of the result must be like (`mismatch`).
         output: structure of what the original returned, None for a single tensor.
     """
     if call.is_plain() and output is None:
         return forward
-    names = call.names()
 
     @functools.wraps(forward)
     def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        given = Call.of(call.signature, args, kwargs)
-        if given.structure != call.structure:
-            message = f"{type(self).__name__} was placed for a call with other arguments"
-            raise ModelError(message)
-        tensors = []
-        for name, now, then in zip(names, given.leaves, call.leaves, strict=True):
-            if isinstance(then, torch.Tensor) and isinstance(now, torch.Tensor):
-                tensors.append(now)
-            elif isinstance(then, torch.Tensor) or now != then:
-                message = (
-                    f"{type(self).__name__}: argument {name!r} is {_brief(now)}, but its Q/DQ "
-                    f"pairs were placed for {_brief(then)}; quantize with a batch like this one"
-                )
-                raise ModelError(message)
-        result = forward(self, *tensors)
+        result = forward(self, *tensors_of(Call.of(call.signature, args, kwargs).leaves))
         return result if output is None else pytree.tree_unflatten(list(result), output)
 
     return wrapper
 
 
+def mismatch(call: Call, args: Any, kwargs: Any) -> str | None:
+    """Return in what a call differs from the observed one, None where it is of the same kind."""
+    plain = call.is_plain() and not kwargs and len(args) == len(call.leaves)
+    if plain and all(isinstance(a, torch.Tensor) for a in args):
+        return None
+    try:
+        given = Call.of(call.signature, args, kwargs)
+    except TypeError as error:
+        return str(error)
+    if given.structure != call.structure:
+        return "called with other arguments than Q/DQ pairs were placed for"
+    for name, now, then in zip(call.names(), given.leaves, call.leaves, strict=True):
+        a_tensor = isinstance(now, torch.Tensor), then is TENSOR or isinstance(then, torch.Tensor)
+        if a_tensor != (True, True) and (any(a_tensor) or now != then):
+            return (
+                f"argument {name!r} is {_brief(now)}, but Q/DQ pairs were placed for "
+                f"{_brief(then)}; quantize with a batch like this one"
+            )
+    return None
+
+
 def _brief(value: Any) -> str:
-    return "a tensor" if isinstance(value, torch.Tensor) else repr(value)
+    return "a tensor" if value is TENSOR or isinstance(value, torch.Tensor) else repr(value)
 
 
 def flatten_output(result: Any) -> tuple[Any, Any]:

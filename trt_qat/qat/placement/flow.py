@@ -14,7 +14,13 @@ import torch
 from torch import fx, nn
 
 from trt_qat.qat.placement.calls import Call, evaluated, example_of, tensors_of
-from trt_qat.qat.placement.kinds import Kind, activations, classify, classify_leaf
+from trt_qat.qat.placement.kinds import (
+    Kind,
+    activations,
+    classify,
+    classify_leaf,
+    takes_member,
+)
 from trt_qat.qat.placement.trace import Region, Trace
 from trt_qat.qat.stock import stock_class
 
@@ -75,11 +81,34 @@ def build_flow(trace: Trace) -> Flow:
             by_node[node] = vertex
     flow = Flow(vertices, by_node)
     for vertex in vertices:
+        _take_out_of_tuple(vertex)
+    for vertex in vertices:
         _fold_unary_chain(vertex)
         _unfold_standalone_norm(vertex)
         below = max((v.depth for v in vertex.inputs), default=0)
         vertex.depth = below + (vertex.kind is Kind.WEIGHTED)
     return flow
+
+
+def _take_out_of_tuple(vertex: Vertex) -> None:
+    """Let no tensor be a tuple: what is taken out of a chunk is a slice of what was cut.
+
+    The members of any other tuple, as of topk or an LSTM, come out of a float operation.
+    """
+    if vertex.kind is Kind.META or not takes_member(vertex.node) or not vertex.inputs:
+        return
+    (cut,) = vertex.inputs
+    if cut.kind is not Kind.COMMUTE:
+        vertex.kind = Kind.FLOAT
+        return
+    vertex.inputs = list(cut.inputs)
+    cut.users.remove(vertex)
+    for source in cut.inputs:
+        source.users.append(vertex)
+    if not cut.users:
+        for source in cut.inputs:
+            source.users.remove(cut)
+        cut.inputs, cut.kind = [], Kind.META
 
 
 def _fold_unary_chain(vertex: Vertex) -> None:

@@ -11,7 +11,8 @@ import operator
 from collections.abc import Container
 
 import torch
-from torch import fx
+import torch.nn.functional as F
+from torch import fx, nn
 
 from trt_qat.qat.placement.flow import Vertex, pointwise_source
 from trt_qat.qat.placement.kinds import Kind
@@ -82,7 +83,8 @@ def is_hooked(layer: Vertex) -> bool:
 def is_dropout(vertex: Vertex) -> bool:
     """Tell whether a vertex is gone in the engine."""
     name = type(vertex.module).__name__ if vertex.module else str(vertex.node.target)
-    return vertex.kind is Kind.POINTWISE and "dropout" in name.lower()
+    gone = vertex.node.meta.get("gone") or "dropout" in name.lower()
+    return vertex.kind is Kind.POINTWISE and bool(gone)
 
 
 def fused_output(start: Vertex, fused: dict[Vertex, Vertex]) -> Vertex:
@@ -101,12 +103,22 @@ def fused_output(start: Vertex, fused: dict[Vertex, Vertex]) -> Vertex:
     return vertex
 
 
-def has_unfused_activation(layer: Vertex) -> bool:
-    """Tell whether an activation stays behind a depthwise layer: its kernels fuse few (QDQ114)."""
+def is_pad(vertex: Vertex) -> bool:
+    """Tell whether a commuting operation pads, with zeros."""
+    return isinstance(vertex.module, nn.ZeroPad2d) or vertex.node.target is F.pad
+
+
+def is_depthwise(layer: Vertex) -> bool:
+    """Tell whether a layer has a filter for each channel."""
     if layer.kind is not Kind.WEIGHTED:
         return False
     shape = weight_shape(layer)
-    if shape.transposed or shape.groups == 1 or shape.inputs != shape.groups:
+    return not shape.transposed and shape.groups > 1 and shape.inputs == shape.groups
+
+
+def has_unfused_activation(layer: Vertex) -> bool:
+    """Tell whether an activation stays behind a depthwise layer: its kernels fuse few (QDQ114)."""
+    if not is_depthwise(layer):
         return False
     end = layer
     while len(end.users) == 1 and end.users[0].kind is Kind.BATCH_NORM:

@@ -95,9 +95,9 @@ _FUNCTIONS: dict[Kind, set[Any]] = {
     Kind.COMMUTE: {
         F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool2d, torch.max_pool2d,
         torch.flatten, torch.reshape, torch.transpose, torch.permute, torch.squeeze,
-        torch.unsqueeze, torch.chunk, torch.split, torch.unbind, torch.narrow, torch.swapaxes,
-        torch.clone, torch.roll, torch.flip, torch.repeat_interleave, torch.tile,
-        F.pixel_shuffle, F.pixel_unshuffle, operator.getitem,
+        torch.unsqueeze, torch.chunk, torch.split, torch.tensor_split, torch.unbind,
+        torch.narrow, torch.swapaxes, torch.clone, torch.roll, torch.flip,
+        torch.repeat_interleave, torch.tile, F.pixel_shuffle, F.pixel_unshuffle, operator.getitem,
     },
     Kind.AVERAGE: {
         F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
@@ -119,7 +119,8 @@ _METHODS: dict[Kind, set[str]] = {
     Kind.MUL: {"mul", "mul_", "multiply"},
     Kind.COMMUTE: {
         "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "squeeze",
-        "unsqueeze", "contiguous", "chunk", "split", "unbind", "narrow", "expand", "expand_as",
+        "unsqueeze", "contiguous", "chunk", "split", "tensor_split", "unbind", "narrow",
+        "expand", "expand_as",
         "repeat", "clone", "roll", "flip", "detach", "view_as", "reshape_as", "t",
     },
     Kind.AVERAGE: {"mean"},
@@ -131,8 +132,24 @@ _METHODS: dict[Kind, set[str]] = {
 }  # fmt: skip
 
 
+_SHAPE_READERS = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
+_LIKE = frozenset({
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros",
+    "new_ones", "new_empty", "new_full", "new_tensor",
+})  # fmt: skip
+
+
+def takes_member(node: fx.Node) -> bool:
+    """Tell whether ``node`` takes one tensor out of a tuple of them."""
+    source = node.args[0] if node.target is operator.getitem else None
+    return isinstance(source, fx.Node) and "arity" in source.meta
+
+
 def activations(node: fx.Node) -> list[fx.Node]:
     """Return the inputs of ``node`` that carry activations, in argument order."""
+    if node.op == "call_method" and node.target in _SHAPE_READERS:
+        first = node.args[0]  # of the other tensor only the shape is read
+        return [first] if isinstance(first, fx.Node) and classify_leaf(first) is None else []
     if weighted_function(node):
         first = argument(node, 0, "input")
         return [first] if isinstance(first, fx.Node) else []
@@ -156,10 +173,16 @@ def _leaf(node: fx.Node) -> Kind | None:
         return Kind.META
     if node.op == "placeholder" or not node.all_input_nodes:
         return None
+    if node.op in ("call_method", "call_function") and _name_of(node) in _LIKE:
+        return Kind.CONSTANT  # whatever it reads, it reads no data
     kinds = [classify_leaf(n) for n in node.all_input_nodes]
     if all(k is Kind.META for k in kinds):
         return Kind.META
     return Kind.CONSTANT if all(k is not None for k in kinds) else None
+
+
+def _name_of(node: fx.Node) -> str:
+    return str(getattr(node.target, "__name__", node.target))
 
 
 def classify(node: fx.Node, modules: dict[str, nn.Module]) -> Kind:
@@ -169,6 +192,8 @@ def classify(node: fx.Node, modules: dict[str, nn.Module]) -> Kind:
     leaf = classify_leaf(node)
     if leaf is not None:
         return leaf
+    if node.meta.get("gone"):
+        return Kind.POINTWISE  # it hands its input on
     if node.op == "call_module":
         return module_kind(modules[str(node.target)])
     kind = _call_kind(node)

@@ -16,19 +16,21 @@ import torch
 from torch import nn
 
 from trt_qat.qat.fake_quant import fake_quantize, rounds
+from trt_qat.qat.placement.callsite import QUANTIZERS
+from trt_qat.qat.placement.edges import own_path_of
 from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import Kind, argument, weighted_function
 from trt_qat.qat.placement.layers import functional_parameter
+from trt_qat.qat.placement.program import derived, install
+from trt_qat.qat.placement.repairs import holder_of
 from trt_qat.qat.placement.rules import Plan
-from trt_qat.qat.placement.trace import Region, Trace, compiled_forward
+from trt_qat.qat.placement.trace import Region, Trace
 from trt_qat.qat.stock import stock_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from modelopt.torch.quantization.nn import TensorQuantizer
-
-QUANTIZERS = "qdq"  # the attribute of a region's owner that holds its quantizers
 
 
 class Echo(nn.Module):
@@ -65,7 +67,6 @@ class Placed:
     echoes: dict[str, Echo] = field(default_factory=dict)
     closed: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
     norms: dict[nn.Module, nn.Module] = field(default_factory=dict)
-    names: dict[Vertex, str] = field(default_factory=dict)
 
 
 def rewrite(
@@ -92,7 +93,6 @@ def rewrite(
             of_group[group] = _unique(_label(site), placed.activations)
             placed.activations[of_group[group]] = of_activation()
         name = of_group[group]
-        placed.names[site] = name
         quantizer = placed.activations[name]
         if site.region.leaf:
             side = "input_quantizer" if site.kind is Kind.INPUT else "output_quantizer"
@@ -127,16 +127,8 @@ def _unique(name: str, taken: dict[str, Any]) -> str:
     return candidate
 
 
-def _holder(owner: nn.Module) -> nn.ModuleDict:
-    if QUANTIZERS not in owner._modules:
-        owner.add_module(QUANTIZERS, nn.ModuleDict())
-    holder = owner.get_submodule(QUANTIZERS)
-    assert isinstance(holder, nn.ModuleDict)
-    return holder
-
-
 def _insert(site: Vertex, readers: list[Vertex], name: str, quantizer: nn.Module) -> None:
-    _holder(site.region.owner)[name] = quantizer
+    holder_of(site.region.owner)[name] = quantizer
     graph = site.region.graph
     with graph.inserting_after(site.node):
         quantized = graph.call_module(f"{QUANTIZERS}.{name}", (site.node,))
@@ -166,7 +158,7 @@ def _quantize_functional_weight(
     if name is None:
         name = _unique(f"{path.replace('.', '_')}_quantizer", known)
         known[name] = (of_weight(axis), parameter, axis)
-    holder = _holder(owner)
+    holder = holder_of(owner)
     holder[name] = known[name][0]
     with vertex.region.graph.inserting_before(vertex.node):
         quantized = vertex.region.graph.call_module(f"{QUANTIZERS}.{name}", (weight,))
@@ -187,18 +179,9 @@ def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:
 
 
 def _install(region: Region) -> None:
-    owner = region.owner
-    vars(owner).pop("forward", None)  # set on the instance, it would hide the traced one
-    original = type(owner)
-    owner.__class__ = type(
-        f"Placed{original.__name__}",
-        (original,),
-        {
-            "forward": compiled_forward(region),
-            "__module__": original.__module__,
-            "__doc__": f"{original.__name__} whose forward holds Q/DQ pairs.",
-        },
-    )
+    program = region.program()
+    program.own_path = own_path_of(region)
+    install(region.owner, program)
 
 
 def enclose(layer: nn.Module) -> None:
@@ -208,17 +191,15 @@ def enclose(layer: nn.Module) -> None:
     """
     if hasattr(layer, "input_quantizer"):
         return
-    original: type[nn.Module] = type(layer)
     vars(layer)["_own_forward"] = vars(layer).pop("forward", None)
+    layer.input_quantizer, layer.output_quantizer = nn.Identity(), nn.Identity()
+    layer.__class__ = derived(type(layer), "Closed", _closed_forward)
 
+
+def _closed_forward(original: type[nn.Module]) -> Callable[..., Any]:
     def forward(self: nn.Module, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         run: Any = self._own_forward or functools.partial(original.forward, self)
         output = run(self.input_quantizer(x), *args, **kwargs)  # type: ignore[operator]
         return self.output_quantizer(output)  # type: ignore[operator]
 
-    layer.input_quantizer, layer.output_quantizer = nn.Identity(), nn.Identity()
-    layer.__class__ = type(
-        f"Closed{original.__name__}",
-        (original,),
-        {"forward": forward, "__module__": original.__module__, "__doc__": original.__doc__},
-    )
+    return forward

@@ -17,8 +17,10 @@ from trt_qat.qat.placement.fusion import (
     fused_output,
     has_unfused_activation,
     has_unfused_norm,
+    is_depthwise,
     is_dropout,
     is_hooked,
+    is_pad,
     main_operand,
 )
 from trt_qat.qat.placement.kinds import Kind
@@ -62,8 +64,8 @@ class _Demand:
 
     def want(self, reader: Vertex, made: Vertex) -> None:
         """Let ``reader`` read ``made`` as INT8, and ask of ``made`` what that needs."""
-        if (made, reader) in self.edges:
-            return
+        if (made, reader) in self.edges or made.node.meta.get("integer"):
+            return  # indices and masks have no scale
         self.edges.add((made, reader))
         if reader.kind is Kind.AVERAGE:  # P5: INT8 in wants INT8 out
             self._want_output(reader)
@@ -214,10 +216,29 @@ def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]
         if end in demand.wanted or (readers and all(map(demand.tolerates, readers))):
             for user in end.users:
                 if all(map(demand.tolerates, _ends_of(user))):
-                    demand.want(user, end)
+                    _close(user, end, demand)
+        elif (add := _depthwise_sum(end, layer)) is not None:
+            demand.join_add(add, end)
         elif spec.sparse_epilogue and layer.path in sparse and _expected_to_gain(layer):
             for user in layer.users:
                 demand.want(user, layer)
+
+
+def _close(user: Vertex, end: Vertex, demand: _Demand) -> None:
+    """Let ``user`` read ``end`` as INT8, and with it who reads that behind commuting operations.
+
+    A Concat joins one scale: all of its operands come from INT8 layers, or none is asked for.
+    """
+    floats = demand.plan.float_layers
+    if user.kind is Kind.CONCAT and not all(
+        operand in demand.wanted or comes_from_layer(operand, floats) for operand in user.inputs
+    ):
+        return
+    demand.want(user, end)
+    if demand.carries(user):
+        for reader in user.users:
+            if (user, reader) not in demand.edges:
+                _close(reader, user, demand)
 
 
 def _note_float_outputs(demand: _Demand) -> None:
@@ -235,6 +256,13 @@ def _note_float_outputs(demand: _Demand) -> None:
             plan.notes[layer] = (
                 "E3: read as float by a BatchNorm, folding it needs scales per channel"
             )
+
+
+def _depthwise_sum(end: Vertex, layer: Vertex) -> Vertex | None:
+    """Return the Add that fuses behind a depthwise layer: no kernel of it takes a float operand."""
+    if len(end.users) != 1 or end.users[0].kind is not Kind.ADD or not is_depthwise(layer):
+        return None
+    return end.users[0]
 
 
 def _closing_add(end: Vertex, demand: _Demand) -> Vertex | None:
@@ -297,7 +325,8 @@ def _place_sites(demand: _Demand) -> None:
             for operand in made.inputs:
                 plan.groups.join(made, operand)
             computing = [u for u in readers if u.kind not in (Kind.COMMUTE, Kind.CONCAT)]
-            if computing:
+            # TensorRT fuses a Pad into its convolution only with nothing between them.
+            if computing and not is_pad(made):
                 plan.echoes[made] = computing
         elif readers:
             plan.sites[made] = readers

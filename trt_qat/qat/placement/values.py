@@ -15,10 +15,12 @@ import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 
-from trt_qat.qat.placement.calls import Call, flatten_output
+from trt_qat.qat.placement.calls import Call, flatten_output, tensors_of
+from trt_qat.qat.placement.callsite import Scopes, current_line, operation_name
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 
 _SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous", "element_size"}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _CONSTANT_ATTRIBUTES = {
     "dtype",
     "device",
@@ -89,6 +91,8 @@ class ValueTracer(fx.Tracer):
         super().__init__()
         self.call = call
         self.output_structure: Any = None
+        self.inlined: dict[str, bool] = {}  # modules run through, and whether hooks were
+        self._scopes = Scopes()
         self._computing = False  # values, not proxies: modules run as they are
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -109,6 +113,7 @@ class ValueTracer(fx.Tracer):
             if isinstance(leaf, torch.Tensor):
                 proxy: Any = super().create_proxy("placeholder", name, (), {})
                 proxy.value = leaf.clone()
+                proxy.node.meta["integer"] = not leaf.is_floating_point()
                 leaves.append(proxy)
             else:
                 leaves.append(leaf)
@@ -136,19 +141,37 @@ class ValueTracer(fx.Tracer):
         """Record an operation and compute its value."""
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         if kind == "placeholder":
+            proxy.node.meta["tensors"] = 1
             return proxy
+        if kind in ("call_function", "call_method"):
+            name = operation_name(target)
+            proxy.node.meta["site"] = self._scopes.site(current_line(), name)
+            proxy.node.meta["ordinal"] = self._scopes.ordinal(name)
         given = (_values(args), _values(kwargs))
         self._computing = True
         try:
             proxy.value = self._compute(kind, target, *given)
         finally:
             self._computing = False
+        tensors = tensors_of(proxy.value)
+        proxy.node.meta["tensors"] = len(tensors)
+        proxy.node.meta["integer"] = bool(tensors) and not tensors[0].is_floating_point()
+        if isinstance(proxy.value, (tuple, list)):
+            proxy.node.meta["arity"] = len(proxy.value)
+        proxy.node.meta["gone"] = kind != "get_attr" and self._returns_input(proxy.value, *given)
         proxies = list(_proxies((args, kwargs)))
         reads_shape = target is getattr or target in _SHAPE_METHODS or kind == "call_module"
         proxy.from_data = not isinstance(proxy.value, (torch.Tensor, tuple, list)) and any(
             p.from_data or (isinstance(p.value, torch.Tensor) and not reads_shape) for p in proxies
         )
         return proxy
+
+    @staticmethod
+    def _returns_input(value: Any, args: Any, kwargs: Any) -> bool:
+        """Tell whether an operation handed its input on: nothing of it is left when deployed."""
+        return isinstance(value, torch.Tensor) and any(
+            value is given for given in (*args, *kwargs.values())
+        )
 
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         if kind == "get_attr":
@@ -170,7 +193,20 @@ class ValueTracer(fx.Tracer):
         """Record the call of a leaf; inside one, run it."""
         if self._computing:
             return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
+        try:
+            path = self.path_of_module(m)
+        except NameError:  # made in forward: nn.ReLU()(x)
+            return forward(*args, **kwargs)
+        scope = self._scopes.enter(path)
+        try:
+            result = super().call_module(m, forward, args, kwargs)
+        finally:
+            self._scopes.leave()
+        if self.is_leaf_module(m, path):
+            result.node.meta["scope"] = scope
+        else:
+            self.inlined[path] = any(getattr(m, hooks) for hooks in HOOKS)
+        return result
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
         """Let parameters be proxies; inside a leaf, let them be themselves."""

@@ -1,0 +1,100 @@
+"""Whether a traced graph computes what the module computes: on the seen batch, and on others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.fx.proxy import TraceError
+
+from trt_qat.qat.placement.calls import Call, mode, tensors_of
+
+IMAGE_STEP = 32  # networks take images whose sides are multiples of it
+
+
+def check_fidelity(module: nn.Module, forward: Any, call: Call) -> None:
+    """Run the traced ``forward`` beside the module, on the seen batch and on one of another size.
+
+    A batch size or any other number that tracing has burnt in shows here.
+
+    Raises:
+        TraceError: they differ.
+    """
+    for leaves in (call.leaves, _other_batch(call.leaves)):
+        expected = _run(module, module.forward, call, leaves)
+        if expected is None:
+            continue  # the module itself cannot take such a batch
+        got = _run(module, _bound(forward, module), call, leaves, strict=True)
+        if not _equal(expected, got):
+            message = "the traced graph computes something else, or holds for one batch size"
+            raise TraceError(message)
+
+
+def holds_for_other_sizes(module: nn.Module, forward: Any, call: Call) -> bool:
+    """Tell whether the traced ``forward`` takes other images and sequences as the module does."""
+    leaves = [_resized(leaf) for leaf in call.leaves]
+    if all(a is b for a, b in zip(leaves, call.leaves, strict=True)):
+        return True
+    expected = _run(module, module.forward, call, leaves)
+    if expected is None:
+        return True  # the module itself takes no other
+    got = _run(module, _bound(forward, module), call, leaves)
+    return got is not None and _equal(expected, got)
+
+
+def _bound(forward: Any, module: nn.Module) -> Any:
+    return lambda *args, **kwargs: forward(module, *args, **kwargs)
+
+
+def _run(
+    module: nn.Module, forward: Any, call: Call, leaves: list[Any], *, strict: bool = False
+) -> list[torch.Tensor] | None:
+    bound = call.bind([leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves])
+    with mode(module, training=False):
+        try:
+            return tensors_of(forward(*bound.args, **bound.kwargs))
+        except Exception:
+            if strict:
+                raise
+            return None
+
+
+def _equal(expected: list[torch.Tensor], got: list[torch.Tensor] | None) -> bool:
+    return (
+        got is not None
+        and len(expected) == len(got)
+        and all(
+            a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+            for a, b in zip(expected, got, strict=True)
+        )
+    )
+
+
+def _other_batch(leaves: list[Any]) -> list[Any]:
+    """Return half of the batch, and of a batch of one sample two."""
+    sizes = {leaf.shape[0] for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim()}
+    batch = max(sizes, default=0)
+
+    def other(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.dim() or leaf.shape[0] != batch:
+            return leaf
+        return torch.cat([leaf, leaf]) if batch == 1 else leaf[: batch // 2]
+
+    return [other(leaf) for leaf in leaves]
+
+
+def _resized(leaf: Any) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    if leaf.dim() == 4 and leaf.is_floating_point() and min(leaf.shape[2:]) > 1:
+        height, width = leaf.shape[2:]
+        return F.interpolate(leaf.float(), (height + IMAGE_STEP, width + IMAGE_STEP)).to(leaf.dtype)
+    if leaf.dim() in (2, 3) and leaf.shape[1] > 2 and (leaf.dim() == 3 or _counts(leaf)):
+        return leaf[:, : leaf.shape[1] // 2]
+    return leaf
+
+
+def _counts(leaf: torch.Tensor) -> bool:
+    return not leaf.is_floating_point()

@@ -1,0 +1,187 @@
+"""Running a model's own forward with the quantizers that were placed on its deployed graph.
+
+Training may take another way through the code than the deployed graph does: auxiliary heads,
+stochastic depth, raw outputs in place of decoded ones. So may a call with other arguments, and
+hooks on parts that the graph runs through. Then the user's code runs as it is; a quantizer is
+applied to what an operation reads wherever that operation reads a quantized tensor when deployed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.overrides import TorchFunctionMode
+
+# torch has no public flattening of nested containers.
+from torch.utils import _pytree as pytree
+
+from trt_qat.qat.placement.callsite import (
+    QUANTIZERS,
+    Line,
+    Ordinal,
+    Scope,
+    Scopes,
+    Site,
+    current_line,
+    operation_name,
+)
+
+Reads = dict[int, str]
+"""Position among the tensors that an operation is given -> path of its quantizer."""
+
+
+@dataclass
+class OwnPath:
+    """What a run of the user's code has to know of the deployed graph; plain data throughout.
+
+    Attributes:
+        operations: functions and methods that read quantized tensors, by where they stand.
+        by_order: the same ones, by name and order.
+        lines: every instruction of the deployed graph, with its scope.
+        scopes: all of those scopes.
+        modules: calls of leaf modules that read quantized tensors.
+        leaves: paths of the leaf modules, in which nothing is looked for.
+        returned: positions among the returned tensors.
+        returns: how many tensors the deployed graph returns.
+    """
+
+    operations: dict[Site, Reads] = field(default_factory=dict)
+    by_order: dict[Ordinal, Reads] = field(default_factory=dict)
+    lines: set[tuple[Scope, Line]] = field(default_factory=set)
+    scopes: set[Scope] = field(default_factory=set)
+    modules: dict[Scope, Reads] = field(default_factory=dict)
+    leaves: set[str] = field(default_factory=set)
+    returned: Reads = field(default_factory=dict)
+    returns: int = 0
+
+    def run(self, owner: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Call ``forward(*args, **kwargs)``, the own code of ``owner``, with its quantizers."""
+        watch = _Watch(self, owner)
+        with watch, watch.modules(), _set_aside(owner):
+            result = forward(*args, **kwargs)
+        if not self.returned:
+            return result
+        leaves, structure = pytree.tree_flatten(result)
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        if len(places) != self.returns:
+            return result
+        for position, name in self.returned.items():
+            leaves[places[position]] = watch.quantized(name, leaves[places[position]])
+        return pytree.tree_unflatten(leaves, structure)
+
+
+@contextlib.contextmanager
+def _set_aside(owner: nn.Module) -> Iterator[None]:
+    """Take the quantizers out of the owner's children, over which its forward may walk."""
+    holder = owner._modules.pop(QUANTIZERS, None)
+    try:
+        yield
+    finally:
+        if holder is not None:
+            owner._modules[QUANTIZERS] = holder
+
+
+class _Watch(TorchFunctionMode):
+    """Sees every operation of one run, and hands quantized tensors to those that read them."""
+
+    def __init__(self, plan: OwnPath, owner: nn.Module) -> None:
+        super().__init__()
+        self.plan = plan
+        self.paths = {module: path for path, module in owner.named_modules()}
+        self.quantizers = {path: module for module, path in self.paths.items()}
+        self.scopes = Scopes()
+        self.names = {key.name for key in plan.by_order}
+        self.inside: list[bool] = []  # a leaf, for every call of a module that is going on
+        self.busy = 0  # in a leaf or in a quantizer
+        self.thread = threading.get_ident()  # torch's hooks see the modules of all threads
+        self.made: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call ``func`` on what it reads in the deployed graph."""
+        kwargs = kwargs or {}
+        if self.busy:
+            return func(*args, **kwargs)
+        reads = self._reads(operation_name(func))
+        if reads:
+            args, kwargs = self._replace(reads, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _reads(self, name: str) -> Reads | None:
+        if name not in self.names:
+            return None
+        line, plan = current_line(), self.plan
+        site, ordinal = self.scopes.site(line, name), self.scopes.ordinal(name)
+        if site.scope not in plan.scopes:  # called more often than in the deployed graph
+            first = Scope(site.scope.path, 0)
+            site, ordinal = site._replace(scope=first), ordinal._replace(scope=first)
+        if (site.scope, line) in plan.lines:
+            return plan.operations.get(site)
+        return plan.by_order.get(ordinal)
+
+    def _replace(self, reads: Reads, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        for position, name in reads.items():
+            if position < len(places):
+                leaves[places[position]] = self.quantized(name, leaves[places[position]])
+        replaced: tuple[Any, Any] = pytree.tree_unflatten(leaves, structure)
+        return replaced
+
+    def quantized(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return ``tensor`` on the grid of a quantizer; once for all who read it."""
+        version = 0 if tensor.is_inference() else tensor._version
+        key = (name, id(tensor), version)
+        if key not in self.made:
+            self.busy += 1
+            try:
+                # The tensor is kept with its result: no other one may get its id.
+                self.made[key] = (self.quantizers[name](tensor), tensor)
+            finally:
+                self.busy -= 1
+        return self.made[key][0]
+
+    @contextlib.contextmanager
+    def modules(self) -> Iterator[None]:
+        """Follow the calls of modules by torch's global hooks, which torch calls in order."""
+        before = register_module_forward_pre_hook(self._before)
+        after = register_module_forward_hook(self._after, always_call=True)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def _before(self, module: nn.Module, args: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return None
+        path = self.paths.get(module)
+        known = path is not None and not self.busy
+        self.inside.append(known)
+        if not known or path is None:
+            return None
+        scope = self.scopes.enter(path)
+        if path not in self.plan.leaves:
+            return None
+        # A further call of a layer reads what its first one does.
+        reads = self.plan.modules.get(scope) or self.plan.modules.get(Scope(path, 0))
+        replaced = self._replace(reads, args, {})[0] if reads else None
+        self.busy += 1
+        return replaced
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self.thread and self.inside and self.inside.pop():
+            if self.scopes.stack[-1].path in self.plan.leaves:
+                self.busy -= 1
+            self.scopes.leave()
