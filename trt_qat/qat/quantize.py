@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from trt_qat.qat import foreign, placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.fake_quant import BACKEND, activation_quantizer, weight_config, weight_quantizer
 from trt_qat.qat.finite import not_finite
+from trt_qat.qat.inputs import input_batches, refuse_unplaceable, spec_of
 from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.reports import LayerNote, report_of
@@ -37,10 +38,10 @@ class Quantized:
 
 def quantize(
     model: nn.Module,
-    calibration_batches: Iterable[Any],
+    calibration_batches: Any,
     *,
-    spec: QuantizeSpec | None = None,
-    calibration: CalibrationSpec | None = None,
+    spec: QuantizeSpec | Mapping[str, Any] | None = None,
+    calibration: CalibrationSpec | Mapping[str, Any] | None = None,
     ranges: Ranges | None = None,
 ) -> nn.Module:
     """Place Q/DQ pairs where TensorRT can fuse them, and measure their ranges.
@@ -51,9 +52,10 @@ def quantize(
 
     Args:
         model: float, dense or with 2:4 masks; changed in place.
-        calibration_batches: an iterable of inputs (tensor, tuple or dict a batch). The first one
-            is also used to see how the model is called.
-        spec: include and exclude patterns, heads, attention, epilogues, learned scales.
+        calibration_batches: an iterable of inputs (tensor, array, tuple or dict a batch), such as
+            a DataLoader, whose targets are left out; or one batch. The first one is also used to
+            see how the model is called.
+        spec: include and exclude patterns, heads, attention, epilogues, learned scales; or a dict.
         calibration: the algorithm; samples and batch size are the caller's affair here.
         ranges: a calibration cache; with it only the first batch is run.
 
@@ -66,9 +68,11 @@ def quantize(
         ModelError: the model is quantized already, holds no layer to quantize, or a weight that is
             no number.
     """
-    spec, calibration = spec or QuantizeSpec(), calibration or CalibrationSpec()
+    refuse_unplaceable(model, "quantize")
+    spec = spec_of(QuantizeSpec, spec, "quantize")
+    calibration = spec_of(CalibrationSpec, calibration, "quantize")
     _must_be_float(model)
-    batches = iter(calibration_batches)
+    batches = input_batches(model, calibration_batches)
     first = next(batches, None)
     if first is None:
         message = "quantize: calibration_batches is empty; give at least one batch"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import modelopt.torch.sparsity as mts
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from trt_qat.errors import ModelError
+from trt_qat.qat.inputs import input_batches, refuse_unplaceable, spec_of
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.reports import LayerNote, report_of
@@ -23,7 +25,9 @@ OUT_MULTIPLE, IN_MULTIPLE = 8, 16  # ASP's rule, which ModelOpt applies
 
 
 def sparsify(
-    model: nn.Module, example_inputs: Any = None, spec: SparsitySpec | None = None
+    model: nn.Module,
+    example_inputs: Any = None,
+    spec: SparsitySpec | Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Prune the weights of ``model`` to 2:4 along the input channels; masks stay on in training.
 
@@ -44,7 +48,10 @@ def sparsify(
         RecipeError: a pattern matches no layer.
         ModelError: the model is quantized already, or no layer can be pruned.
     """
-    spec = spec or SparsitySpec()
+    refuse_unplaceable(model, "sparsify")
+    spec = spec_of(SparsitySpec, spec, "sparsify")
+    if example_inputs is not None:
+        example_inputs = next(input_batches(model, [example_inputs]), None)
     layers = {n: m for n, m in model.named_modules() if hasattr(m, "weight") and _is_layer(m)}
     if any(hasattr(m, "weight_quantizer") for m in layers.values()):
         message = "sparsify: the model is quantized already; call sparsify before quantize"

@@ -10,9 +10,10 @@ rewrite  putting them there
 """
 
 from trt_qat.qat.placement.calls import evaluated
+from trt_qat.qat.placement.demand import Plan
 from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
 from trt_qat.qat.placement.rewrite import Placed, enclose, rewrite
-from trt_qat.qat.placement.rules import Plan, decide
+from trt_qat.qat.placement.rules import decide
 from trt_qat.qat.placement.trace import Trace, trace, untouched
 
 __all__ = [

@@ -27,6 +27,8 @@ class Constants(nn.Module):
 
 def repair(graph: fx.Graph, owner: nn.Module) -> None:
     """Drop what is nothing, and let readers of a tensor changed in place read the change."""
+    for node in graph.nodes:  # in order, so that no answer is looked for deep down
+        classify_leaf(node)
     _drop_unused_shapes(graph)
     _spell_out_tuples(graph)
     _drop_identities(graph, owner)

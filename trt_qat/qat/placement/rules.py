@@ -9,127 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
-from trt_qat.qat.placement.flow import Flow, Vertex, pointwise_source
+from trt_qat.qat.placement.demand import Demand, Plan, ends_of, readers_of
+from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.fusion import (
     comes_from_layer,
     fused_output,
     has_unfused_activation,
     has_unfused_norm,
     is_depthwise,
-    is_dropout,
     is_hooked,
     is_pad,
     main_operand,
 )
 from trt_qat.qat.placement.kinds import Kind
-from trt_qat.qat.placement.layers import OWN_CODE, float_layers, weight_axis, weight_shape
-from trt_qat.qat.placement.scales import ScaleGroups
+from trt_qat.qat.placement.layers import float_layers, weight_axis, weight_shape
 from trt_qat.recipe.specs import QuantizeSpec
 
-ELEMENTWISE = (Kind.ADD, Kind.MUL)
 SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on
-
-
-@dataclass
-class Plan:
-    """Where quantizers go.
-
-    ``sites`` maps a tensor's vertex to the vertices that read its quantized form; sites in one
-    scale group share a quantizer. ``echoes`` are tensors on that grid already, behind commuting
-    operations, whose pair is only written at export. ``weighted`` are the layers whose weights are
-    quantized, ``weight_axes`` along which axis, None for one scale per tensor.
-    """
-
-    sites: dict[Vertex, list[Vertex]] = field(default_factory=dict)
-    echoes: dict[Vertex, list[Vertex]] = field(default_factory=dict)
-    groups: ScaleGroups = field(default_factory=ScaleGroups)
-    weighted: list[Vertex] = field(default_factory=list)
-    weight_axes: dict[Vertex, int | None] = field(default_factory=dict)
-    matmuls: list[Vertex] = field(default_factory=list)
-    float_layers: dict[Vertex, str] = field(default_factory=dict)
-    notes: dict[Vertex, str] = field(default_factory=dict)  # INT8 in, float out, and why
-
-
-class _Demand:
-    """Edges whose reader wants INT8, found by following demand up the graph."""
-
-    def __init__(self, plan: Plan, blocked: set[Vertex]) -> None:
-        self.plan = plan
-        self.blocked = blocked  # commuting operations that a float reader shares
-        self.wanted: dict[Vertex, None] = {}  # vertices whose tensor some INT8 reader wants
-        self.edges: set[tuple[Vertex, Vertex]] = set()  # (made by, read by)
-        self.fused: dict[Vertex, Vertex] = {}  # Add -> the operand that stays float (P4)
-
-    def want(self, reader: Vertex, made: Vertex) -> None:
-        """Let ``reader`` read ``made`` as INT8, and ask of ``made`` what that needs."""
-        if (made, reader) in self.edges or made.node.meta.get("integer"):
-            return  # indices and masks have no scale
-        self.edges.add((made, reader))
-        if reader.kind is Kind.AVERAGE:  # P5: INT8 in wants INT8 out
-            self._want_output(reader)
-        self._want_tensor(made)
-
-    def join_add(self, add: Vertex, main: Vertex | None) -> None:
-        """Fuse ``add`` behind ``main``, if any, and ask for its other operands as INT8 (P4)."""
-        if main is not None:
-            self.fused[add] = main
-        for operand in add.inputs:
-            if operand is not main:
-                self.want(add, operand)
-
-    def carries(self, vertex: Vertex) -> bool:
-        """Tell whether ``vertex`` passes its operands' scale on (P6)."""
-        return vertex.kind in (Kind.COMMUTE, Kind.CONCAT) and vertex not in self.blocked
-
-    def reads_int8(self, reader: Vertex, made: Vertex) -> bool:
-        """Tell whether a reader of a quantized tensor gets, or may get, INT8 values."""
-        return (made, reader) in self.edges or self.tolerates(reader)
-
-    def tolerates(self, reader: Vertex) -> bool:
-        """Tell whether a float reader may be given INT8 values: pools and heads (P5).
-
-        Not what the recipe keeps float, nor a layer that runs code of its own on its input.
-        """
-        if reader.kind is Kind.WEIGHTED:
-            return not self.plan.float_layers.get(reader, "").startswith(("recipe", OWN_CODE))
-        return reader.kind is Kind.AVERAGE
-
-    def _want_tensor(self, made: Vertex) -> None:
-        if made in self.wanted:
-            return
-        self.wanted[made] = None
-        if made.kind is Kind.INPUT:
-            if made.source is not None:
-                self._want_tensor(made.source)
-        elif made.kind in ELEMENTWISE:
-            self._ask_elementwise(made)
-        elif made.kind is Kind.AVERAGE or self.carries(made):
-            for operand in made.inputs:
-                self.want(made, operand)
-        elif made.kind is Kind.POINTWISE:
-            self._ask_chain(made)
-
-    def _ask_chain(self, made: Vertex) -> None:
-        """Ask what a chain of unary operations starts from: it fuses into a layer or an Add."""
-        source = pointwise_source(made)
-        while source.kind is Kind.INPUT and source.source is not None:
-            source = pointwise_source(source.source)
-        if source.kind in ELEMENTWISE:
-            self._ask_elementwise(source)
-        elif source.region is made.region and source.kind in CARRIERS:
-            self.want(_first_reader(made), source)
-
-    def _ask_elementwise(self, vertex: Vertex) -> None:
-        self.join_add(vertex, main_operand(vertex, self.plan.float_layers))
-
-    def _want_output(self, pool: Vertex) -> None:
-        readers = list(readers_of(pool))
-        if pool not in self.wanted and readers and all(map(self.tolerates, readers)):
-            for user in pool.users:
-                self.want(user, pool)
-
 
 _READS = {
     Kind.ADD: "a residual stream",
@@ -138,7 +35,6 @@ _READS = {
     Kind.OUTPUT: "a network output or untraced code",
     Kind.WEIGHTED: "a layer that the recipe keeps float",
 }
-CARRIERS = (Kind.COMMUTE, Kind.CONCAT, Kind.AVERAGE)
 
 
 def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset()) -> Plan:
@@ -161,7 +57,7 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
     blocked: set[Vertex] = set()
     while True:
         plan.notes.clear()
-        demand = _Demand(plan, blocked)
+        demand = Demand(plan, blocked)
         for vertex in (*plan.weighted, *plan.matmuls):
             for operand in vertex.inputs:
                 demand.want(vertex, operand)
@@ -175,7 +71,7 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
     return plan
 
 
-def _has_float_reader(vertex: Vertex, demand: _Demand) -> bool:
+def _has_float_reader(vertex: Vertex, demand: Demand) -> bool:
     return any(not demand.reads_int8(u, vertex) for u in vertex.users)
 
 
@@ -197,14 +93,7 @@ def _reach(vertex: Vertex, step: Callable[[Vertex], list[Vertex]]) -> Iterator[V
                 stack.extend(step(v))
 
 
-def _first_reader(made: Vertex) -> Vertex:
-    """Return the unary operation at the top of the chain that ends in ``made``."""
-    while made.inputs[0].kind is Kind.POINTWISE:
-        made = made.inputs[0]
-    return made
-
-
-def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]) -> None:
+def _close_epilogues(demand: Demand, spec: QuantizeSpec, sparse: frozenset[str]) -> None:
     """Give INT8 layers an INT8 output where their readers tolerate it (P2's exception, P5)."""
     plan = demand.plan
     for layer in (*plan.weighted, *plan.matmuls):
@@ -215,7 +104,7 @@ def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]
         readers = list(readers_of(end))
         if end in demand.wanted or (readers and all(map(demand.tolerates, readers))):
             for user in end.users:
-                if all(map(demand.tolerates, _ends_of(user))):
+                if all(map(demand.tolerates, ends_of(user))):
                     _close(user, end, demand)
         elif (add := _depthwise_sum(end, layer)) is not None:
             demand.join_add(add, end)
@@ -224,7 +113,7 @@ def _close_epilogues(demand: _Demand, spec: QuantizeSpec, sparse: frozenset[str]
                 demand.want(user, layer)
 
 
-def _close(user: Vertex, end: Vertex, demand: _Demand) -> None:
+def _close(user: Vertex, end: Vertex, demand: Demand) -> None:
     """Let ``user`` read ``end`` as INT8, and with it who reads that behind commuting operations.
 
     A Concat joins one scale: all of its operands come from INT8 layers, or none is asked for.
@@ -241,7 +130,7 @@ def _close(user: Vertex, end: Vertex, demand: _Demand) -> None:
                 _close(reader, user, demand)
 
 
-def _note_float_outputs(demand: _Demand) -> None:
+def _note_float_outputs(demand: Demand) -> None:
     """Say why a layer writes float, once every layer has had its say about the Adds."""
     plan = demand.plan
     for layer in (*plan.weighted, *plan.matmuls):
@@ -265,7 +154,7 @@ def _depthwise_sum(end: Vertex, layer: Vertex) -> Vertex | None:
     return end.users[0]
 
 
-def _closing_add(end: Vertex, demand: _Demand) -> Vertex | None:
+def _closing_add(end: Vertex, demand: Demand) -> Vertex | None:
     """Return the Add behind ``end`` that nobody wants as INT8, but may write it and should.
 
     Its readers tolerate INT8, and its operands are INT8 already or come from INT8 layers.
@@ -285,35 +174,13 @@ def _closing_add(end: Vertex, demand: _Demand) -> Vertex | None:
     return None
 
 
-def readers_of(vertex: Vertex) -> Iterator[Vertex]:
-    """Yield who reads a tensor in the end, looking through commuting operations and regions."""
-    for user in vertex.users:
-        yield from _ends_of(user)
-
-
-def _ends_of(reader: Vertex) -> Iterator[Vertex]:
-    stack, seen = [reader], set[Vertex]()
-    while stack:
-        user = stack.pop()
-        if user in seen:
-            continue
-        seen.add(user)
-        inner = [u for made in user.inputs for leaf in made.leaves for u in leaf.users]
-        if user.kind is Kind.OUTPUT and inner:
-            stack.extend(inner)
-        elif user.kind in (Kind.COMMUTE, Kind.CONCAT) or is_dropout(user):
-            stack.extend(user.users)
-        else:
-            yield user
-
-
 def _expected_to_gain(layer: Vertex) -> bool:
     shape = weight_shape(layer)
     reduction = shape.inputs * math.prod(shape.kernel)
     return min(shape.outputs, reduction) >= SPARSE_GAIN_CHANNELS
 
 
-def _place_sites(demand: _Demand) -> None:
+def _place_sites(demand: Demand) -> None:
     """Turn wanted tensors into sites, as far up as commuting operations carry a scale (P6)."""
     plan = demand.plan
     for made in demand.wanted:

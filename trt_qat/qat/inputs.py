@@ -1,0 +1,125 @@
+"""What users hand over: batches in any form, specs as dicts, and modules that cannot be placed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from trt_qat.errors import DataError, ModelError, RecipeError
+from trt_qat.qat.batches import as_tensors
+
+Spec = TypeVar("Spec", bound=BaseModel)
+
+
+def input_batches(model: nn.Module, given: Any) -> Iterator[Any]:
+    """Yield batches of inputs as ``model`` takes them.
+
+    Args:
+        model: whose forward says how many inputs it takes.
+        given: an iterable of batches, as a DataLoader or a list, or one batch: a tensor, an array
+            or a dict. A batch may hold targets behind its inputs, or under ``labels``; numpy arrays
+            become tensors.
+
+    Raises:
+        DataError: it is nothing of these.
+    """
+    if isinstance(given, (torch.Tensor, np.ndarray, Mapping)):
+        given = [given]
+    if not isinstance(given, Iterable):
+        message = (
+            f"calibration_batches is a {type(given).__name__}; give an iterable of batches, such "
+            "as a DataLoader or a list of tensors"
+        )
+        raise DataError(message)
+    for batch in given:
+        yield inputs_of(model, batch)
+
+
+def inputs_of(model: nn.Module, batch: Any) -> Any:
+    """Return the inputs in a batch, without targets that the model's forward does not take."""
+    signature = inspect.signature(model.forward)
+    if isinstance(batch, Mapping):
+        kept = dict(batch)
+        without = {key: value for key, value in kept.items() if key != "labels"}
+        return _tensors(without if _binds(signature, (), without) else kept)
+    if isinstance(batch, (tuple, list)):
+        members = tuple(batch)
+        if len(members) == 2 and (not _binds(signature, members, {}) or _labels(*members)):
+            return _tensors(members[0])
+        return _tensors(members)
+    return _tensors(batch)
+
+
+def _tensors(value: Any) -> Any:
+    """Return a structure with tensors for its arrays; a structure without any stays what it is."""
+    if isinstance(value, (np.ndarray, Mapping, tuple, list)):
+        converted = as_tensors(value)
+        return list(converted) if isinstance(value, list) else converted
+    return value
+
+
+def _binds(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _labels(inputs: Any, targets: Any) -> bool:
+    """Tell whether the second of a pair is one class for each sample of an image batch."""
+    return (
+        isinstance(inputs, (torch.Tensor, np.ndarray))
+        and isinstance(targets, (torch.Tensor, np.ndarray))
+        and len(inputs.shape) == 4
+        and len(targets.shape) == 1
+        and len(inputs) == len(targets)
+        and not torch.as_tensor(targets).is_floating_point()
+    )
+
+
+def spec_of(kind: type[Spec], given: Spec | Mapping[str, Any] | None, where: str) -> Spec:
+    """Return a spec from one, from a dict of its keys, or the default one.
+
+    Raises:
+        RecipeError: the dict has an unknown key or a wrong value.
+    """
+    if isinstance(given, kind):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        message = f"{where}: spec is a {type(given).__name__}; give a {kind.__name__} or a dict"
+        raise RecipeError(message)
+    try:
+        return kind.model_validate(dict(given or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(kind.model_fields)
+        message = f"{where}: spec key {key!r}: {first['msg']}; keys: {known}"
+        raise RecipeError(message) from error
+
+
+def refuse_unplaceable(model: Any, verb: str) -> None:
+    """Say in one sentence what to hand over in place of a wrapper or of a compiled model.
+
+    Raises:
+        ModelError: ``model`` is no module, or is wrapped, compiled or scripted.
+    """
+    if not isinstance(model, nn.Module):
+        message = f"{verb}: the model is a {type(model).__name__}, not a torch.nn.Module"
+        raise ModelError(message)
+    if isinstance(model, torch.jit.ScriptModule):
+        message = f"{verb}: a scripted or traced model has no Python code; give the module it is of"
+        raise ModelError(message)
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        message = f"{verb}: the model is wrapped in {type(model).__name__}; give model.module"
+        raise ModelError(message)
+    if hasattr(model, "_orig_mod"):
+        message = f"{verb}: the model is compiled; give the module that was given to torch.compile"
+        raise ModelError(message)
