@@ -53,8 +53,7 @@ def quantize(
     Args:
         model: float, dense or with 2:4 masks; changed in place.
         calibration_batches: an iterable of inputs (tensor, array, tuple or dict a batch), such as
-            a DataLoader, whose targets are left out; or one batch. The first one is also used to
-            see how the model is called.
+            a DataLoader, whose targets are left out; or one batch. The first is traced too.
         spec: include and exclude patterns, heads, attention, epilogues, learned scales; or a dict.
         calibration: the algorithm; samples and batch size are the caller's affair here.
         ranges: a calibration cache; with it only the first batch is run.
