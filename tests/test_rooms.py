@@ -24,7 +24,7 @@ GROUND = ("errors", "wording", "files", "junit", "artifact", "backends", "capabi
 ORDER = (
     *GROUND,
     *("recipe", "measure", "data", "graph", "runners", "lint", "mend"),
-    *("qat.placement", "qat"),
+    *("qat.quantizers", "qat.placement", "qat"),
     *("engine", "engine.evidence", "engine.aot", "engine.build"),
     *("engine.confirm", "engine.execution", "engine.handover"),
     *("comparison", "benching", "gate", "page", "pipeline", "cli"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+AS_FLOATS = "give images as float32 in the range that the model is trained on, as images / 255"
+
 
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, ``1 layer`` or ``2 layers``; the last word takes the s."""

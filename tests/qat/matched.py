@@ -26,10 +26,10 @@ from onnx import NodeProto, TensorProto, helper
 from torch import Tensor, nn
 
 from tests.models import outputs_of
-from trt_qat.qat.fake_quant import scale_of
 from trt_qat.qat.placement.calls import mode
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.qat.quantize import quantized
+from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.runners.ort import PARITY_SESSION
 
 TIE = 1e-3  # of a quantization step: hundreds of times what float rounding was seen to move

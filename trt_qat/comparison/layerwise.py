@@ -20,7 +20,7 @@ import numpy as np
 from trt_qat.errors import TrtQatError
 from trt_qat.graph.taps import Tap
 from trt_qat.measure.difference import Difference
-from trt_qat.qat.int8 import CODE_MAX
+from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.runners.ort import OrtRunner
 from trt_qat.runners.ort_tapped import OrtTapped, Values
 from trt_qat.runners.protocol import Feed, Outputs, Runner

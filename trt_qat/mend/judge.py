@@ -16,7 +16,7 @@ from trt_qat.mend.trial import Feeds
 from trt_qat.runners.islands import jittered
 
 EXACT = 1e-4
-"""Of the largest output, where mends only say the same in other words: float rounding leaves 1e-6."""
+"""Of the largest output, where mends say the same in other words: float rounding leaves 1e-6."""
 
 ROUNDED = 0.1
 """The same where a mend rounds a tensor that was not, or to another grid, or casts to FP16."""

@@ -13,7 +13,7 @@ from trt_qat.pipeline.stage import Metrics, Run, Stage, stage_fingerprint
 from trt_qat.pipeline.with_torch import torch_stage
 from trt_qat.recipe.specs import EngineSpec
 
-QAT_CODE = ("recipe/specs.py", "data/*.py", "qat/*.py", "qat/placement/*.py")
+QAT_CODE = ("recipe/specs.py", "data/*.py", "qat/**/*.py")
 GRAPH_CODE = ("graph/*.py", "runners/*.py", "pipeline/verify.py")
 COMPARE_CODE = ("measure/*.py", "comparison/*.py", "qat/tapped.py")
 

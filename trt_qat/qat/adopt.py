@@ -18,9 +18,9 @@ from trt_qat.errors import DataError, ModelError, first_line
 from trt_qat.measure.metrics import sqnr_db
 from trt_qat.qat.calibrate import set_amax
 from trt_qat.qat.foreign_run import Seen, WithoutOperators, in_float
-from trt_qat.qat.int8 import CODE_MAX
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import float_weight, quantize, quantized, weight_quantizers
+from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.unquantize import same_in_float, unquantized
 from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec

@@ -11,9 +11,9 @@ from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
 from trt_qat.errors import DataError
-from trt_qat.qat.fake_quant import activation_config
-from trt_qat.qat.int8 import CODE_MAX
 from trt_qat.qat.placement.calls import evaluated
+from trt_qat.qat.quantizers.fake_quant import activation_config
+from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.recipe.specs import CalibrationSpec
 
 # A histogram has 2,048 bins; trying every fourth as the end of the range moves amax by less than

@@ -16,10 +16,10 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
-from trt_qat.qat.fake_quant import channel_axis, scale_of
-from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.placement.calls import mode
 from trt_qat.qat.quantize import Quantized, float_weight, quantized, weight_quantizers
+from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
 WeightForm = Literal["int8", "fp32"]
 

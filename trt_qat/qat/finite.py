@@ -6,7 +6,7 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import Tensor, nn
 
-from trt_qat.qat.fake_quant import scale_of
+from trt_qat.qat.quantizers.fake_quant import scale_of
 
 _STATISTICS = ("running_mean", "running_var")
 

@@ -17,7 +17,7 @@ from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import fx, nn
 
 from trt_qat.errors import ModelError
-from trt_qat.qat.int8 import CODE_MAX
+from trt_qat.qat.quantizers.int8 import CODE_MAX
 
 _LEVELS = 256
 _OPERATORS = ("fake_quantize_", "quantized_decomposed.")

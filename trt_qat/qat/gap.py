@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX
 
 SAMPLED = 4096
 """Elements of a tensor that show what its quantizer does: it treats all elements alike."""

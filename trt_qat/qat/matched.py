@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from trt_qat.errors import DataError, GraphError, ModelError
 from trt_qat.graph.islands import Cut, Island, Point
-from trt_qat.qat.fake_quant import scale_of
 from trt_qat.qat.gap import HALVES, gap, off_grid
 from trt_qat.qat.placement.rewrite import Echo
+from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.runners.islands import Arrays, Given, Run, jittered, opened
 
 TOLERANCE = 1e-4

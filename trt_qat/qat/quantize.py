@@ -15,11 +15,16 @@ from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, ModelError
 from trt_qat.qat import foreign, placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
-from trt_qat.qat.fake_quant import BACKEND, activation_quantizer, weight_config, weight_quantizer
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.inputs import input_batches, refuse_unplaceable, spec_of
 from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+from trt_qat.qat.quantizers.fake_quant import (
+    BACKEND,
+    activation_quantizer,
+    weight_config,
+    weight_quantizer,
+)
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.qat.state import keep, kept_within
@@ -91,7 +96,7 @@ def quantize(
     make_picklable(model)
     _follow_device(model)
     if spec.learned_scales:
-        from trt_qat.qat.learned_scales import learn_scales
+        from trt_qat.qat.quantizers.learned_scales import learn_scales
 
         learn_scales(model)
     _write_report(model, plan)

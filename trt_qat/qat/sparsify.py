@@ -16,8 +16,8 @@ from trt_qat.errors import ModelError
 from trt_qat.qat.inputs import input_batches, refuse_unplaceable, spec_of
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
+from trt_qat.qat.placement.stock import own_code
 from trt_qat.qat.reports import LayerNote, report_of
-from trt_qat.qat.stock import own_code
 from trt_qat.recipe.specs import SparsitySpec
 
 SPARSE_TYPES = (nn.Linear, nn.Conv2d)

@@ -21,9 +21,9 @@ from trt_qat.errors import ModelError
 from trt_qat.graph.taps import PAIR, Tap
 from trt_qat.qat.onnx_passes import WEIGHTED
 from trt_qat.qat.placement.rewrite import Echo
+from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantize import quantized
 from trt_qat.qat.runner import TorchRunner
-from trt_qat.qat.stock import stock_class
 from trt_qat.runners.ort_tapped import Values
 from trt_qat.runners.protocol import Feed, Outputs
 

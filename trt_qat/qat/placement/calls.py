@@ -20,10 +20,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from trt_qat.errors import DataError
+from trt_qat.wording import AS_FLOATS
 
 EXAMPLE_SAMPLES = 4
-
-AS_FLOATS = "give images as float32 in the range that the model is trained on, as images / 255"
 
 
 class Mark(enum.Enum):

@@ -21,8 +21,8 @@ from trt_qat.qat.placement.kinds import (
     classify_leaf,
     takes_member,
 )
+from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.placement.trace import Region, Trace
-from trt_qat.qat.stock import stock_class
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from torch import fx, nn
 from trt_qat.qat.placement.flow import Vertex, pointwise_source
 from trt_qat.qat.placement.kinds import Kind
 from trt_qat.qat.placement.layers import weight_shape
-from trt_qat.qat.stock import own_code
+from trt_qat.qat.placement.stock import own_code
 
 _DEPTHWISE_ACTIVATIONS = frozenset({"clamp", "clip", "hardtanh", "identity", "relu", "relu6"})
 _ADDITIONS = ("add", "add_", "iadd")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from trt_qat.qat.stock import stock_class
+from trt_qat.qat.placement.stock import stock_class
 
 
 class Kind(enum.Enum):

@@ -17,7 +17,7 @@ from torch import fx, nn
 from trt_qat.errors import RecipeError, nearest
 from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, Kind, argument, weighted_function
-from trt_qat.qat.stock import own_code
+from trt_qat.qat.placement.stock import own_code
 from trt_qat.recipe.specs import QuantizeSpec
 
 OWN_CODE = "own code: it runs"

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from trt_qat.qat.placement.callsite import QUANTIZERS
 from trt_qat.qat.placement.kinds import classify_leaf, takes_member
-from trt_qat.qat.stock import stock_class
+from trt_qat.qat.placement.stock import stock_class
 
 CONSTANTS = "constants"
 

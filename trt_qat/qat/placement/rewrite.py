@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from trt_qat.qat.fake_quant import fake_quantize, rounds
 from trt_qat.qat.placement.callsite import QUANTIZERS
 from trt_qat.qat.placement.demand import Plan
 from trt_qat.qat.placement.edges import own_path_of
@@ -24,8 +23,9 @@ from trt_qat.qat.placement.kinds import Kind, argument, weighted_function
 from trt_qat.qat.placement.layers import functional_parameter
 from trt_qat.qat.placement.program import derived, install
 from trt_qat.qat.placement.repairs import holder_of
+from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.placement.trace import Region, Trace
-from trt_qat.qat.stock import stock_class
+from trt_qat.qat.quantizers.fake_quant import fake_quantize, rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

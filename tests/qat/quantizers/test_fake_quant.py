@@ -11,7 +11,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_qat.qat.fake_quant import activation_quantizer, fake_quantize, scale_of, weight_quantizer
+from trt_qat.qat.quantizers.fake_quant import (
+    activation_quantizer,
+    fake_quantize,
+    scale_of,
+    weight_quantizer,
+)
 
 FORMS = pytest.mark.parametrize(
     ("axis", "of_weight"),

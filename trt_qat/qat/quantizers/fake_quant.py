@@ -15,9 +15,9 @@ from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backe
 from torch import nn
 
 from trt_qat.errors import DataError
-from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
-from trt_qat.qat.learned_scales import fake_quantize_learned, pass_inside
-from trt_qat.qat.placement.calls import AS_FLOATS
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.learned_scales import fake_quantize_learned, pass_inside
+from trt_qat.wording import AS_FLOATS
 
 BACKEND = "trt_qat_int8"
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from tests.qat.matched import match
 from trt_qat.qat.export import export
-from trt_qat.qat.fake_quant import scale_of
-from trt_qat.qat.learned_scales import fake_quantize_learned
 from trt_qat.qat.models import residual_cnn
 from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
+from trt_qat.qat.quantizers.fake_quant import scale_of
+from trt_qat.qat.quantizers.learned_scales import fake_quantize_learned
 from trt_qat.recipe.specs import QuantizeSpec
 from trt_qat.runners.ort import OrtRunner
 

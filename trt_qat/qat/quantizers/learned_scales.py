@@ -14,7 +14,7 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
-from trt_qat.qat.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
 
 class _LearnedScale(torch.autograd.Function):

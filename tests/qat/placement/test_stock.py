@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.utils import spectral_norm
 
 from tests.qat import own_code as own
+from trt_qat.qat.placement.stock import own_code, stock_class
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.sparsify import sparsify
-from trt_qat.qat.stock import own_code, stock_class
 
 
 def conv() -> nn.Conv2d:

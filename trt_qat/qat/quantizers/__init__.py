@@ -1,0 +1,1 @@
+"""Quantizers: the INT8 grid, fake quantization of a tensor, scales that are learned."""
