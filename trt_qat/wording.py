@@ -1,4 +1,4 @@
-"""How counts are said."""
+"""What is said in several places: counts, and a mend."""
 
 from __future__ import annotations
 

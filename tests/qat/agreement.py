@@ -114,7 +114,8 @@ def _quantizer(model: nn.Module, path: str, seen: dict[str, int]) -> nn.Module:
     sides = [getattr(module, f"{side}_quantizer") for side in ("input", "output")]
     used = [q for q in sides if isinstance(q, TensorQuantizer) and q.is_enabled]
     seen[path] += 1
-    return used[(seen[path] - 1) % len(used)]
+    chosen: nn.Module = used[(seen[path] - 1) % len(used)]
+    return chosen
 
 
 def _unshaped(name: str) -> onnx.ValueInfoProto:

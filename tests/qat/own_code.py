@@ -53,7 +53,8 @@ class LowRankLinear(nn.Linear):
         self.down, self.up = nn.Linear(inputs, 4, bias=False), nn.Linear(4, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.up(self.down(x))
+        y: Tensor = super().forward(x) + self.up(self.down(x))
+        return y
 
 
 class SquaredWeightLinear(nn.Linear):
@@ -63,7 +64,7 @@ class SquaredWeightLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = inputs, outputs
         self.raw = nn.Parameter(torch.randn(outputs, inputs) / inputs**0.25)
-        self.bias = nn.Parameter(torch.randn(outputs)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.randn(outputs)) if bias else None)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -86,12 +87,18 @@ class NormWithoutMean(nn.BatchNorm2d):
     """Ignores half of its statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = (self.weight * torch.rsqrt(self.running_var + self.eps)).reshape(1, -1, 1, 1)
+        assert self.running_var is not None
+        scale = (self.weight * (self.running_var + self.eps).rsqrt()).reshape(1, -1, 1, 1)
         return x * scale + self.bias.reshape(1, -1, 1, 1)
 
 
 class FrozenNorm(nn.Module):
     """BatchNorm as buffers, as torchvision's detectors have it."""
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    var: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -163,7 +170,7 @@ class ReadsWeight(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x.to(self.conv.weight.dtype))
+        y: Tensor = self.conv(x.to(self.conv.weight.dtype))
         return y + self.conv.weight.abs().mean() * self.conv.stride[0]
 
 
@@ -188,7 +195,7 @@ def watched(module: nn.Module) -> nn.Module:
 def replaced_forward(module: nn.Module) -> nn.Module:
     """Set a forward on the instance."""
     inner: Callable[..., Tensor] = module.forward
-    module.forward = lambda x: inner(x) * 1.5 - 0.2  # type: ignore[method-assign]
+    module.forward = lambda x: inner(x) * 1.5 - 0.2
     return module
 
 
@@ -200,7 +207,7 @@ def weight_normed(module: nn.Module) -> nn.Module:
 
 def pruned(module: nn.Module) -> nn.Module:
     """Let torch's own pruning compute the weight in a hook."""
-    prune.l1_unstructured(module, "weight", 0.5)
+    prune.l1_unstructured(module, "weight", 0.5)  # type: ignore[no-untyped-call]
     return module
 
 

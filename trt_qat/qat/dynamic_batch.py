@@ -79,9 +79,9 @@ def plain_names(model: ir.Model) -> None:
     for old in list(initializers):
         new = _SPELLED.sub(r".\1", old)
         if new != old and new not in initializers:
-            value = initializers.pop(old)
-            value.name = new
-            initializers[new] = value
+            stored = initializers.pop(old)
+            stored.name = new
+            initializers[new] = stored
 
 
 def _at(text: str) -> str:
