@@ -16,7 +16,7 @@ from trt_qat.graph.load import load_graph
 from trt_qat.graph.text import dump
 from trt_qat.lint.preflight import preflight
 from trt_qat.lint.reports import to_junit, to_sarif
-from trt_qat.lint.rule import RULES
+from trt_qat.lint.rules import RULES
 from trt_qat.mend.fix import mended
 from trt_qat.mend.precision import Half
 from trt_qat.mend.retype import to_half

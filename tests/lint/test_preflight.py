@@ -23,7 +23,7 @@ from trt_qat.errors import InputError
 from trt_qat.lint.fate import LayerFate
 from trt_qat.lint.preflight import PreflightReport, preflight
 from trt_qat.lint.reports import to_junit, to_sarif
-from trt_qat.lint.rule import RULES
+from trt_qat.lint.rules import RULES
 
 
 def _chain() -> ModelProto:

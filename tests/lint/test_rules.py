@@ -10,7 +10,7 @@ import pytest
 from tests.graph.build import Builder
 from tests.lint.violations import CASES, Case, transposed_conv
 from trt_qat.lint.preflight import preflight
-from trt_qat.lint.rule import RULES
+from trt_qat.lint.rules import RULES
 from trt_qat.mend.fix import MENDED
 
 # Besides what is tested: these are true of the bad model too, and only informative.
@@ -29,6 +29,25 @@ def _headings() -> list[tuple[str, str, str]]:
     """Id, title and the remarks in brackets of each section of docs/rules.md."""
     page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
     return re.findall(r"^## (QDQ\d+): (.+) \((.+)\)$", page, re.MULTILINE)
+
+
+def _index() -> str:
+    """Return the table of the page that says which file a rule is in."""
+    rows = [
+        f"| {id_} | {rule.title} | `{rule.check.__module__.replace('.', '/')}.py` |"
+        for id_, rule in sorted(RULES.items())
+    ]
+    return "\n".join(["| rule | about | code |", "| --- | --- | --- |", *rows])
+
+
+def test_the_page_says_which_file_a_rule_is_in(regen: bool) -> None:
+    page = Path(__file__).parents[2] / "docs" / "rules.md"
+    head, _, rest = page.read_text().partition("<!-- rules -->\n")
+    _, _, tail = rest.partition("<!-- end -->")
+    wanted = f"{head}<!-- rules -->\n{_index()}\n<!-- end -->{tail}"
+    if regen:
+        page.write_text(wanted)
+    assert page.read_text() == wanted, f"pytest {Path(__file__).name} --regen"
 
 
 def test_the_page_names_no_rule_that_is_not_there() -> None:

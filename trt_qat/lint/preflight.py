@@ -14,37 +14,15 @@ from trt_qat.errors import InputError, nearest
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes, Shapes, infer
-from trt_qat.lint import (
-    rules_attention,
-    rules_confirmed,
-    rules_constants,
-    rules_forms,
-    rules_fusion,
-    rules_import,
-    rules_kernels,
-    rules_parser,
-    rules_placement,
-    rules_quantization,
-    rules_release,
-    rules_scales,
-    rules_target,
-    rules_valid,
-)
 from trt_qat.lint.confirmation import Confirmation
 from trt_qat.lint.fate import Layer, LayerFate, quantizable, read_layers
 from trt_qat.lint.roofline import Roofline, roofline
-from trt_qat.lint.rule import RULES, SEVERITIES, Context, Finding, Rule, Severity
+from trt_qat.lint.rule import SEVERITIES, Context, Finding, Rule, Severity
+from trt_qat.lint.rules import RULES
 from trt_qat.targets import Version
 from trt_qat.wording import counted
 
 __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
-
-# Importing them fills the registry.
-RULE_MODULES = (
-    rules_quantization, rules_import, rules_constants, rules_valid, rules_placement,
-    rules_fusion, rules_kernels, rules_parser, rules_forms, rules_attention, rules_scales,
-    rules_target, rules_release, rules_confirmed,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from trt_qat.graph import fold
 from trt_qat.graph.evaluate import small_value
 from trt_qat.graph.qdq import AXIS_SINCE_OPSET, Graph, Node
 from trt_qat.graph.tensors import Array
-from trt_qat.lint.rules_constants import misreads, stored_codes
-from trt_qat.lint.rules_quantization import computed
+from trt_qat.lint.rules.constants import misreads, stored_codes
+from trt_qat.lint.rules.quantization import computed
 from trt_qat.mend.edits import Change, free, redirect, remove, store
 
 _SCALE, _ZERO_POINT = 1, 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trt_qat.graph.qdq import Graph
-from trt_qat.lint.rules_parser import doubled_names, nameless_dimensions, scalar_constants
+from trt_qat.lint.rules.parser import doubled_names, nameless_dimensions, scalar_constants
 from trt_qat.mend.edits import Change, free, redirect, remove, store
 
 

@@ -113,7 +113,7 @@ PLAN = (
         tables=("preflight", "target"),
         packages=(
             *GRAPH_CODE,
-            "lint/*.py",
+            "lint/**/*.py",
             "targets.py",
             "capabilities.py",
             "engine/aot/*.py",

@@ -19,7 +19,7 @@ from trt_qat.engine.evidence.explain import (
 )
 from trt_qat.engine.evidence.log_text import messages
 from trt_qat.lint import preflight  # noqa: F401 - enters the rules
-from trt_qat.lint.rule import RULES
+from trt_qat.lint.rules import RULES
 
 
 def only(text: str) -> Explained:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from trt_qat.lint.confirmation import Confirmation, Refused
 from trt_qat.lint.rule import Finding
-from trt_qat.lint.rules_confirmed import BUILDER, CRASH, FLOAT, PARSER
+from trt_qat.lint.rules.confirmed import BUILDER, CRASH, FLOAT, PARSER
 
 BY_PARSER = frozenset(
     {

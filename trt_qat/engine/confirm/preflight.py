@@ -29,7 +29,7 @@ from trt_qat.lint.fate import LayerFate
 from trt_qat.lint.preflight import PreflightReport
 from trt_qat.lint.preflight import preflight as judge
 from trt_qat.lint.rule import RULES, SEVERITIES
-from trt_qat.lint.rules_confirmed import BUILDER, CRASH, PARSER
+from trt_qat.lint.rules.confirmed import BUILDER, CRASH, PARSER
 from trt_qat.recipe.specs import BuildSpec, ShapeRange
 
 Confirm = Literal["rtx"]

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from trt_qat.graph.node import STANDARD_DOMAINS
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.lint.rule import Context, Hit, rule
-from trt_qat.lint.rules_parser import NO_INPUT
+from trt_qat.lint.rules.parser import NO_INPUT
 
 Test = Callable[[Context, Node], bool]
 _BROADCAST_OPSET = 7

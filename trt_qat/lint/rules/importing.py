@@ -13,7 +13,7 @@ from trt_qat.graph.qdq import Node
 from trt_qat.graph.tensors import type_name
 from trt_qat.lint.fate import Layer
 from trt_qat.lint.rule import Context, Hit, rule
-from trt_qat.lint.rules_quantization import qdq
+from trt_qat.lint.rules.quantization import qdq
 
 _FP8_SCALES = 24  # FLOAT8E8M0: the scale type of MXFP8
 _Q_OPERATORS = frozenset(
