@@ -30,7 +30,7 @@ ONLY_IN = {
     "onnxruntime": ("runners/ort.py", "mend/trial.py"),
     "onnx": ("graph/", "lint/", "mend/", "qat/"),
     "sklearn": ("data/builtin.py",),
-    "PIL": ("data/sources.py",),
+    "PIL": ("data/images.py",),
     "matplotlib": ("benching/plots.py", "benching/figures"),
     "rich": ("cli/", "qat/progress.py"),
     "typer": ("cli/",),

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trt_qat.benching.bench import bench
     from trt_qat.benching.result import BenchResult
+    from trt_qat.comparison.built import build
     from trt_qat.comparison.compare import Comparison, compare
     from trt_qat.data import ArraySplit, Dataset
     from trt_qat.data import load as load_data
     from trt_qat.data.ranges import Ranges
-    from trt_qat.engine.build.build import build
     from trt_qat.engine.build.result import EngineArtifact
     from trt_qat.engine.confirm.preflight import preflight
     from trt_qat.engine.evidence.trust import inspect_file as inspect
@@ -49,7 +49,7 @@ _HOME = {
     "preflight": "trt_qat.engine.confirm.preflight",
     "PreflightReport": "trt_qat.lint.preflight",
     # build
-    "build": "trt_qat.engine.build.build",
+    "build": "trt_qat.comparison.built",
     "EngineArtifact": "trt_qat.engine.build.result",
     "inspect": "trt_qat.engine.evidence.trust",
     # compare

@@ -45,7 +45,7 @@ def build(
     """Build an engine, with proof of what the compiler chose."""
     from trt_qat.cli.tables.engine import census_table
     from trt_qat.cli.tables.log import explained_text, unexplained
-    from trt_qat.engine.build.build import build as make
+    from trt_qat.comparison.built import build as make
     from trt_qat.engine.build.settings import build_settings
     from trt_qat.runners.feeds import feeds_for
 

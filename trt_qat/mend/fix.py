@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from onnx import ModelProto, NodeProto
 
@@ -111,22 +111,13 @@ def fix(
     gap = judge.Gap()
     if fed:
         gap = judge.compared(before, after, fed, half=half is not None)
-        allowed = judge.allowed(changes, tolerance)
-        if changes and gap.beyond(allowed):
-            rule = judge.culprit(
-                before, changes, fed, gap, lambda rule: mended(before, {rule}, version)[0]
-            )
-            raise CheckFailed(judge.sentence(gap, allowed, changes, rule))
+        limit = judge.allowed(changes, tolerance)
+        if changes and gap.beyond(limit):
+            _refuse(before, changes, fed, gap, limit, version)
     _write(after, Path(out))
-    return FixReport(
-        model=str(path),
-        out=str(out),
-        changes=tuple(changes),
-        largest_difference=gap.largest,
-        largest_output=gap.output,
-        rounding_difference=gap.rounding if half is not None else None,
-        not_compared=reason,
-    )
+    rounding = gap.rounding if half is not None else None
+    seen = (gap.largest, gap.output, rounding, reason)
+    return FixReport(str(path), str(out), tuple(changes), *seen)
 
 
 def mended(
@@ -204,6 +195,21 @@ def _drop_unused(model: ModelProto) -> None:
         for i in reversed(range(len(entries))):
             if entries[i].name in dropped:
                 del entries[i]
+
+
+def _refuse(
+    before: ModelProto,
+    changes: Sequence[Change],
+    feeds: Sequence[Feeds],
+    gap: judge.Gap,
+    limit: float,
+    version: Version | None,
+) -> NoReturn:
+    def alone(rule: str) -> ModelProto:
+        return mended(before, {rule}, version)[0]
+
+    rule = judge.culprit(before, changes, feeds, gap, alone)
+    raise CheckFailed(judge.sentence(gap, limit, changes, rule))
 
 
 def _refuse_own_files(out: Path, model: Path, loaded: ModelProto) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trt_qat import artifact
+from trt_qat.comparison.built import build
 from trt_qat.engine.build import network_io
-from trt_qat.engine.build.build import build
 from trt_qat.engine.evidence import evidence
 from trt_qat.pipeline.stage import Run
 from trt_qat.runners.protocol import Feed
@@ -16,7 +16,7 @@ def build_stage(run: Run) -> dict[str, Any]:
     """Build ``model.engine`` from ``model.onnx``; leave ``layers.json``.
 
     Raises:
-        TrtQatError: as of `trt_qat.engine.build.build.build`.
+        TrtQatError: as of `trt_qat.comparison.built.build`.
     """
     spec, out = run.recipe.spec, run.path("model.engine")
     made = build(

@@ -29,6 +29,9 @@ from trt_qat.errors import CheckFailed, InputError
 from trt_qat.recipe.specs import BuildSpec
 from trt_qat.runners.protocol import Feed
 
+Check = Callable[[Path, Path], Mapping[str, Any]]
+"""Holds a plan against the ONNX that it was made from; says what it compared, or raises."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -57,6 +60,7 @@ def build(
     backend: Backend | str | None = None,
     feeds: Sequence[Feed] = (),
     preflight: bool = True,
+    check: Check | None = None,
     say: Say = lambda line: None,
 ) -> EngineArtifact:
     """Build an engine: by TensorRT on the GPU of this machine, or by TensorRT for RTX without one.
@@ -74,6 +78,7 @@ def build(
             where it and a GPU are, else TensorRT for RTX.
         feeds: real inputs, to measure what FP16 can hold; none: random ones.
         preflight: refuse what it calls an error; otherwise the compiler is asked.
+        check: is given the plan before it takes its name, and the ONNX; not of TensorRT for RTX.
         say: is told how far it is.
 
     Raises:
@@ -100,14 +105,11 @@ def build(
     cache = timing_cache.chosen_path(spec.timing_cache, default)
     cast = typed_path(out) if options.strong and spec.remainder == "fp16" else None
     with gone_after_an_error(cast):
-        read = onnx
-        if cast is not None:
-            say("casting the float remainder to FP16")
-            read = typed_onnx(onnx, cast, spec.keep_fp32, feeds)
+        read = onnx if cast is None else typed_onnx(onnx, cast, spec.keep_fp32, feeds, say)
         began = time.perf_counter()
         job = Job(onnx, read, spec, described, options, gpu, cache)
         plan, log = plan_of(trt, job, say)
-        return written(out, plan, log.lines, job, time.perf_counter() - began)
+        return written(out, plan, log.lines, job, time.perf_counter() - began, check)
 
 
 def _described(onnx: Path, spec: BuildSpec, target: str | None) -> Network:
@@ -218,12 +220,23 @@ def _keep_timings(config: Any, path: Path | None, say: Say) -> None:
 
 
 def written(
-    out: Path, plan: bytes, lines: Sequence[str], job: Job, seconds: float
+    out: Path,
+    plan: bytes,
+    lines: Sequence[str],
+    job: Job,
+    seconds: float,
+    check: Check | None = None,
 ) -> EngineArtifact:
-    """Write a plan, what TensorRT chose, and the sidecar that vouches for it."""
+    """Write a plan, what TensorRT chose, and the sidecar that vouches for it.
+
+    Where ``check`` raises, no plan is left, and an older one of that name stays.
+    """
     layers = inspect_plan(plan, out, build_log.parse(lines))
+    verification: Mapping[str, Any] = {"checked": False, "why": "nothing was asked to compare it"}
     with artifact.atomic_path(out) as temporary:
         temporary.write_bytes(plan)
+        if check is not None:
+            verification = check(temporary, job.given)
     artifact.write_json(evidence.layers_path(out), layers)
     parents = {path.name: artifact.sha256_file(path) for path in (job.given, job.onnx)}
     spec = job.spec.model_dump(mode="json")
@@ -240,6 +253,7 @@ def written(
             "sm": source["sm"],
             "sparsity": layers["sparsity"],
             "census": layers["census"],
+            "verification": dict(verification),
             **mode,
         },
         seconds=seconds,

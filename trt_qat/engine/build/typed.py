@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from trt_qat.engine.log import Say
 from trt_qat.mend.fix import Half, fix
 from trt_qat.runners.protocol import Feed
 
@@ -20,7 +21,13 @@ def typed_path(engine: Path) -> Path:
     return engine.with_name(engine.stem + ".typed.onnx")
 
 
-def typed_onnx(onnx: Path, out: Path, keep: Sequence[str], feeds: Sequence[Feed] = ()) -> Path:
+def typed_onnx(
+    onnx: Path,
+    out: Path,
+    keep: Sequence[str],
+    feeds: Sequence[Feed] = (),
+    say: Say = lambda line: None,
+) -> Path:
     """Write the ONNX with its float remainder in FP16; inputs and outputs stay as they are.
 
     Args:
@@ -28,11 +35,13 @@ def typed_onnx(onnx: Path, out: Path, keep: Sequence[str], feeds: Sequence[Feed]
         out: where the copy goes.
         keep: node names, patterns of them, or operators that stay FP32.
         feeds: real inputs to measure ranges on; none: random ones, with more headroom.
+        say: is told that it begins.
 
     Raises:
         GraphError: FP16 cannot hold the model, or it exceeds 2 GiB.
         InputError: a pattern of ``keep`` matches nothing.
     """
+    say("casting the float remainder to FP16")
     out.parent.mkdir(parents=True, exist_ok=True)
     fix(onnx, out, select=(RULE,), half=Half(keep=tuple(keep)), feeds=[dict(f) for f in feeds])
     return out
