@@ -67,14 +67,7 @@ def export(
             does; the message names the first tensor. A file that was there before is untouched.
     """
     spec, start = spec or ExportSpec(), time.perf_counter()
-    model = unwrapped(model)
-    if not is_quantized(model):
-        foreign.refuse(model, (), "export")
-    quantized(model)
-    if (wrong := not_finite(model)) is not None:
-        message = f"export: {wrong}; a step of training that diverged leaves such, train again"
-        raise ModelError(message)
-    target = Path(path)
+    model, target = _exportable(model), Path(path)
     inputs, exported = _traced(model, example_inputs, spec)
     graph = onnx_passes.clean(exported, opset=spec.opset)
     onnx_passes.check(graph, weights=spec.weights)
@@ -98,6 +91,18 @@ def export(
         seconds=time.perf_counter() - start,
     )
     return target
+
+
+def _exportable(model: nn.Module) -> nn.Module:
+    """Return the model without wrappers: quantized by us, and of numbers."""
+    model = unwrapped(model)
+    if not is_quantized(model):
+        foreign.refuse(model, (), "export")
+    quantized(model)
+    if (wrong := not_finite(model)) is not None:
+        message = f"export: {wrong}; a step of training that diverged leaves such, train again"
+        raise ModelError(message)
+    return model
 
 
 def _traced(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> tuple[Any, ir.Model]:
