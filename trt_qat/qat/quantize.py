@@ -180,9 +180,7 @@ def _place(
         placement.observe_links(model, batch, flow)
     plan = placement.decide(flow, spec, sparse)
     if not plan.weighted:
-        reasons = "; ".join(f"{v.path}: {why}" for v, why in list(plan.float_layers.items())[:3])
-        message = f"quantize: no layer of {type(model).__name__} can be INT8 ({reasons or 'none'})"
-        raise ModelError(message)
+        raise ModelError(_no_layer(model, plan, trace.untraced))
     report_of(model).untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
     _convert_layers(plan)
     placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
@@ -224,4 +222,27 @@ def _write_report(model: nn.Module, plan: placement.Plan) -> None:
     report = report_of(model)
     report.quantized = tuple(LayerNote(v.path) for v in (*plan.weighted, *plan.matmuls))
     report.float_layers = tuple(LayerNote(v.path, why) for v, why in plan.float_layers.items())
+    for note in report.untraced:
+        report.warnings.append(_cost_of_untraced(note, plan))
     report.float_outputs = tuple(LayerNote(v.path, why) for v, why in plan.notes.items())
+
+
+def _cost_of_untraced(note: LayerNote, plan: placement.Plan) -> str:
+    """Say what it costs that a part was left as Python: what crosses its code is float."""
+    inside = f"{note.name}." if note.name else ""
+    layers = [v for v in plan.notes if v.path.startswith(inside)]
+    return (
+        f"{note.name or 'the model'} was not traced whole ({note.why}): it is placed in parts, and "
+        f"{len(layers)} of its INT8 layers write float"
+    )
+
+
+def _no_layer(model: nn.Module, plan: placement.Plan, untraced: Mapping[str, str]) -> str:
+    """Return the message for a model without an INT8 layer: every reason, with its layers."""
+    layers: dict[str, list[str]] = {}
+    for vertex, why in plan.float_layers.items():
+        layers.setdefault(why, []).append(vertex.path)
+    reasons = [f"{', '.join(paths)}: {why}" for why, paths in layers.items()]
+    reasons += [f"{path or 'the model'} not traced: {why}" for path, why in untraced.items()]
+    found = "; ".join(reasons) or "it holds no Conv, ConvTranspose or Linear"
+    return f"quantize: no layer of {type(model).__name__} can be INT8 ({found})"
