@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from trt_qat.errors import DataError
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.quantizers.fake_quant import activation_config
 from trt_qat.qat.quantizers.int8 import CODE_MAX
+from trt_qat.qat.reports import report_of
 from trt_qat.recipe.specs import CalibrationSpec
+from trt_qat.wording import counted
 
 # A histogram has 2,048 bins; trying every fourth as the end of the range moves amax by less than
 # 0.2 % and makes the search, a Python loop, four times as fast.
@@ -49,6 +52,10 @@ def calibrate(
         quantizer.disable_quant()
     # ModelOpt's histogram drops NaN without a word, its maximum fails on an assertion.
     hooks = [q.register_forward_pre_hook(_refuse_non_finite) for q in quantizers.values()]
+    reached: set[nn.Module] = set()
+    filled: set[nn.Module] = set()
+    note = _noting_values(reached, filled)
+    hooks += [q.register_forward_pre_hook(note) for q in quantizers.values()]
     count = 0
     try:
         for batch in batches:
@@ -68,7 +75,38 @@ def calibrate(
     if not count:
         message = "calibration: no batch was given; give at least one"
         raise DataError(message)
-    return {name: _load(name, quantizer, spec) for name, quantizer in quantizers.items()}
+    empty = [name for name, q in quantizers.items() if q in reached and q not in filled]
+    _warn_of_zeros(model, empty)
+    return {
+        name: set_amax(q, 0.0) if name in empty else _load(name, q, spec)
+        for name, q in quantizers.items()
+    }
+
+
+def _noting_values(
+    reached: set[nn.Module], filled: set[nn.Module]
+) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """Return a hook that notes which quantizers are given values, and which more than zeros."""
+
+    def note(quantizer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        reached.add(quantizer)
+        if quantizer not in filled and bool(inputs[0].any()):
+            filled.add(quantizer)
+
+    return note
+
+
+def _warn_of_zeros(model: nn.Module, names: list[str]) -> None:
+    """Tell, in the report and as a warning, which tensors were all zeros in every batch."""
+    if not names:
+        return
+    first = ", ".join(map(repr, names[:3])) + (" and others" if names[3:] else "")
+    message = (
+        f"calibration: {counted(len(names), 'tensor')} ({first}) held zeros alone in every batch, "
+        "so the range is 1 whatever the network does; calibrate on data that reaches it"
+    )
+    report_of(model).warnings.append(message)
+    warnings.warn(message, stacklevel=3)
 
 
 class _NonFiniteError(Exception):
