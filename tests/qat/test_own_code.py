@@ -69,6 +69,16 @@ def test_norms_of_every_make_agree(tmp_path: Path) -> None:
     exported(quantize(model, [BATCH]), tmp_path)
 
 
+def test_volumes_are_exported_too(tmp_path: Path) -> None:
+    """ModelOpt's Conv3d asks its quantizers for more than the others do."""
+    layers = (nn.Conv3d(4, 16, 3, padding=1), nn.BatchNorm3d(16), nn.ReLU(), nn.Conv3d(16, 16, 3))
+    model = randomize(
+        nn.Sequential(nn.Unflatten(1, (4, 4)), *layers, nn.Flatten(), nn.LazyLinear(4))
+    )
+    model(BATCH)
+    exported(quantize(model.eval(), [BATCH]), tmp_path)
+
+
 def test_a_layer_read_by_its_norm_and_another_is_not_folded_for_the_other(tmp_path: Path) -> None:
     class Forked(nn.Module):
         def __init__(self) -> None:

@@ -65,7 +65,17 @@ def _register_operators() -> None:
 _register_operators()
 
 
-class QuantizeDequantize(nn.Module):
+class _Stand(nn.Module):
+    """What stands in for a quantizer of ModelOpt's; its layers ask them for these (Conv3d does)."""
+
+    num_bits, block_sizes, is_enabled = 8, None, False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` as it is, as a quantizer that is off does."""
+        return x
+
+
+class QuantizeDequantize(_Stand):
     """One explicit pair of an activation."""
 
     def __init__(self, scale: torch.Tensor) -> None:
@@ -78,7 +88,7 @@ class QuantizeDequantize(nn.Module):
         return cast("torch.Tensor", pair(x, self.scale.to(x.dtype), PER_TENSOR))
 
 
-class Codes(nn.Module):
+class Codes(_Stand):
     """A weight as INT8 codes and scale, or as float values behind a Q/DQ pair."""
 
     def __init__(
@@ -91,8 +101,8 @@ class Codes(nn.Module):
         self.register_buffer("weight", values)
         self.register_buffer("weight_scale", scale)
 
-    def forward(self, _: torch.Tensor) -> torch.Tensor:
-        """Return the dequantized weight in place of the float weight given."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the dequantized weight in place of ``x``, the float weight."""
         operator = torch.ops.trt_qat.dequantize
         if self.form == "fp32":
             operator = torch.ops.trt_qat.quantize_dequantize
@@ -136,7 +146,7 @@ def _swaps(model: nn.Module, state: Quantized, form: WeightForm) -> dict[nn.Modu
     """Return quantizer -> what stands in for it in the deployed form."""
     placed = state.placed
     swaps: dict[nn.Module, nn.Module] = {
-        module: nn.Identity()
+        module: _Stand()
         for module in model.modules()
         if isinstance(module, TensorQuantizer) and not module.is_enabled
     }
