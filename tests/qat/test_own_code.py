@@ -223,6 +223,36 @@ def test_export_gives_every_part_its_mode_back(tmp_path: Path) -> None:
     assert not model.get_submodule("1").training
 
 
+def test_a_network_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand_like(x)
+
+    class AlwaysDropping(nn.Dropout):
+        def train(self, mode: bool = True) -> AlwaysDropping:
+            super().train(True)
+            return self
+
+    for part, operator in ((Noise(), "RandomUniformLike"), (AlwaysDropping(), "Dropout")):
+        model = quantize(chain(part), [BATCH])
+        with pytest.raises(ModelError, match=f"{operator} '1/{operator}' draws random numbers"):
+            export(model, BATCH, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        (lambda: nn.LazyConv2d(16, 3), "parameter '1.weight' has no shape yet"),
+        (lambda: torch.jit.script(nn.ReLU()), "'1' is scripted"),
+        (lambda: torch.compile(nn.ReLU(), backend="eager"), "'1' is compiled"),
+    ],
+)
+def test_parts_that_cannot_be_placed_are_named(part: Callable[[], nn.Module], why: str) -> None:
+    with pytest.raises(ModelError, match=why):
+        quantize(chain(part()), [BATCH])
+
+
 def test_a_model_of_nothing_but_own_code_says_which() -> None:
     model = nn.Sequential(own.SameConv(16, 16, 3), nn.ReLU(), own.LowRankLinear(8, 8))
     with pytest.raises(ModelError, match=r"0: own code: it runs SameConv.forward"):

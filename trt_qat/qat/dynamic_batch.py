@@ -7,10 +7,12 @@ reads the bytecode instead, follows both, and where it cannot it knows the line.
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import logging
 import re
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,9 @@ import torch
 from torch import nn
 
 from trt_qat.errors import ModelError
+from trt_qat.qat.placement.program import PROGRAM
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
-_TRACED = re.compile(
-    r'File "<eval_with_key>\S* from (?P<file>.+):(?P<line>\d+) in (?P<function>\w+)"'
-)
 _SPELLED = re.compile(r"\.__dict__\[\\?'_modules\\?'\]\[\\?'([^'\\]+)\\?'\]")
 _LIBRARIES = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["stdlib"])
 _OURS = str(Path(__file__).parents[1])
@@ -62,8 +62,8 @@ def by_bytecode(
     except Exception as error:
         message = (
             f"export: {type(model).__name__} takes batches of {size} alone, for its code makes a "
-            f"number of the batch size{_at(str(error))}; keep x.shape[0] as it is and work on the "
-            "whole batch, or set export.dynamic_batch = false"
+            f"number of the batch size{_at(str(error), model)}; keep x.shape[0] as it is and work "
+            "on the whole batch, or set export.dynamic_batch = false"
         )
         raise ModelError(message) from error
     finally:
@@ -84,18 +84,51 @@ def plain_names(model: ir.Model) -> None:
             initializers[new] = stored
 
 
-def _at(text: str) -> str:
+def _at(text: str, model: nn.Module) -> str:
     """Return the innermost line of the user's in what torch says, with its code.
 
-    Of a traced part torch knows the traced code and the function that it was traced from.
+    In a placed part torch sees the traced code: the line is then looked for in the part's forward.
     """
     lines = text.splitlines()
     for index, said in reversed(list(enumerate(lines))):
-        if (found := _TRACED.search(said)) is not None:
-            code = lines[index + 1].partition(";")[0].strip() if index + 1 < len(lines) else ""
-            return f" in {found['function']} of {found['file']}:{found['line']}: {code}"
         found = _FRAME.search(said)
-        if found is not None and not found["file"].startswith((*_LIBRARIES, _OURS, "<")):
+        if found is None:
+            continue
+        if found["file"].startswith("<placed graph") and index + 1 < len(lines):
+            return _traced_from(lines[index + 1].partition(";")[0].strip(), model)
+        if not found["file"].startswith((*_LIBRARIES, _OURS, "<")):
             code = linecache.getline(found["file"], int(found["line"])).strip()
             return f" at {found['file']}:{found['line']}{f': {code}' if code else ''}"
     return ""
+
+
+def _traced_from(code: str, model: nn.Module) -> str:
+    """Return where the user's code is that a line of a placed graph was traced from."""
+    call = code.partition("=")[2].partition(".")[2]  # as view(4, 32, 16, 16)
+    for module in model.modules():
+        if code not in getattr(vars(module).get(PROGRAM), "source", ""):
+            continue
+        for part in module.modules():
+            forward = getattr(next(_users(part), None), "forward", None)
+            if not inspect.isfunction(forward):
+                continue
+            file, first = forward.__code__.co_filename, forward.__code__.co_firstlineno
+            for number, line in enumerate(_source(forward), first):
+                if call and call in line:
+                    return f" at {file}:{number}: {line.strip()}"
+    return f" in code traced as {code}"
+
+
+def _source(function: Any) -> list[str]:
+    try:
+        return inspect.getsourcelines(function)[0]
+    except OSError:  # typed in, or made at run time
+        return []
+
+
+def _users(module: nn.Module) -> Iterator[type]:
+    """Yield the classes of a module that are neither torch's nor made by placement."""
+    for cls in type(module).__mro__:
+        made = cls.__name__.startswith(("Placed", "Closed"))
+        if not made and not cls.__module__.startswith(("torch.", "modelopt.")):
+            yield cls

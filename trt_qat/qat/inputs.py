@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from trt_qat.errors import DataError, ModelError, RecipeError
 from trt_qat.qat.batches import as_tensors
@@ -122,4 +123,13 @@ def refuse_unplaceable(model: Any, verb: str) -> None:
         raise ModelError(message)
     if hasattr(model, "_orig_mod"):
         message = f"{verb}: the model is compiled; give the module that was given to torch.compile"
+        raise ModelError(message)
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule) or hasattr(part, "_orig_mod"):
+            made = "scripted" if isinstance(part, torch.jit.ScriptModule) else "compiled"
+            message = f"{verb}: {name!r} is {made}; put the module that it was made from there"
+            raise ModelError(message)
+    lazy = next((n for n, p in model.named_parameters() if is_lazy(p)), None)
+    if lazy is not None:
+        message = f"{verb}: parameter {lazy!r} has no shape yet; run the model once on a batch"
         raise ModelError(message)

@@ -22,6 +22,10 @@ from trt_qat.qat.fold_norms import FOLDED, NORM_OF, fold_norms
 from trt_qat.qat.opset import lower_to
 
 HALF_OPSET = 19
+_RANDOM = frozenset({
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike",
+})  # fmt: skip
 _FOLDED = re.compile(rf"{FOLDED}(_\d+)?$")
 # Not in a holder of quantizers, where a parameter's may have that name.
 _QUANTIZER = re.compile(r"(^|(?<!qdq)\.)weight_quantizer\.(?=weight)")
@@ -195,9 +199,13 @@ def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
     Raises:
         ExportMismatch: a pair is broken, a weight is not what was asked for, or a node that only
             training needs is left.
-        ModelError: the model computes in a type that the opset has no Q/DQ for.
+        ModelError: the model computes in a type that the opset has no Q/DQ for, or draws random
+            numbers.
     """
     for node in model.graph:
+        _check_random(node)
+        if any(value.dtype is ir.DataType.BFLOAT16 for value in node.outputs):
+            _refuse_type(node, ir.DataType.BFLOAT16, model.opset_imports[""])
         if node.op_type in ("BatchNormalization", "Dropout") and _follows_layer(node):
             message = f"export: {node.op_type} {node.name!r} is left behind a layer"
             raise ExportMismatch(message)
@@ -213,6 +221,17 @@ def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
             _check_scale(node)
         if node.op_type == "DequantizeLinear" and weights == "int8":
             _check_codes(node)
+
+
+def _check_random(node: ir.Node) -> None:
+    """Refuse a network that is another one at each inference; no comparison could hold for it."""
+    drops = node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None
+    if node.op_type in _RANDOM or drops:
+        message = (
+            f"export: {node.op_type} {node.name!r} draws random numbers in evaluation; draw them "
+            "outside of the model, and give them as an input"
+        )
+        raise ModelError(message)
 
 
 def _follows_layer(node: ir.Node) -> bool:
@@ -254,6 +273,11 @@ def _check_type(node: ir.Node, opset: int) -> None:
         kind = scale.dtype
     if kind in (None, ir.DataType.FLOAT) or (kind is ir.DataType.FLOAT16 and opset >= HALF_OPSET):
         return
+    assert kind is not None
+    _refuse_type(node, kind, opset)
+
+
+def _refuse_type(node: ir.Node, kind: ir.DataType, opset: int) -> None:
     mend = "export model.float(), and cast the file: preflight --fix OUT.onnx --fp16"
     if kind is ir.DataType.FLOAT16:
         mend = f"set export.opset = {HALF_OPSET} or newer (TensorRT 10 and 11 read it), or {mend}"
