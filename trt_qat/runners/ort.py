@@ -62,7 +62,7 @@ def open_session(
         message = f"{name}: this onnxruntime has no {provider}; it has {', '.join(offered)}"
         raise BackendUnavailable(message)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised; printed besides, it reads as a crash
     options.enable_cpu_mem_arena = arena
     if profile is not None:
         options.enable_profiling = True
