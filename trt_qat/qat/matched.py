@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trt_qat.errors import DataError, GraphError, ModelError
+from trt_qat.errors import DataError, GraphError
 from trt_qat.graph.islands import Cut, Island, Point
 from trt_qat.qat.gap import HALVES, gap, off_grid
 from trt_qat.qat.placement.rewrite import Echo
@@ -70,6 +70,7 @@ class Matched:
         elements: of all of these tensors.
         worst: largest error, relative to the largest magnitude of its tensor.
         worst_at: that tensor.
+        nan: the first tensor of which the model itself computes NaN; empty: none.
         copies: whether several copies of the batch gave the same several times.
         disagreements: in no order.
         uneven: names of points whose quantizer was called more or less often than it is in the
@@ -82,6 +83,7 @@ class Matched:
     worst: float = 0.0
     worst_at: str = ""
     copies: bool = True
+    nan: str = ""
     disagreements: list[Disagreement] = field(default_factory=list)
     uneven: tuple[str, ...] = ()
 
@@ -239,11 +241,8 @@ class Match:
         found.elements += want.numel()
         error = gap(want, got, 0.0 if point is None else point.scale)
         if math.isnan(error) and torch.isnan(want).any():
-            message = (
-                f"export: the model computes NaN in {name!r}; give example inputs that it computes "
-                "numbers of, and check its weights"
-            )
-            raise ModelError(message)
+            found.nan = found.nan or name
+            return
         tolerance = _tolerance(want)
         if not error <= tolerance and not error <= self._noise(island, run, name, got):
             what = f"it is off by {error:.2g} of its largest magnitude (tolerance {tolerance:g})"

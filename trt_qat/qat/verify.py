@@ -15,7 +15,7 @@ from onnx import ValueInfoProto
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree  # as in `trt_qat.qat.placement.calls`
 
-from trt_qat.errors import ExportMismatch, ModelError, first_line
+from trt_qat.errors import ExportMismatch, InputError, ModelError, first_line
 from trt_qat.graph.islands import Cut, Point
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.qdq import Graph
@@ -188,6 +188,12 @@ class _Check:
             if not self._run(match, inputs):
                 return None
             found = match.result()
+            if found.nan:
+                message = (
+                    f"export: the model computes NaN in {found.nan!r}; give example inputs that it "
+                    "computes numbers of, and check its weights"
+                )
+                raise ModelError(message)
             if not found.uneven:
                 break
             # Calls on equal values may be one pair in the file, and a call that nothing comes of
@@ -231,7 +237,7 @@ class _Check:
         try:
             with match.watching():
                 result = call_model(self.model, inputs)
-        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        except (InputError, RuntimeError, ValueError, IndexError, AssertionError) as error:
             self.refused = first_line(error)
             return False
         outputs = tensors_of(result)
