@@ -28,7 +28,7 @@ ONLY_IN = {
     "pynvml": ("engine/", "benching/"),
     "polygraphy": ("runners/polygraphy.py",),
     "onnxruntime": ("runners/ort.py", "mend/trial.py"),
-    "onnx": ("graph/", "lint/", "mend/", "qat/"),
+    "onnx": ("graph/", "lint/", "mend/", "qat/", "engine/confirm/"),
     "sklearn": ("data/builtin.py",),
     "PIL": ("data/images.py",),
     "matplotlib": ("benching/plots.py", "benching/figures"),

@@ -20,7 +20,8 @@ BATCH = "[build]\nbatch = [1, 4, 8]\n"
 def copied(run_folder: Path, tmp_path: Path) -> Run:
     """A finished run whose benchmark goes elsewhere."""
     (tmp_path / "model.onnx").write_bytes((run_folder / "model.onnx").read_bytes())
-    return Run(load_recipe(write_engine(tmp_path, f'target = "a100"\n{ENGINE}\n{BATCH}')), tmp_path)
+    text = 'target = "a100"\n' + ENGINE.replace("[build]\n", BATCH)
+    return Run(load_recipe(write_engine(tmp_path, text)), tmp_path)
 
 
 def test_the_model_is_timed_at_the_batch_that_it_is_tuned_for(copied: Run) -> None:
