@@ -111,7 +111,7 @@ def fix(
     gap = judge.Gap()
     if fed:
         gap = judge.compared(before, after, fed, half=half is not None)
-        limit = judge.allowed(changes, tolerance)
+        limit = judge.allowed(changes, tolerance, half=half is not None)
         if changes and gap.beyond(limit):
             _refuse(before, changes, fed, gap, limit, version)
     _write(after, Path(out))

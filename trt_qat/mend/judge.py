@@ -53,11 +53,18 @@ class Gap:
         return self.largest > max(allowed * self.output, NOISE_FACTOR * (self.rounding or 0.0))
 
 
-def allowed(changes: Sequence[Change], tolerance: float | None) -> float:
-    """Return the part of the largest output that an output may differ by."""
+def allowed(changes: Sequence[Change], tolerance: float | None, *, half: bool = False) -> float:
+    """Return the part of the largest output that an output may differ by.
+
+    Args:
+        changes: what was mended.
+        tolerance: what the user allows; None: what such changes explain.
+        half: the copy computes in FP16, be there a change that says so or not.
+    """
     if tolerance is not None:
         return tolerance
-    return ROUNDED if any(change.rule in ROUNDING_RULES for change in changes) else EXACT
+    rounds = half or any(change.rule in ROUNDING_RULES for change in changes)
+    return ROUNDED if rounds else EXACT
 
 
 def compared(before: ModelProto, after: ModelProto, feeds: Sequence[Feeds], *, half: bool) -> Gap:
