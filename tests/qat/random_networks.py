@@ -323,6 +323,7 @@ def random_case(seed: int) -> Case:
     torch.manual_seed(seed)
     model = randomize(RandomNetwork(draw))
     layers = [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    layers = [n for n in layers if n.rpartition(".")[0] not in layers]  # not an adapter's
     exclude = (draw.pick(layers),) if draw.chance(0.25) else ()
     spec = QuantizeSpec(
         exclude=exclude,

@@ -223,6 +223,28 @@ def test_export_gives_every_part_its_mode_back(tmp_path: Path) -> None:
     assert not model.get_submodule("1").training
 
 
+def test_a_chunk_is_cut_from_what_was_quantized(tmp_path: Path) -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = x.chunk(2, 1)
+            return torch.cat([a, self.body(b)], 1)
+
+    graph = exported(quantize(chain(nn.SiLU(), Halves()), [BATCH]), tmp_path)
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    (split,) = [node for node in graph.node if node.op_type == "Split"]
+    assert makers[split.input[0]] == "DequantizeLinear"
+
+
+def test_mish_is_spelled_out_where_the_opset_lacks_it(tmp_path: Path) -> None:
+    graph = exported(quantize(chain(nn.Mish()), [BATCH]), tmp_path)
+    assert {"Softplus", "Tanh"} <= set(operators(graph))
+    assert "Mish" not in operators(graph)
+
+
 def test_a_network_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
     class Noise(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

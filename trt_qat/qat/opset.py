@@ -17,7 +17,7 @@ REDUCTIONS = (
 )  # fmt: skip
 NEW_IN_18 = (
     "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im",
-    "GroupNormalization", "Mish", "OptionalGetElement", "OptionalHasElement",
+    "GroupNormalization", "OptionalGetElement", "OptionalHasElement",
 )  # fmt: skip
 
 
@@ -37,11 +37,31 @@ def lower_to(model: ir.Model, opset: int) -> None:
         message = f"export: cannot lower opset {current} to {opset}"
         raise ExportMismatch(message)
     for node in list(model.graph):
+        if node.op_type == "Mish" and node.domain in ("", "ai.onnx"):
+            _spell_out_mish(model, node)
+            continue
         _lower_node(node)
         node.version = None
     model.opset_imports[""] = opset
     model.graph.opset_imports[""] = opset
     model.ir_version = min(model.ir_version or 8, 8)
+
+
+def _spell_out_mish(model: ir.Model, mish: ir.Node) -> None:
+    """Write ``x * tanh(softplus(x))``, as exporters did before opset 18 had the operator."""
+    x, out = mish.inputs[0], mish.outputs[0]
+    stem = str(mish.name).removesuffix("/Mish")
+    softplus = ir.node("Softplus", [x], name=f"{stem}/Softplus")
+    tanh = ir.node("Tanh", [softplus.outputs[0]], name=f"{stem}/Tanh")
+    product = ir.node("Mul", [x, tanh.outputs[0]], name=str(mish.name))
+    for node in (softplus, tanh, product):
+        node.outputs[0].shape, node.outputs[0].type = out.shape, out.type
+        model.graph.insert_before(mish, node)
+    softplus.outputs[0].name, tanh.outputs[0].name = softplus.name, tanh.name
+    name, made = out.name, product.outputs[0]
+    ir.convenience.replace_all_uses_with(out, made, replace_graph_outputs=True)
+    model.graph.remove(mish, safe=True)
+    made.name = name
 
 
 def _lower_node(node: ir.Node) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from trt_qat.qat.placement.callsite import QUANTIZERS
 from trt_qat.qat.placement.demand import Plan
 from trt_qat.qat.placement.edges import own_path_of
 from trt_qat.qat.placement.flow import Flow, Vertex
-from trt_qat.qat.placement.kinds import Kind, argument, weighted_function
+from trt_qat.qat.placement.kinds import Kind, argument, takes_member, weighted_function
 from trt_qat.qat.placement.layers import functional_parameter
 from trt_qat.qat.placement.program import derived, install
 from trt_qat.qat.placement.repairs import holder_of
@@ -135,6 +135,28 @@ def _insert(site: Vertex, readers: list[Vertex], name: str, quantizer: nn.Module
     for reader in readers:
         for vertex in (reader, *reader.absorbed):
             vertex.node.replace_input_with(site.node, quantized)
+        if takes_member(reader.node):
+            _cut_quantized(reader.node, site.node, quantized)
+
+
+def _cut_quantized(member: fx.Node, made: fx.Node, quantized: fx.Node) -> None:
+    """Let a member of a chunk be cut from the quantized tensor; others may be cut from the float.
+
+    Members of one chunk that read the quantized tensor share its second cut.
+    """
+    cut = member.args[0]
+    assert isinstance(cut, fx.Node)
+    if made not in cut.all_input_nodes:
+        return
+    copies = (user for user in quantized.users if user.meta.get("cut_of") is cut)
+    copy = next(copies, None)
+    if copy is None:
+        with cut.graph.inserting_before(cut.next):
+            copy = cut.graph.node_copy(cut, lambda node: quantized if node is made else node)
+        copy.meta = {**cut.meta, "cut_of": cut}
+    member.replace_input_with(cut, copy)
+    if not cut.users:
+        cut.graph.erase_node(cut)
 
 
 def _quantize_functional_weight(
