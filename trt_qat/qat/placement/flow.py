@@ -38,8 +38,7 @@ class Vertex:
     leaves: list[Vertex] = field(default_factory=list)  # INPUTs of other regions, same tensor
     source: Vertex | None = None  # of an INPUT: the vertex of another region that made it
     leaves_network: bool = False  # seen among the tensors that the whole model returned
-    # Operations that read for it: the inner ones of x * sigmoid(x), the chunk of a slice.
-    absorbed: list[Vertex] = field(default_factory=list)
+    absorbed: list[Vertex] = field(default_factory=list)  # inner operations of x * sigmoid(x)
     depth: int = 0  # weighted layers on the longest way here from the region's inputs
 
     @property
@@ -102,7 +101,7 @@ def _take_out_of_tuple(vertex: Vertex) -> None:
     if cut.kind is not Kind.COMMUTE:
         vertex.kind = Kind.FLOAT
         return
-    vertex.inputs, vertex.absorbed = list(cut.inputs), [cut]  # the cut is what reads the tensor
+    vertex.inputs = list(cut.inputs)
     cut.users.remove(vertex)
     for source in cut.inputs:
         source.users.append(vertex)
