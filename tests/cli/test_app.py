@@ -147,12 +147,15 @@ def test_an_interrupt_is_exit_code_130_and_says_how_to_go_on(tmp_path: Path) -> 
         # A shell's background job ignores interrupts; the child must not inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("run/checkpoints/*/*.pt")) and child.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    _, words = child.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("run/checkpoints/*/*.pt")) and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        _, words = child.communicate(timeout=60)
+    finally:
+        child.kill()  # where it did not end, it would train on behind the other tests
     assert child.returncode == 130
     assert "interrupted: finished stages are kept; the same command with --resume goes on" in words
     assert "Traceback" not in words

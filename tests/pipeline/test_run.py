@@ -372,7 +372,7 @@ def test_a_run_that_was_killed_in_training_is_resumed_to_the_same_weights(
     command = [sys.executable, "-m", "trt_qat", "run", str(engine), "--out", str(tmp_path / "run")]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not list(tmp_path.glob("run/checkpoints/*/*.pt")) and child.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
