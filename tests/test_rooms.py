@@ -18,7 +18,17 @@ import trt_qat
 
 PACKAGE = Path(trt_qat.__file__).parent
 
-GROUND = ("errors", "wording", "files", "junit", "artifact", "backends", "capabilities", "targets")
+GROUND = (
+    "errors",
+    "wording",
+    "files",
+    "junit",
+    "artifact",
+    "backends",
+    "capabilities",
+    "targets",
+    "moved",
+)
 """The only modules at the root beside ``__init__`` and ``__main__``."""
 
 ORDER = (

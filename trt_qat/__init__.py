@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trt_qat import moved
+
 if TYPE_CHECKING:
     from trt_qat.benching.bench import bench
     from trt_qat.benching.result import BenchResult
@@ -29,9 +31,18 @@ if TYPE_CHECKING:
     from trt_qat.qat.reports import report_of
     from trt_qat.qat.sparsify import sparsify
     from trt_qat.recipe.load import Recipe, load_recipe
+    from trt_qat.recipe.specs import (
+        BuildSpec,
+        CalibrationSpec,
+        ExportSpec,
+        QuantizeSpec,
+        SparsitySpec,
+    )
     from trt_qat.runners.open import runner
     from trt_qat.runners.ort import OrtRunner
     from trt_qat.runners.protocol import Runner
+
+moved.install()
 
 __version__ = "0.1.0"
 
@@ -45,6 +56,12 @@ _HOME = {
     "finetune": "trt_qat.qat.finetune",
     "export": "trt_qat.qat.export",
     "report_of": "trt_qat.qat.reports",
+    # how, instead of a dict
+    "CalibrationSpec": "trt_qat.recipe.specs",
+    "SparsitySpec": "trt_qat.recipe.specs",
+    "QuantizeSpec": "trt_qat.recipe.specs",
+    "ExportSpec": "trt_qat.recipe.specs",
+    "BuildSpec": "trt_qat.recipe.specs",
     # judge
     "preflight": "trt_qat.engine.confirm.preflight",
     "PreflightReport": "trt_qat.lint.preflight",
@@ -83,6 +100,12 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "finetune",
     "export",
     "report_of",
+    # how, instead of a dict
+    "CalibrationSpec",
+    "SparsitySpec",
+    "QuantizeSpec",
+    "ExportSpec",
+    "BuildSpec",
     # judge
     "preflight",
     "PreflightReport",
