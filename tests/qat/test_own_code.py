@@ -108,8 +108,17 @@ def test_a_linear_layer_on_a_sequence_is_no_place_for_a_norm_of_its_rows(tmp_pat
     exported(quantize(model, [BATCH]), tmp_path)
 
 
-@pytest.mark.parametrize("kind", [own.SameConv, own.StandardizedConv, own.ScaledConv])
-@pytest.mark.parametrize("excluded", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "excluded"),
+    [
+        (own.SameConv, False),
+        (own.StandardizedConv, True),
+        pytest.param(own.SameConv, True, marks=pytest.mark.slow),
+        pytest.param(own.StandardizedConv, False, marks=pytest.mark.slow),
+        pytest.param(own.ScaledConv, False, marks=pytest.mark.slow),
+        pytest.param(own.ScaledConv, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_layer_with_a_forward_of_its_own_is_written_with_it(
     kind: type[nn.Conv2d], excluded: bool, tmp_path: Path
 ) -> None:
@@ -296,7 +305,9 @@ def test_a_layer_in_untraced_code_is_quantized_around_its_own_code(tmp_path: Pat
     exported(model, tmp_path)
 
 
-@pytest.mark.parametrize("wrap", [own.doubled_output, own.replaced_forward])
+@pytest.mark.parametrize(
+    "wrap", [own.doubled_output, pytest.param(own.replaced_forward, marks=pytest.mark.slow)]
+)
 def test_layers_of_a_comparison_are_told_by_what_runs(
     wrap: Callable[[nn.Module], nn.Module], tmp_path: Path
 ) -> None:
