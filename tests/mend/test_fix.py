@@ -18,6 +18,7 @@ from trt_qat.graph.qdq import Graph
 from trt_qat.lint.preflight import preflight
 from trt_qat.lint.validity import complaint
 from trt_qat.mend.fix import fix
+from trt_qat.mend.mends import quantize_shortcuts, share_concat_scales
 
 # Changes of scale or of rounding move outputs by a few codes; the others by nothing.
 _EXACT = {
@@ -120,6 +121,18 @@ def test_the_largest_scale_is_shared(tmp_path: Path) -> None:
     scales = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     shared = next(value for name, value in scales.items() if name.endswith("shared_scale"))
     assert shared == np.float32(0.25)
+
+
+@pytest.mark.parametrize(("rule", "op"), [("QDQ102", "Concat"), ("QDQ101", "Add")])
+def test_an_operator_of_another_domain_is_not_taken_for_onnxs(rule: str, op: str) -> None:
+    """It may compute anything, whatever its name; nobody here can run it to compare."""
+    model = _violating(rule)
+    assert any(mend(Graph(model)) for mend in (share_concat_scales, quantize_shortcuts))
+    model = _violating(rule)
+    for node in model.graph.node:
+        if node.op_type == op:
+            node.domain = "com.example"
+    assert not any(mend(Graph(model)) for mend in (share_concat_scales, quantize_shortcuts))
 
 
 def test_nothing_to_mend_writes_the_model_as_it_was(tmp_path: Path) -> None:

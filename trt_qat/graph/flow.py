@@ -33,6 +33,8 @@ _LONGEST_WALK = 64
 
 def commutes(graph: Graph, node: Node) -> bool:
     """Tell whether Q and DQ can be moved across a node."""
+    if not node.standard:
+        return False
     if node.op == "Resize":
         return node.string("mode", "nearest") == "nearest"
     if node.op == "Pad":

@@ -49,6 +49,11 @@ class Node:
         """Return an input's tensor name, empty if it is absent or left out."""
         return self.inputs[position] if position < len(self.inputs) else ""
 
+    @property
+    def standard(self) -> bool:
+        """Whether it is ONNX's own; an operator of another domain may compute anything."""
+        return self.domain in STANDARD_DOMAINS
+
     def is_quantize(self) -> bool:
         """Tell whether this is a QuantizeLinear."""
         return self.op == QUANTIZE and self.domain in QDQ_DOMAINS

@@ -69,7 +69,7 @@ def _path(graph: Graph, constant: str) -> set[str] | None:
         for reader in graph.consumers(name):
             if reader.op in _ENDS:
                 continue
-            if reader.op not in _PATH or load.bodies(reader.proto):
+            if reader.op not in _PATH or not reader.standard or load.bodies(reader.proto):
                 return None
             if reader.output not in found:
                 found.add(reader.output)

@@ -91,6 +91,7 @@ def quantize_shortcuts(graph: Graph) -> list[Change]:
         if (
             add is None
             or add.op != "Add"
+            or not add.standard
             or behind.limit
             or not streams.reaches_quantizer(graph, add.output)
         ):
@@ -112,7 +113,7 @@ def share_concat_scales(graph: Graph) -> list[Change]:
     owner = {node: pair for pair in graph.pairs for node in (pair.quantize, *pair.dequantizes)}
     changes = []
     for node in graph.nodes:
-        if node.op != "Concat":
+        if node.op != "Concat" or not node.standard:
             continue
         before, after = streams.around_concat(graph, node)
         nodes = [*before, *after] if before else []

@@ -129,11 +129,17 @@ def _quantize_an_epilogue(model: ModelProto, amax: Mapping[str, float]) -> bool:
         behind = epilogue(graph, node) if weight.quantized and node.op == "Conv" else None
         if behind is None or behind.limit or behind.blocker is None:
             continue
+        if not behind.blocker.standard:
+            continue
         reader = behind.blocker
         tensor: str | None = None
         if reader.op == "ReduceMean" and len(graph.consumers(behind.tensor)) == 1:
             tensor = behind.tensor
-        elif reader.op == "Add" and streams.reaches_quantizer(graph, reader.output):
+        elif (
+            reader.op == "Add"
+            and reader.standard
+            and streams.reaches_quantizer(graph, reader.output)
+        ):
             tensor = streams.other_input(graph, reader, behind.tensor)
         if tensor in amax:
             writer = _Writer(graph, amax)
