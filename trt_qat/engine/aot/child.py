@@ -17,12 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from trt_qat.engine.aot import load
 from trt_qat.engine.aot.answer import Answer, Job, answer_of
 from trt_qat.errors import BackendUnavailable, CompilerDied, visible
+from trt_qat.runners.protocol import Opened
 
 Say = Callable[[str], None]
 START_S = 60.0
@@ -37,7 +37,7 @@ _BOOT = (
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "OutOfMemory", "Cannot allocate memory")
 
 
-class Compiler:
+class Compiler(Opened):
     """The compiler, as a context: its process is started when it is first asked.
 
     It serves one network after the other; after a crash the next one gets a new process.
@@ -53,17 +53,6 @@ class Compiler:
         self._heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._errors: IO[str] | None = None
         self.version = ""
-
-    def __enter__(self) -> Compiler:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process."""
