@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from trt_qat.pipeline.run import RunResult, run
 
 # As the command line does, before anything imports torch: see `trt_qat.cli.app.main`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to themselves
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -30,7 +30,7 @@ def test_counts_are_those_of_the_samples_however_they_are_batched() -> None:
     whole = _of(samples)
     assert int(whole.counts.sum()) == samples.numel()
     for size in (1, 8, 40):
-        for batches in (samples.split(size), samples.flip(0).split(size)):
+        for batches in (torch.split(samples, size), torch.split(samples.flip(0), size)):
             again = _of(*batches)
             assert torch.equal(again.counts, whole.counts)
             assert (again.amax, again.end) == (whole.amax, whole.end)

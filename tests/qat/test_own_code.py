@@ -284,12 +284,6 @@ def test_parts_that_cannot_be_placed_are_named(part: Callable[[], nn.Module], wh
         quantize(chain(part()), [BATCH])
 
 
-def test_a_model_of_nothing_but_own_code_says_which() -> None:
-    model = nn.Sequential(own.SameConv(16, 16, 3), nn.ReLU(), own.LowRankLinear(8, 8))
-    with pytest.raises(ModelError, match=r"0: own code: it runs SameConv.forward"):
-        quantize(model, [BATCH])
-
-
 def test_a_layer_in_untraced_code_is_quantized_around_its_own_code(tmp_path: Path) -> None:
     class Python(nn.Module):
         def __init__(self) -> None:

@@ -19,7 +19,12 @@ from trt_qat.errors import ModelError
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.qat.checkpoint import load_into, save
 from trt_qat.qat.export import export
-from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
+from trt_qat.qat.quantize import (
+    functional_weights,
+    quantize,
+    quantized,
+    weight_quantizers,
+)
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.reports import report_of
 from trt_qat.recipe.specs import ExportSpec, QuantizeSpec
@@ -139,7 +144,7 @@ def test_weights_that_grow_in_training_deploy_as_they_were_trained(
                 parameter.mul_(1.5)
     exported(model, tmp_path)
     check_parity(model, tmp_path / "model.onnx")
-    functional = [q for q, _, _ in quantized(model).functional_weights.values()]
+    functional = [q for q, _, _ in functional_weights(model, quantized(model).placed)]
     for quantizer in (*functional, *(q for _, _, q in weight_quantizers(model))):
         assert quantizer.narrow_range
 

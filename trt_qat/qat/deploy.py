@@ -17,7 +17,13 @@ from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
 from trt_qat.qat.placement.calls import mode
-from trt_qat.qat.quantize import Quantized, float_weight, quantized, weight_quantizers
+from trt_qat.qat.quantize import (
+    Quantized,
+    float_weight,
+    functional_weights,
+    quantized,
+    weight_quantizers,
+)
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
@@ -154,10 +160,7 @@ def _swaps(model: nn.Module, state: Quantized, form: WeightForm) -> dict[nn.Modu
         swaps[quantizer] = QuantizeDequantize(scale_of(quantizer))
     for echo in placed.echoes.values():
         swaps[echo] = QuantizeDequantize(scale_of(echo.of[0]))
-    holders = {layer._parameters["weight"]: layer for layer in _masked(model)}
-    for of_weight, parameter, axis in state.functional_weights.values():
-        holder = holders.get(parameter)
-        weight = parameter.detach() if holder is None else float_weight(holder)
+    for of_weight, weight, axis in functional_weights(model, placed):
         swaps[of_weight] = _codes(of_weight, weight, axis, form)
     for _, layer, weight_quantizer in weight_quantizers(model):
         weight = float_weight(layer)

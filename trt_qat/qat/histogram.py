@@ -33,7 +33,7 @@ class Histogram:
         """Count the magnitudes of ``values``, a finite tensor of any shape, type and device."""
         magnitudes = values.detach().abs().flatten().float()
         self.widen_to(magnitudes)
-        for chunk in magnitudes.split(_CHUNK):
+        for chunk in torch.split(magnitudes, _CHUNK):
             counts = torch.histc(chunk, bins=BINS, min=0.0, max=self.end)
             self.counts += counts.to("cpu", torch.int64)
 

@@ -38,7 +38,6 @@ class Quantized:
     placed: placement.Placed
     ranges: Ranges
     spec: QuantizeSpec
-    functional_weights: dict[str, tuple[TensorQuantizer, nn.Parameter, int | None]]
 
 
 def quantize(
@@ -89,10 +88,7 @@ def quantize(
     else:
         for name, value in ranges.of(list(quantizers)).items():
             set_amax(quantizers[name], value)
-    functional = cast(
-        "dict[str, tuple[TensorQuantizer, nn.Parameter, int | None]]", placed.functional_weights
-    )
-    _keep_state(model, Quantized(placed, ranges, spec, functional))
+    _keep_state(model, Quantized(placed, ranges, spec))
     make_picklable(model)
     _follow_device(model)
     if spec.learned_scales:
@@ -169,6 +165,27 @@ def float_weight(layer: nn.Module) -> torch.Tensor:
     return weight if mask is None else weight * mask
 
 
+def functional_weights(
+    model: nn.Module, placed: placement.Placed
+) -> Iterator[tuple[TensorQuantizer, torch.Tensor, int | None]]:
+    """Yield quantizer, float weight and channel axis of the layers that are no modules.
+
+    Where the weight is that of a layer with a 2:4 mask, the mask is applied.
+    """
+    holders = {
+        module._parameters.get("weight"): module
+        for module in model.modules()
+        if getattr(module, "_weight_mask", None) is not None
+    }
+    for quantizer, source, axis in placed.functional_weights.values():
+        if not isinstance(source, nn.Parameter):
+            weight = source.value()
+        else:
+            holder = holders.get(source)
+            weight = source.detach() if holder is None else float_weight(holder)
+        yield cast("TensorQuantizer", quantizer), weight, axis
+
+
 def _place(
     model: nn.Module, batch: Any, spec: QuantizeSpec
 ) -> tuple[placement.Placed, placement.Plan]:
@@ -187,8 +204,8 @@ def _place(
     for owner, side, quantizer in placed.closed:
         placement.enclose(owner)
         setattr(owner, side, quantizer)
-    for functional, parameter, axis in placed.functional_weights.values():
-        set_weight_amax(cast("TensorQuantizer", functional), parameter, axis)
+    for functional, weight, axis in functional_weights(model, placed):
+        set_weight_amax(functional, weight, axis)
     return placed, plan
 
 

@@ -96,6 +96,6 @@ def _best(histogram: Histogram, errors: Callable[[torch.Tensor], torch.Tensor]) 
     used = _used(histogram)
     candidates = torch.arange(min(LEVELS, used), used + 1)
     candidates = candidates[(candidates % STRIDE == 0) | (candidates == used)]
-    found = torch.cat([errors(part) for part in candidates.split(_AT_ONCE)])
+    found = torch.cat([errors(part) for part in torch.split(candidates, _AT_ONCE)])
     best = int(candidates[len(found) - 1 - int(found.flip(0).argmin())])
     return min(float(histogram.edges[best]), histogram.amax)

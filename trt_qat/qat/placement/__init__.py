@@ -3,6 +3,7 @@
 trace    the model's traceable regions (torch.fx)
 kinds    what each operation is to the placement rules
 flow     the data flow over all regions
+constants what a graph computes of parameters alone
 layers   which weighted layers are quantized
 fusion   what TensorRT fuses into the layer before it
 rules    where the quantizers go
@@ -12,7 +13,7 @@ rewrite  putting them there
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.demand import Plan
 from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
-from trt_qat.qat.placement.rewrite import Placed, enclose, rewrite
+from trt_qat.qat.placement.rewrite import Placed, WeightSource, enclose, rewrite
 from trt_qat.qat.placement.rules import decide
 from trt_qat.qat.placement.trace import Trace, trace, untouched
 
@@ -21,6 +22,7 @@ __all__ = [
     "Placed",
     "Plan",
     "Trace",
+    "WeightSource",
     "build_flow",
     "decide",
     "enclose",

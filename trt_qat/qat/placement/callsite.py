@@ -97,6 +97,10 @@ class Scopes:
         self.stack.append(scope)
         return scope
 
+    def next_call(self, path: str) -> Scope:
+        """Return the scope that the next call of the module at ``path`` is."""
+        return Scope(path, self._calls[path])
+
     def leave(self) -> None:
         """End the innermost call."""
         self.stack.pop()

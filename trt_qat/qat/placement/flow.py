@@ -40,12 +40,15 @@ class Vertex:
     leaves_network: bool = False  # seen among the tensors that the whole model returned
     absorbed: list[Vertex] = field(default_factory=list)  # inner operations of x * sigmoid(x)
     depth: int = 0  # weighted layers on the longest way here from the region's inputs
+    layer: str | None = None  # of a layer whose own code was traced: its path below the region
 
     @property
     def path(self) -> str:
         """Name of the operation as a path from the model's root."""
         if self.node.op == "call_module":
             return self.region.module_path(self.node)
+        if self.layer is not None:
+            return ".".join(part for part in (self.region.path, self.layer) if part)
         stack = self.node.meta.get("nn_module_stack") or {}
         scopes = [str(value[0]) for value in stack.values()]
         scope = scopes[-1] if scopes else ""
@@ -80,6 +83,7 @@ def build_flow(trace: Trace) -> Flow:
             vertices.append(vertex)
             by_node[node] = vertex
     flow = Flow(vertices, by_node)
+    _name_opened_layers(flow)
     for vertex in vertices:
         _take_out_of_tuple(vertex)
     for vertex in vertices:
@@ -88,6 +92,18 @@ def build_flow(trace: Trace) -> Flow:
         below = max((v.depth for v in vertex.inputs), default=0)
         vertex.depth = below + (vertex.kind is Kind.WEIGHTED)
     return flow
+
+
+def _name_opened_layers(flow: Flow) -> None:
+    """Give the product of a layer whose own code was traced the layer's name, if it has one."""
+    products: dict[tuple[int, Any], list[Vertex]] = {}
+    for vertex in flow.of(Kind.WEIGHTED):
+        opened = vertex.node.meta.get("opened")
+        if opened is not None and vertex.module is None:
+            products.setdefault((id(vertex.region), opened), []).append(vertex)
+    for (_, opened), made in products.items():
+        if len(made) == 1:
+            made[0].layer = opened.path
 
 
 def _take_out_of_tuple(vertex: Vertex) -> None:

@@ -85,7 +85,13 @@ _WEIGHTED_FUNCTIONS: dict[Any, str] = {
     torch.conv1d: "conv", torch.conv2d: "conv", torch.conv3d: "conv",
     F.conv_transpose1d: "conv_transpose", F.conv_transpose2d: "conv_transpose",
     F.conv_transpose3d: "conv_transpose", torch.matmul: "matmul", operator.matmul: "matmul",
+    torch.mm: "matmul", "matmul": "matmul", "mm": "matmul", "__matmul__": "matmul",
+    torch.addmm: "addmm",
 }  # fmt: skip
+"""Functions, and methods of the input, that multiply by a weight."""
+
+_OPERANDS = {"addmm": (1, "mat1", "mat2")}  # of others: position 0, whatever the names
+_WEIGHT_NAMES = ("weight", "other", "mat2")
 
 _FUNCTIONS: dict[Kind, set[Any]] = {
     Kind.MATMUL: {torch.matmul, torch.bmm, operator.matmul},
@@ -151,7 +157,7 @@ def activations(node: fx.Node) -> list[fx.Node]:
         first = node.args[0]  # of the other tensor only the shape is read
         return [first] if isinstance(first, fx.Node) and classify_leaf(first) is None else []
     if weighted_function(node):
-        first = argument(node, 0, "input")
+        first = input_argument(node)
         return [first] if isinstance(first, fx.Node) else []
     return [n for n in node.all_input_nodes if classify_leaf(n) is None]
 
@@ -224,9 +230,9 @@ def module_kind(module: nn.Module) -> Kind:
 
 def _call_kind(node: fx.Node) -> Kind:
     target = node.target
+    if weighted_function(node):
+        return Kind.WEIGHTED
     if node.op == "call_function":
-        if weighted_function(node):
-            return Kind.WEIGHTED
         if target is F.interpolate:
             mode = argument(node, 3, "mode")
             return Kind.COMMUTE if mode in (None, "nearest") else Kind.AVERAGE
@@ -249,12 +255,49 @@ def _batch_norm_kind(node: fx.Node) -> Kind:
 
 
 def weighted_function(node: fx.Node) -> str | None:
-    """Return conv, conv_transpose, linear or matmul where ``node`` multiplies by a parameter."""
-    family = _WEIGHTED_FUNCTIONS.get(node.target) if node.op == "call_function" else None
-    if family is None:
+    """Return conv, conv_transpose, linear, matmul or addmm where ``node`` multiplies by a constant.
+
+    That is a parameter or buffer, or what is computed of such alone, as a normalized weight is.
+    """
+    if node.op not in ("call_function", "call_method"):
         return None
-    weight = argument(node, 1, "weight")
-    return family if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
+    family = _WEIGHTED_FUNCTIONS.get(node.target)
+    if family is None or not is_constant(_weight_argument(node, family)):
+        return None
+    first = input_argument(node)
+    return family if isinstance(first, fx.Node) and not is_constant(first) else None
+
+
+def weight_argument(node: fx.Node) -> fx.Node:
+    """Return the weight that a weighted function multiplies by."""
+    family = weighted_function(node)
+    assert family is not None
+    weight = _weight_argument(node, family)
+    assert isinstance(weight, fx.Node)
+    return weight
+
+
+def _weight_argument(node: fx.Node, family: str) -> Any:
+    position = _OPERANDS.get(family, (0, "", ""))[0] + 1
+    given = (argument(node, position, name) for name in _WEIGHT_NAMES)
+    return next((value for value in given if value is not None), None)
+
+
+def input_argument(node: fx.Node) -> Any:
+    """Return the activation that a weighted function is given."""
+    position, name, _ = _OPERANDS.get(_WEIGHTED_FUNCTIONS[node.target], (0, "input", ""))
+    return argument(node, position, name)
+
+
+def is_constant(value: Any) -> bool:
+    """Tell whether a node's tensor is made of parameters and buffers alone, of no shape either."""
+    if not isinstance(value, fx.Node):
+        return False
+    if "constant" not in value.meta:
+        inputs = value.all_input_nodes
+        made = value.op in ("call_function", "call_method", "call_module") and bool(inputs)
+        value.meta["constant"] = value.op == "get_attr" or (made and all(map(is_constant, inputs)))
+    return bool(value.meta["constant"])
 
 
 def argument(node: fx.Node, position: int, name: str) -> Any:

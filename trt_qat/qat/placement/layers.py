@@ -7,16 +7,22 @@ quantizer writes it down (Model-Optimizer, ``modelopt/onnx/quantization/graph_ut
 from __future__ import annotations
 
 import fnmatch
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from trt_qat.errors import RecipeError, nearest
+from trt_qat.qat.placement.constants import constant_value, constants_of
 from trt_qat.qat.placement.flow import Flow, Vertex
-from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, Kind, argument, weighted_function
+from trt_qat.qat.placement.kinds import (
+    TRANSPOSED_MODULES,
+    Kind,
+    argument,
+    weight_argument,
+    weighted_function,
+)
 from trt_qat.qat.placement.stock import own_code
 from trt_qat.recipe.specs import QuantizeSpec
 
@@ -27,13 +33,17 @@ ALIGNMENT = 8
 
 @dataclass(frozen=True)
 class WeightShape:
-    """What alignment asks of a weight: channels in and out (of all groups), kernel, groups."""
+    """What alignment asks of a weight: channels in and out (of all groups), kernel, groups.
+
+    ``columns`` tells that the output channels are its last axis, as in ``x @ weight``.
+    """
 
     inputs: int
     outputs: int
     kernel: tuple[int, ...]
     groups: int
     transposed: bool = False
+    columns: bool = False
 
 
 def weight_of(vertex: Vertex) -> torch.Tensor:
@@ -41,18 +51,20 @@ def weight_of(vertex: Vertex) -> torch.Tensor:
     if isinstance(vertex.module, nn.Module):
         weight = vertex.module.weight
     else:
-        node = argument(vertex.node, 1, "weight") or argument(vertex.node, 1, "other")
-        assert isinstance(node, fx.Node)
-        weight = operator.attrgetter(str(node.target))(vertex.region.owner)
+        weight = constant_value(weight_argument(vertex.node), vertex.region.owner)
     assert isinstance(weight, torch.Tensor)
     return weight
 
 
-def functional_parameter(vertex: Vertex) -> nn.Parameter | None:
-    """Return the parameter that a functional layer reads, without a mask; None for a buffer."""
-    node = argument(vertex.node, 1, "weight") or argument(vertex.node, 1, "other")
-    module, _, key = str(node.target).rpartition(".")
-    return vertex.region.owner.get_submodule(module)._parameters.get(key)
+def functional_parameters(vertex: Vertex) -> list[nn.Parameter]:
+    """Return the parameters that the weight of a functional layer is, or is computed of."""
+    owner, found = vertex.region.owner, []
+    for node in constants_of(weight_argument(vertex.node)):
+        module, _, key = str(node.target).rpartition(".")
+        parameter = owner.get_submodule(module)._parameters.get(key)
+        if parameter is not None:
+            found.append(parameter)
+    return found
 
 
 def weight_shape(vertex: Vertex) -> WeightShape:
@@ -61,8 +73,8 @@ def weight_shape(vertex: Vertex) -> WeightShape:
     family = weighted_function(vertex.node)
     if isinstance(vertex.module, nn.Linear) or family == "linear":
         return WeightShape(weight.shape[1], weight.shape[0], (), 1)
-    if family == "matmul":
-        return WeightShape(weight.shape[-2], weight.shape[-1], (), 1)
+    if family in ("matmul", "addmm"):
+        return WeightShape(weight.shape[-2], weight.shape[-1], (), 1, columns=True)
     transposed = isinstance(vertex.module, TRANSPOSED_MODULES) or family == "conv_transpose"
     if vertex.module is not None:
         groups = int(vertex.module.groups)  # type: ignore[arg-type]
@@ -80,7 +92,7 @@ def weight_axis(vertex: Vertex, spec: QuantizeSpec) -> int | None:
     """
     if spec.weights == "per_tensor" or weight_shape(vertex).transposed:
         return None
-    return weight_of(vertex).dim() - 1 if weighted_function(vertex.node) == "matmul" else 0
+    return weight_of(vertex).dim() - 1 if weight_shape(vertex).columns else 0
 
 
 def misaligned(shape: WeightShape, *, reads_network_input: bool) -> str | None:
@@ -139,7 +151,7 @@ def _runs_own_code(vertex: Vertex) -> str | None:
     """
     module = vertex.module
     if module is None:
-        return None if functional_parameter(vertex) is not None else "on a weight that is a buffer"
+        return None if functional_parameters(vertex) else "on a weight that is a buffer"
     if (code := own_code(module, hooked=True)) is not None:
         return code
     return None if module._parameters.get("weight") is not None else "a hook that makes its weight"

@@ -28,12 +28,50 @@ _count = 0
 
 
 @dataclass
-class Program:
+class Code:
+    """A graph as a Python function that can be copied and pickled.
+
+    Attributes:
+        source: of a function ``forward`` that takes the owner and whatever the graph takes.
+        names: its global names.
+        function: compiled from both.
+    """
+
+    source: str
+    names: dict[str, Any]
+    function: Callable[..., Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.function = _compile(self.source, self.names)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Code:
+        """Return itself: it holds no module and no tensor, and nothing changes it."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what can be pickled: modules such as ``torch`` go by their names."""
+        names = {
+            key: _Imported(value.__name__) if isinstance(value, types.ModuleType) else value
+            for key, value in self.names.items()
+        }
+        state = {k: v for k, v in vars(self).items() if k not in ("function", "forward")}
+        return {**state, "names": names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Import what went by its name."""
+        self.__dict__.update(state)
+        self.names = {
+            key: value.module() if isinstance(value, _Imported) else value
+            for key, value in self.names.items()
+        }
+        self.__post_init__()
+
+
+@dataclass
+class Program(Code):
     """One part's deployed graph as code, and what decides whether it runs.
 
     Attributes:
-        source: of a function ``forward`` that takes the owner and the tensors of ``call``.
-        names: its global names.
         call: as seen on the first batch, without its tensors.
         output: structure of what the owner returns, None for a single tensor.
         trains: the graph is that of training too.
@@ -43,8 +81,6 @@ class Program:
         own_path: for runs of the user's code.
     """
 
-    source: str
-    names: dict[str, Any]
     call: Call
     output: Any
     trains: bool
@@ -53,8 +89,8 @@ class Program:
     own_path: OwnPath = field(default_factory=OwnPath)
 
     def __post_init__(self) -> None:
-        compiled = _compile(self.source, self.names)
-        self.forward = guarded(compiled, self.call, self.output)  # in the owner's own signature
+        super().__post_init__()
+        self.forward = guarded(self.function, self.call, self.output)  # in the owner's signature
 
     @classmethod
     def of(cls, graph: fx.Graph, call: Call, output: Any, **options: Any) -> Program:
@@ -73,28 +109,6 @@ class Program:
         if mismatch(self.call, args, kwargs) is not None:
             return False
         return self.sizes is None or _sizes((args, kwargs)) == self.sizes
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
-        """Return itself: it holds no module and no tensor, and nothing changes it."""
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what can be pickled: modules such as ``torch`` go by their names."""
-        names = {
-            key: _Imported(value.__name__) if isinstance(value, types.ModuleType) else value
-            for key, value in self.names.items()
-        }
-        state = {key: value for key, value in vars(self).items() if key != "forward"}
-        return {**state, "names": names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Import what went by its name."""
-        self.__dict__.update(state)
-        self.names = {
-            key: value.module() if isinstance(value, _Imported) else value
-            for key, value in self.names.items()
-        }
-        self.__post_init__()
 
 
 @dataclass(frozen=True)

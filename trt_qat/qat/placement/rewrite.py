@@ -16,11 +16,12 @@ import torch
 from torch import fx, nn
 
 from trt_qat.qat.placement.callsite import QUANTIZERS
+from trt_qat.qat.placement.constants import Computed
 from trt_qat.qat.placement.demand import Plan
 from trt_qat.qat.placement.edges import own_path_of
 from trt_qat.qat.placement.flow import Flow, Vertex
-from trt_qat.qat.placement.kinds import Kind, argument, takes_member, weighted_function
-from trt_qat.qat.placement.layers import functional_parameter
+from trt_qat.qat.placement.kinds import Kind, takes_member, weight_argument
+from trt_qat.qat.placement.layers import functional_parameters
 from trt_qat.qat.placement.program import derived, install
 from trt_qat.qat.placement.repairs import holder_of
 from trt_qat.qat.placement.stock import stock_class
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from modelopt.torch.quantization.nn import TensorQuantizer
+
+
+WeightSource = nn.Parameter | Computed
+"""What the weight of a functional layer is: a parameter, or computed of some."""
 
 
 class Echo(nn.Module):
@@ -61,7 +66,7 @@ class Placed:
     """
 
     activations: dict[str, nn.Module] = field(default_factory=dict)
-    functional_weights: dict[str, tuple[nn.Module, nn.Parameter, int | None]] = field(
+    functional_weights: dict[str, tuple[nn.Module, WeightSource, int | None]] = field(
         default_factory=dict
     )
     echoes: dict[str, Echo] = field(default_factory=dict)
@@ -170,21 +175,27 @@ def _quantize_functional_weight(
     Layers that read one parameter along one axis share its quantizer; a conv and a conv_transpose
     of tied weights do not.
     """
-    position_name = "other" if weighted_function(vertex.node) == "matmul" else "weight"
-    weight = argument(vertex.node, 1, position_name)
-    owner, path = vertex.region.owner, str(weight.target)
-    parameter = functional_parameter(vertex)
-    assert parameter is not None
+    weight = weight_argument(vertex.node)
+    owner = vertex.region.owner
+    path = vertex.path if weight.op != "get_attr" else str(weight.target)
+    source = _weight_source(vertex, weight)
     known = placed.functional_weights
-    name = next((n for n, (_, p, a) in known.items() if p is parameter and a == axis), None)
+    name = next((n for n, (_, s, a) in known.items() if s is source and a == axis), None)
     if name is None:
         name = _unique(f"{path.replace('.', '_')}_quantizer", known)
-        known[name] = (of_weight(axis), parameter, axis)
+        known[name] = (of_weight(axis), source, axis)
     holder = holder_of(owner)
     holder[name] = known[name][0]
     with vertex.region.graph.inserting_before(vertex.node):
         quantized = vertex.region.graph.call_module(f"{QUANTIZERS}.{name}", (weight,))
     vertex.node.replace_input_with(weight, quantized)
+
+
+def _weight_source(vertex: Vertex, weight: fx.Node) -> WeightSource:
+    """Return the parameter that a weight is, else the code that computes it."""
+    if weight.op == "get_attr":
+        return functional_parameters(vertex)[0]
+    return Computed.of(weight, vertex.region.owner)
 
 
 def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:

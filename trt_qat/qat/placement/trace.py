@@ -28,7 +28,7 @@ from trt_qat.qat.placement.modes import (
 )
 from trt_qat.qat.placement.program import Program
 from trt_qat.qat.placement.repairs import hold_constants, repair
-from trt_qat.qat.placement.values import ValueTracer
+from trt_qat.qat.placement.values import ValueTracer, makes_own_product
 from trt_qat.qat.placement.why import first_reason
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -116,6 +116,10 @@ def _trace_into(module: nn.Module, path: str, result: Trace, calls: dict[nn.Modu
             result.untraced[path] = "not called with the given batch"
         return
     if isinstance(module, WEIGHTED_MODULES):
+        if makes_own_product(module):
+            with contextlib.suppress(Exception):
+                result.regions.append(_trace_region(module, path, calls[module]))
+                return
         result.regions.append(Region(path, module, _single_call(), calls[module], leaf=True))
         return
     if not any(True for _ in module.parameters()):

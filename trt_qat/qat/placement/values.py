@@ -7,7 +7,9 @@ depends on shapes and flags is answered, and what depends on the data in a tenso
 
 from __future__ import annotations
 
+import copy
 import operator
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +18,9 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 
 from trt_qat.qat.placement.calls import Call, flatten_output, tensors_of
-from trt_qat.qat.placement.callsite import Scopes, current_line, operation_name
+from trt_qat.qat.placement.callsite import Scope, Scopes, current_line, operation_name
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+from trt_qat.qat.placement.stock import own_code
 
 _SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous", "element_size"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -94,15 +97,21 @@ class ValueTracer(fx.Tracer):
         self.inlined: dict[str, bool] = {}  # modules run through, and whether hooks were
         self._scopes = Scopes()
         self._computing = False  # values, not proxies: modules run as they are
+        self._opened: Scope | None = None  # the layer whose own code is being traced
+        self._closed: set[nn.Module] = set()  # layers whose own code could not be
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep torch's own layers whole, and the layers that ModelOpt converted."""
-        if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or self._opens(m):
             return False
         return isinstance(m, WEIGHTED_MODULES) or any(
             base.__module__.startswith(("torch.nn.modules.", "modelopt.")) and base is not nn.Module
             for base in type(m).__mro__
         )
+
+    def _opens(self, module: nn.Module) -> bool:
+        """Tell whether to trace a layer's own code: what it multiplies by is then a weight."""
+        return makes_own_product(module) and module not in self._closed
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -147,6 +156,7 @@ class ValueTracer(fx.Tracer):
             name = operation_name(target)
             proxy.node.meta["site"] = self._scopes.site(current_line(), name)
             proxy.node.meta["ordinal"] = self._scopes.ordinal(name)
+            proxy.node.meta["opened"] = self._opened
         given = (_values(args), _values(kwargs))
         self._computing = True
         try:
@@ -197,6 +207,11 @@ class ValueTracer(fx.Tracer):
             path = self.path_of_module(m)
         except NameError:  # made in forward: nn.ReLU()(x)
             return forward(*args, **kwargs)
+        if isinstance(m, WEIGHTED_MODULES) and self._opens(m) and self._opened is None:
+            return self._open(m, path, lambda: self._enter(m, path, forward, args, kwargs))
+        return self._enter(m, path, forward, args, kwargs)
+
+    def _enter(self, m: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
         scope = self._scopes.enter(path)
         try:
             result = super().call_module(m, forward, args, kwargs)
@@ -207,6 +222,22 @@ class ValueTracer(fx.Tracer):
         else:
             self.inlined[path] = any(getattr(m, hooks) for hooks in HOOKS)
         return result
+
+    def _open(self, m: nn.Module, path: str, enter: Any) -> Any:
+        """Trace a layer's own code; where it cannot be, take back what was, and call it whole."""
+        last = next(reversed(self.graph.nodes))
+        kept = copy.deepcopy(self._scopes), OrderedDict(self.module_stack), dict(self.inlined)
+        self._opened = self._scopes.next_call(path)
+        try:
+            return enter()
+        except Exception:
+            self._scopes, self.module_stack, self.inlined = kept
+            while (node := next(reversed(self.graph.nodes))) is not last:
+                self.graph.erase_node(node)
+            self._closed.add(m)
+        finally:
+            self._opened = None
+        return enter()
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
         """Let parameters be proxies; inside a leaf, let them be themselves."""
@@ -225,6 +256,20 @@ class ValueTracer(fx.Tracer):
             message = "iteration over the batch dimension of a tensor"
             raise TraceError(message)
         return iter([obj[i] for i in range(len(value))])
+
+
+def makes_own_product(module: nn.Module) -> bool:
+    """Tell whether a layer of torch multiplies in a way of its own: by a computed weight, say.
+
+    Such as convolutions that pad by the size of their input or standardise their weight, adapters,
+    parametrizations, and what weight norm and pruning do by a hook.
+    """
+    if (
+        not isinstance(module, WEIGHTED_MODULES)
+        or getattr(module, "_weight_mask", None) is not None
+    ):
+        return False
+    return own_code(module, hooked=True) is not None or module._parameters.get("weight") is None
 
 
 def _values(args: Any) -> Any:
