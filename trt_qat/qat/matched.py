@@ -231,6 +231,8 @@ class Match:
     ) -> None:
         place = island.place if point is None else point.place
         got = torch.from_numpy(np.ascontiguousarray(made))
+        if point is not None and want.numel() == got.numel() == 1:
+            got = got.reshape(want.shape)  # the exporter writes a mean over everything as (1,)
         if want.shape != got.shape:
             what = f"it is {tuple(got.shape)} in the file and {tuple(want.shape)} in the model"
             self._disagree(place, name, what, self._names(island))

@@ -37,10 +37,14 @@ class Scope(NamedTuple):
 
 
 class Site(NamedTuple):
-    """One operation: the scope and the instruction, and how often it was executed there before."""
+    """One operation: scope, instruction and name, and how often it was executed there before.
+
+    One instruction that calls torch's own Python code, such as an attention, runs several.
+    """
 
     scope: Scope
     line: Line
+    name: str
     turn: int
 
 
@@ -107,7 +111,7 @@ class Scopes:
 
     def site(self, line: Line, name: str) -> Site:
         """Return the site of an operation that is executed now."""
-        return Site(self.stack[-1], line, self._turn((self.stack[-1], line, name)))
+        return Site(self.stack[-1], line, name, self._turn((self.stack[-1], line, name)))
 
     def ordinal(self, name: str) -> Ordinal:
         """Return the ordinal of an operation that is executed now."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.node import map_arg
 
 from trt_qat.qat.placement.program import Code
 
@@ -47,8 +48,13 @@ class Computed:
     def of(cls, node: fx.Node, owner: nn.Module) -> Computed:
         """Take the code of a constant node of a graph over ``owner``."""
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+
+        def copied(source: fx.Node) -> Any:
+            return source.meta["number"] if "number" in source.meta else copies[source]
+
         for ancestor in _ancestry(node):
-            copies[ancestor] = graph.node_copy(ancestor, copies.__getitem__)
+            args, kwargs = map_arg((ancestor.args, ancestor.kwargs), copied)
+            copies[ancestor] = graph.create_node(ancestor.op, ancestor.target, args, kwargs)
         graph.output(copies[node])
         python = graph.python_code("self")
         return cls(owner, Code(python.src, dict(python.globals)))
@@ -69,11 +75,11 @@ class Computed:
 
 
 def _ancestry(node: fx.Node) -> list[fx.Node]:
-    """Return all that a node is computed of, itself last, in the order of the graph."""
+    """Return all that a node is computed of but for sizes, itself last, in the graph's order."""
     found, stack = {node}, [node]
     while stack:
         for source in stack.pop().all_input_nodes:
-            if source not in found:
+            if source not in found and "number" not in source.meta:
                 found.add(source)
                 stack.append(source)
     return [n for n in node.graph.nodes if n in found]

@@ -20,6 +20,7 @@ from trt_qat.qat.placement.kinds import (
     classify,
     classify_leaf,
     takes_member,
+    weight_argument,
 )
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.placement.trace import Region, Trace
@@ -95,15 +96,25 @@ def build_flow(trace: Trace) -> Flow:
 
 
 def _name_opened_layers(flow: Flow) -> None:
-    """Give the product of a layer whose own code was traced the layer's name, if it has one."""
+    """Give the product of a layer whose own code was traced the layer's name.
+
+    Where there are several, as in an attention, they are named by their parameters.
+    """
     products: dict[tuple[int, Any], list[Vertex]] = {}
     for vertex in flow.of(Kind.WEIGHTED):
         opened = vertex.node.meta.get("opened")
         if opened is not None and vertex.module is None:
             products.setdefault((id(vertex.region), opened), []).append(vertex)
     for (_, opened), made in products.items():
-        if len(made) == 1:
-            made[0].layer = opened.path
+        for vertex in made:
+            vertex.layer = opened.path if len(made) == 1 else _parameter_name(vertex)
+
+
+def _parameter_name(product: Vertex) -> str | None:
+    """Return the path of a product's parameter without the word weight, None if it is computed."""
+    weight = weight_argument(product.node)
+    path = str(weight.target) if weight.op == "get_attr" else ""
+    return path.removesuffix("weight").rstrip("._") or None
 
 
 def _take_out_of_tuple(vertex: Vertex) -> None:

@@ -290,11 +290,11 @@ def input_argument(node: fx.Node) -> Any:
 
 
 def is_constant(value: Any) -> bool:
-    """Tell whether a node's tensor is made of parameters and buffers alone, of no shape either."""
+    """Tell whether a node's tensor is made of parameters, buffers and sizes alone."""
     if not isinstance(value, fx.Node):
         return False
     if "constant" not in value.meta:
-        inputs = value.all_input_nodes
+        inputs = [node for node in value.all_input_nodes if "number" not in node.meta]
         made = value.op in ("call_function", "call_method", "call_module") and bool(inputs)
         value.meta["constant"] = value.op == "get_attr" or (made and all(map(is_constant, inputs)))
     return bool(value.meta["constant"])

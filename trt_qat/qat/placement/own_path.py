@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 # torch has no public flattening of nested containers.
 from torch.utils import _pytree as pytree
 
+from trt_qat.qat.placement.attention import code_of
 from trt_qat.qat.placement.callsite import (
     QUANTIZERS,
     Line,
@@ -113,6 +114,9 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.busy:
             return func(*args, **kwargs)
+        if (code := code_of(func)) is not None:
+            with self:
+                return code(*args, **kwargs)
         reads = self._reads(operation_name(func))
         if reads:
             args, kwargs = self._replace(reads, args, kwargs)

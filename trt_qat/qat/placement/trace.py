@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from trt_qat.qat.placement.attention import masks_by_proxy
 from trt_qat.qat.placement.calls import Call, mode, observe_calls
 from trt_qat.qat.placement.fidelity import check_fidelity, holds_for_other_sizes
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
@@ -164,7 +165,7 @@ def _trace_region(module: nn.Module, path: str, call: Call) -> Region:
 
 
 def _traced(module: nn.Module, call: Call, *, training: bool) -> tuple[ValueTracer, fx.Graph]:
-    with mode(module, training=training):
+    with mode(module, training=training), masks_by_proxy():
         tracer = ValueTracer(call)
         graph = tracer.trace(module)
     repair(graph, module)

@@ -17,12 +17,17 @@ import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 
+from trt_qat.qat.placement.attention import COMPOSITES, code_of
 from trt_qat.qat.placement.calls import Call, flatten_output, tensors_of
 from trt_qat.qat.placement.callsite import Scope, Scopes, current_line, operation_name
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.placement.stock import own_code
 
 _SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous", "element_size"}
+_TYPE_QUESTIONS = {
+    torch.is_floating_point, torch.is_complex, "is_floating_point", "is_complex"
+}  # fmt: skip
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _CONSTANT_ATTRIBUTES = {
     "dtype",
@@ -102,7 +107,7 @@ class ValueTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep torch's own layers whole, and the layers that ModelOpt converted."""
-        if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or self._opens(m):
+        if isinstance(m, (*_CONTAINERS, *COMPOSITES)) or self._opens(m):
             return False
         return isinstance(m, WEIGHTED_MODULES) or any(
             base.__module__.startswith(("torch.nn.modules.", "modelopt.")) and base is not nn.Module
@@ -148,6 +153,10 @@ class ValueTracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any
     ) -> Any:
         """Record an operation and compute its value."""
+        if (code := code_of(target)) is not None:
+            return code(*args, **kwargs)
+        if target in _TYPE_QUESTIONS:
+            return self._compute(kind, target, _values(args), _values(kwargs))
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         if kind == "placeholder":
             proxy.node.meta["tensors"] = 1
@@ -174,6 +183,11 @@ class ValueTracer(fx.Tracer):
         proxy.from_data = not isinstance(proxy.value, (torch.Tensor, tuple, list)) and any(
             p.from_data or (isinstance(p.value, torch.Tensor) and not reads_shape) for p in proxies
         )
+        if isinstance(proxy.value, bool) and not proxy.from_data:
+            self.graph.erase_node(proxy.node)  # the way that it decides is traced
+            return proxy.value
+        if isinstance(proxy.value, int) and not proxy.from_data:
+            proxy.node.meta["number"] = proxy.value
         return proxy
 
     @staticmethod
@@ -207,7 +221,7 @@ class ValueTracer(fx.Tracer):
             path = self.path_of_module(m)
         except NameError:  # made in forward: nn.ReLU()(x)
             return forward(*args, **kwargs)
-        if isinstance(m, WEIGHTED_MODULES) and self._opens(m) and self._opened is None:
+        if self._opened is None and (self._opens(m) or isinstance(m, nn.MultiheadAttention)):
             return self._open(m, path, lambda: self._enter(m, path, forward, args, kwargs))
         return self._enter(m, path, forward, args, kwargs)
 
