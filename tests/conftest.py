@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -11,12 +12,25 @@ import pytest
 from tests.runs import write_engine
 from trt_qat.pipeline.run import RunResult, run
 
+# The networks of the tests are small: a second thread costs more than it gives.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # As the command line does, before anything imports torch: see `trt_qat.cli.app.main`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to themselves
+
+
+def pytest_sessionstart() -> None:
+    """Keep what onnxscript reads of its own functions: it parses some 500 again for every export."""
+    from onnxscript import values
+
+    read = values.TracedOnnxFunction.function_ir.fget
+    assert read is not None
+    kept = functools.cached_property(read)
+    kept.__set_name__(values.TracedOnnxFunction, "function_ir")
+    values.TracedOnnxFunction.function_ir = kept  # type: ignore[assignment,method-assign]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

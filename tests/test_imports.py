@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,8 +41,13 @@ ONLY_IN = {
 HEAVY = ("torch", "modelopt", "tensorrt", "onnxruntime", "onnx", "numpy", "sklearn")
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the dotted names that a file imports, wherever it does so."""
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return the dotted names that a file imports, wherever it does so."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

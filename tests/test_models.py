@@ -18,22 +18,10 @@ from tests.models import (
 
 ort = pytest.importorskip("onnxruntime")
 
-# An export takes seconds; these are deep, or repeat the operators of another one.
-SLOW = {
-    "resnet34",
-    "resnet50",
-    "resnext50",
-    "efficientnet_b0",
-    "mobilenet_v2",
-    "yolo",
-    "hf_mobilenet_v2",
-    "yolo_dfl",
-    "vit_explicit",
-    "hf_vit_eager",
-    "hf_bert_eager",
-}
+# An export takes seconds, and tests of what we write export these anyway.
+QUICK = {"resnet18", "two_inputs", "functional"}
 EXPORTED = [
-    pytest.param(reference, marks=[pytest.mark.slow] if name in SLOW else [], id=name)
+    pytest.param(reference, marks=[] if name in QUICK else [pytest.mark.slow], id=name)
     for name, reference in REFERENCE.items()
     if reference.traceable
 ]

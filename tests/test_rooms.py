@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -58,9 +59,15 @@ def modules(package: Path) -> dict[str, Path]:
     return found
 
 
+@functools.cache
+def parsed(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of a file's syntax tree."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path: Path, known: Mapping[str, Path], package: str = "trt_qat") -> Iterator[str]:
     """Yield which modules of the package a file imports, wherever in it and for whatever use."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in parsed(path):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -141,8 +148,8 @@ def test_there_are_few_layers_of_rooms() -> None:
     assert depth(arrows()) <= MOST_LAYERS
 
 
-def lengths(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+def lengths(path: Path) -> Iterator[tuple[int, str]]:
+    for node in parsed(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield (node.end_lineno or node.lineno) - node.lineno + 1, node.name
 
@@ -155,7 +162,7 @@ def test_files_and_functions_stay_small() -> None:
     long = [
         f"{path.name}: {name} has {size} lines"
         for path, text in texts.items()
-        for size, name in lengths(ast.parse(text))
+        for size, name in lengths(path)
         if size > LONGEST_FUNCTION
     ]
     assert long == []

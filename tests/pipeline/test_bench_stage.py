@@ -24,6 +24,7 @@ def copied(run_folder: Path, tmp_path: Path) -> Run:
     return Run(load_recipe(write_engine(tmp_path, text)), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_model_is_timed_at_the_batch_that_it_is_tuned_for(copied: Run) -> None:
     onnx = copied.path("model.onnx")
     metrics = bench_stage(copied, f"ort:{onnx}")["bench"]

@@ -26,7 +26,7 @@ from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.runners.ort import OrtRunner
 
-QUICK = ("two_inputs", "functional", "bert")
+QUICK = ("two_inputs", "functional")
 NAMES = [
     pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in REFERENCE
 ]

@@ -47,6 +47,7 @@ def compiled_graphs() -> int:
     return stats["unique_graphs"] - before
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_model_answers_as_the_model_does() -> None:
     assert compiled_graphs() == 1

@@ -74,6 +74,7 @@ train(small_model(), stripes(), loss_fn=loss, validation_batches=stripes(40, see
 """
 
 
+@pytest.mark.slow
 def test_resume_after_sigkill_gives_the_same_bits(tmp_path: Path) -> None:
     # 5 steps an epoch, a checkpoint every 3 and at epoch ends: the kill in step 8 loses 2 steps.
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(torch.get_num_threads())]
