@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,14 +24,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
 
 
 def pytest_sessionstart() -> None:
-    """Keep what onnxscript reads of its own functions: it parses some 500 again for every export."""
-    from onnxscript import values
+    """Keep what onnxscript reads of its own functions: it parses 500 again for every export."""
+    from onnxscript.values import TracedOnnxFunction
 
-    read = values.TracedOnnxFunction.function_ir.fget
-    assert read is not None
-    kept = functools.cached_property(read)
-    kept.__set_name__(values.TracedOnnxFunction, "function_ir")
-    values.TracedOnnxFunction.function_ir = kept  # type: ignore[assignment,method-assign]
+    read: Any = vars(TracedOnnxFunction)["function_ir"]
+    kept: Any = functools.cached_property(read.fget)
+    kept.__set_name__(TracedOnnxFunction, "function_ir")
+    TracedOnnxFunction.function_ir = kept  # type: ignore[method-assign]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
