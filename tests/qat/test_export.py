@@ -229,7 +229,7 @@ def test_data_dependent_control_flow_is_one_clear_error(tmp_path: Path) -> None:
             return self.last(x)  # type: ignore[no-any-return]
 
     model = quantize(Branches(), [torch.rand(2, 32)])
-    with pytest.raises(ModelError, match=r"cannot export PlacedBranches|cannot export Branches"):
+    with pytest.raises(ModelError, match=r"cannot export Branches"):
         export(model, torch.rand(2, 32), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 

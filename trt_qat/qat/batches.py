@@ -72,7 +72,10 @@ def as_tensors(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: as_tensors(member) for key, member in value.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(as_tensors(member) for member in value)
+        members = [as_tensors(member) for member in value]
+        if hasattr(value, "_fields"):  # a named tuple takes its members one by one
+            return type(value)(*members)
+        return members if isinstance(value, list) else tuple(members)
     return value
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from trt_qat.errors import ModelError
-from trt_qat.qat.placement.program import PROGRAM
+from trt_qat.qat.placement.program import PROGRAM, is_derived
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 _SPELLED = re.compile(r"\.__dict__\[\\?'_modules\\?'\]\[\\?'([^'\\]+)\\?'\]")
@@ -129,6 +129,5 @@ def _source(function: Any) -> list[str]:
 def _users(module: nn.Module) -> Iterator[type]:
     """Yield the classes of a module that are neither torch's nor made by placement."""
     for cls in type(module).__mro__:
-        made = cls.__name__.startswith(("Placed", "Closed"))
-        if not made and not cls.__module__.startswith(("torch.", "modelopt.")):
+        if not is_derived(cls) and not cls.__module__.startswith(("torch.", "modelopt.")):
             yield cls

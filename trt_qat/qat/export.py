@@ -17,6 +17,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from trt_qat import artifact
 from trt_qat.artifact import atomic_path
@@ -192,7 +193,10 @@ def _as_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _batch_shape(value: Any, batch: Any) -> Any:
-    return {0: batch} if isinstance(value, torch.Tensor) and value.dim() else None
+    """Return the dynamic shapes of one argument, in its structure."""
+    return pytree.tree_map(
+        lambda leaf: {0: batch} if isinstance(leaf, torch.Tensor) and leaf.dim() else None, value
+    )
 
 
 def _zero_point() -> Any:

@@ -60,8 +60,7 @@ def inputs_of(model: nn.Module, batch: Any) -> Any:
 def _tensors(value: Any) -> Any:
     """Return a structure with tensors for its arrays; a structure without any stays what it is."""
     if isinstance(value, (np.ndarray, Mapping, tuple, list)):
-        converted = as_tensors(value)
-        return list(converted) if isinstance(value, list) else converted
+        return as_tensors(value)
     return value
 
 

@@ -98,8 +98,9 @@ class _Watch(TorchFunctionMode):
     def __init__(self, plan: OwnPath, owner: nn.Module) -> None:
         super().__init__()
         self.plan = plan
-        self.paths = {module: path for path, module in owner.named_modules()}
-        self.quantizers = {path: module for module, path in self.paths.items()}
+        self.quantizers = dict(owner.named_modules())
+        # By their attributes: torch.export calls proxies of modules, which share these.
+        self.paths = {id(vars(module)): path for path, module in self.quantizers.items()}
         self.scopes = Scopes()
         self.names = {key.name for key in plan.by_order}
         self.inside: list[bool] = []  # a leaf, for every call of a module that is going on
@@ -170,7 +171,7 @@ class _Watch(TorchFunctionMode):
     def _before(self, module: nn.Module, args: Any) -> Any:
         if threading.get_ident() != self.thread:
             return None
-        path = self.paths.get(module)
+        path = self.paths.get(id(vars(module)))
         known = path is not None and not self.busy
         self.inside.append(known)
         if not known or path is None:

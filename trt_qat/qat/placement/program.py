@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from trt_qat.errors import ModelError
 from trt_qat.qat.placement.calls import Call, guarded, mismatch, tensors_of
 from trt_qat.qat.placement.own_path import OwnPath
 from trt_qat.qat.placement.values import HOOKS
 
 PROGRAM = "_qdq_program"
 OWN_FORWARD = "_own_forward"  # one that the user set on the instance
+_DERIVED = "_qdq_derived"
 _count = 0
 
 
@@ -156,6 +156,11 @@ _CLASSES: weakref.WeakValueDictionary[tuple[str, type], type[nn.Module]] = (
 )
 
 
+def is_derived(cls: type) -> bool:
+    """Tell whether `derived` made a class."""
+    return _DERIVED in vars(cls)
+
+
 def derived(
     original: type[nn.Module], kind: str, forward_of: Callable[[type[nn.Module]], Any]
 ) -> type[nn.Module]:
@@ -163,7 +168,7 @@ def derived(
 
     Args:
         original: the user's class.
-        kind: what the new class is called by, before the name of ``original``.
+        kind: tells classes derived from one for different ends apart.
         forward_of: makes the forward of it.
     """
     found = _CLASSES.get((kind, original))
@@ -179,9 +184,11 @@ def derived(
         "forward": forward_of(original),
         "__reduce_ex__": reduce,
         "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
         "__doc__": f"{original.__name__} whose forward holds Q/DQ pairs.",
+        _DERIVED: True,
     }
-    made = type(f"{kind}{original.__name__}", (original,), namespace)
+    made = type(original.__name__, (original,), namespace)  # messages name the user's class
     _CLASSES[kind, original] = made
     return made
 
@@ -193,17 +200,9 @@ def _placed_forward(original: type[nn.Module]) -> Callable[..., Any]:
         if program.deploys(self, args, kwargs):
             return program.forward(self, *args, **kwargs)
         own = vars(self).get(OWN_FORWARD) or functools.partial(original.forward, self)
-        return _run_own(program, self, own, args, kwargs)
+        return program.own_path.run(self, own, args, kwargs)
 
     return forward
-
-
-def _run_own(program: Program, owner: nn.Module, own: Any, args: Any, kwargs: Any) -> Any:
-    if torch.compiler.is_exporting() and not owner.training:
-        why = mismatch(program.call, args, kwargs)
-        if why is not None:
-            raise ModelError(f"{type(owner).__name__}: {why}")  # noqa: EM102
-    return program.own_path.run(owner, own, args, kwargs)
 
 
 def _blank(original: type[nn.Module], kind: str, forward_of: Any) -> nn.Module:

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from trt_qat.qat.placement.callsite import QUANTIZERS
 from trt_qat.qat.placement.kinds import classify_leaf, takes_member
+from trt_qat.qat.placement.proxy import assigned
 from trt_qat.qat.placement.stock import stock_class
 
 CONSTANTS = "constants"
@@ -129,6 +130,8 @@ def _in_place(node: fx.Node, owner: nn.Module) -> bool:
         return bool(getattr(owner.get_submodule(str(node.target)), "inplace", False))
     if node.op != "call_function":
         return False
+    if node.target is assigned:
+        return True
     name = getattr(node.target, "__name__", "")
     in_operator = getattr(node.target, "__module__", "") == "_operator"
     return (

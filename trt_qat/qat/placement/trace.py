@@ -9,6 +9,7 @@ no region covers is a `Region` of its own, with a graph of one call.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from trt_qat.qat.placement.modes import (
     restore_random,
 )
 from trt_qat.qat.placement.program import Program
+from trt_qat.qat.placement.proxy import plain
 from trt_qat.qat.placement.repairs import hold_constants, repair
 from trt_qat.qat.placement.values import ValueTracer, makes_own_product
 from trt_qat.qat.placement.why import first_reason
@@ -165,11 +167,33 @@ def _trace_region(module: nn.Module, path: str, call: Call) -> Region:
 
 
 def _traced(module: nn.Module, call: Call, *, training: bool) -> tuple[ValueTracer, fx.Graph]:
-    with mode(module, training=training), masks_by_proxy():
+    with mode(module, training=training), masks_by_proxy(), tensors_of_sizes():
         tracer = ValueTracer(call)
         graph = tracer.trace(module)
     repair(graph, module)
     return tracer, graph
+
+
+@contextlib.contextmanager
+def tensors_of_sizes() -> Iterator[None]:
+    """Let ``torch.tensor(x.shape[1])``, which nothing can override, take a traced number."""
+    names = ("tensor", "as_tensor", "scalar_tensor")
+    originals = {name: vars(torch)[name] for name in names}
+
+    def taking_numbers(make: Any) -> Any:
+        @functools.wraps(make)
+        def made(data: Any, *args: Any, **kwargs: Any) -> Any:
+            return make(plain(data), *args, **kwargs)
+
+        return made
+
+    try:
+        for name, make in originals.items():
+            setattr(torch, name, taking_numbers(make))
+        yield
+    finally:
+        for name, make in originals.items():
+            setattr(torch, name, make)
 
 
 def _holds_for_training(

@@ -21,6 +21,7 @@ from trt_qat.qat.placement.attention import COMPOSITES, code_of
 from trt_qat.qat.placement.calls import Call, flatten_output, tensors_of
 from trt_qat.qat.placement.callsite import Scope, Scopes, current_line, operation_name
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+from trt_qat.qat.placement.proxy import ValueProxy, proxies_of, values_of
 from trt_qat.qat.placement.stock import own_code
 
 _SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous", "element_size"}
@@ -29,65 +30,6 @@ _TYPE_QUESTIONS = {
 }  # fmt: skip
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_CONSTANT_ATTRIBUTES = {
-    "dtype",
-    "device",
-    "is_cuda",
-    "ndim",
-    "is_sparse",
-    "is_quantized",
-    "requires_grad",
-    "layout",
-}
-
-
-class ValueProxy(fx.Proxy):
-    """A proxy that knows its value; ``from_data`` marks numbers read out of a tensor."""
-
-    value: Any = None
-    from_data: bool = False
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self.value, name)
-        if name in _CONSTANT_ATTRIBUTES:
-            return attribute
-        if callable(attribute):
-            return _Method(self, name)
-        return self.tracer.create_proxy("call_function", getattr, (self, name), {})
-
-    def __index__(self) -> int:
-        return int(self._number())
-
-    def __int__(self) -> int:
-        return int(self._number())
-
-    def __float__(self) -> float:
-        return float(self._number())
-
-    def __len__(self) -> int:
-        if isinstance(self.value, torch.Tensor):
-            message = "the length of a tensor is its batch size; use x.shape[0]"
-            raise TraceError(message)
-        return len(self.value)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def _number(self) -> Any:
-        if self.from_data or isinstance(self.value, torch.Tensor):
-            message = "control flow that depends on the data in a tensor"
-            raise TraceError(message)
-        return self.value
-
-
-class _Method:
-    """A bound method of a proxy; calling it records the call."""
-
-    def __init__(self, proxy: ValueProxy, name: str) -> None:
-        self.proxy, self.name = proxy, name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.proxy.tracer.create_proxy("call_method", self.name, (self.proxy, *args), kwargs)
 
 
 class ValueTracer(fx.Tracer):
@@ -156,7 +98,7 @@ class ValueTracer(fx.Tracer):
         if (code := code_of(target)) is not None:
             return code(*args, **kwargs)
         if target in _TYPE_QUESTIONS:
-            return self._compute(kind, target, _values(args), _values(kwargs))
+            return self._compute(kind, target, values_of(args), values_of(kwargs))
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         if kind == "placeholder":
             proxy.node.meta["tensors"] = 1
@@ -166,7 +108,7 @@ class ValueTracer(fx.Tracer):
             proxy.node.meta["site"] = self._scopes.site(current_line(), name)
             proxy.node.meta["ordinal"] = self._scopes.ordinal(name)
             proxy.node.meta["opened"] = self._opened
-        given = (_values(args), _values(kwargs))
+        given = (values_of(args), values_of(kwargs))
         self._computing = True
         try:
             proxy.value = self._compute(kind, target, *given)
@@ -178,7 +120,7 @@ class ValueTracer(fx.Tracer):
         if isinstance(proxy.value, (tuple, list)):
             proxy.node.meta["arity"] = len(proxy.value)
         proxy.node.meta["gone"] = kind != "get_attr" and self._returns_input(proxy.value, *given)
-        proxies = list(_proxies((args, kwargs)))
+        proxies = list(proxies_of((args, kwargs)))
         reads_shape = target is getattr or target in _SHAPE_METHODS or kind == "call_module"
         proxy.from_data = not isinstance(proxy.value, (torch.Tensor, tuple, list)) and any(
             p.from_data or (isinstance(p.value, torch.Tensor) and not reads_shape) for p in proxies
@@ -284,28 +226,3 @@ def makes_own_product(module: nn.Module) -> bool:
     ):
         return False
     return own_code(module, hooked=True) is not None or module._parameters.get("weight") is None
-
-
-def _values(args: Any) -> Any:
-    if issubclass(type(args), ValueProxy):
-        return args.value
-    if isinstance(args, (tuple, list)):
-        values = [_values(a) for a in args]
-        return type(args)(values) if not hasattr(args, "_fields") else type(args)(*values)
-    if isinstance(args, dict):
-        return {k: _values(v) for k, v in args.items()}
-    if isinstance(args, slice):
-        return slice(_values(args.start), _values(args.stop), _values(args.step))
-    return args
-
-
-def _proxies(args: Any) -> Iterator[ValueProxy]:
-    if issubclass(type(args), ValueProxy):
-        yield args
-    elif isinstance(args, (tuple, list)):
-        for a in args:
-            yield from _proxies(a)
-    elif isinstance(args, dict):
-        yield from _proxies(list(args.values()))
-    elif isinstance(args, slice):
-        yield from _proxies((args.start, args.stop, args.step))

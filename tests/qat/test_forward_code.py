@@ -1,0 +1,114 @@
+"""Ordinary lines of forward, and ordinary inputs, for which no part of a model is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import trt_qat as tq
+from tests.qat.agreement import worst_error
+
+IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+class Base(nn.Module):
+    """Two convolutions and a head, with one line of the user's in their middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 1, 1)
+        self.head = nn.Conv2d(32, 8, 1)
+
+    def middle(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.b(self.middle(self.a(x))))
+        return y
+
+
+class ModuleMadeInForward(Base):
+    def middle(self, x: Tensor) -> Tensor:
+        return nn.ReLU()(x)  # type: ignore[no-any-return]
+
+
+class ItemAssignment(Base):
+    def middle(self, x: Tensor) -> Tensor:
+        y = x.clone()
+        y[:, ::2] = y[:, ::2].relu()
+        return y
+
+
+class TensorOfASize(Base):
+    def middle(self, x: Tensor) -> Tensor:
+        return x.relu() / torch.sqrt(torch.tensor(x.shape[1]))
+
+
+@pytest.mark.parametrize("kind", [ModuleMadeInForward, ItemAssignment, TensorOfASize])
+def test_the_model_is_traced_whole(kind: type[Base], tmp_path: Path) -> None:
+    net = kind().eval()
+    want = net(IMAGES)
+    model = tq.quantize(net, [IMAGES])
+    report = tq.report_of(model)
+    assert report.untraced == ()
+    assert [note.name for note in report.quantized] == ["a", "b"]
+    assert float((model(IMAGES) - want).abs().max()) < 0.1 * float(want.abs().max())
+    path = tq.export(model, IMAGES, tmp_path / "model.onnx")
+    assert worst_error(model, IMAGES, path) <= 1e-3
+
+
+def test_a_batch_size_made_a_tensor_is_not_burnt_in() -> None:
+    class Mean(Base):
+        def middle(self, x: Tensor) -> Tensor:
+            return x.relu() / torch.tensor(x.shape[0])
+
+    report = tq.report_of(tq.quantize(Mean().eval(), [IMAGES]))
+    assert "holds for one batch size" in report.untraced[0].why
+
+
+def test_a_list_of_images_is_quantized_and_exported(tmp_path: Path) -> None:
+    class Each(Base):
+        def forward(self, images: list[Tensor]) -> list[Tensor]:  # type: ignore[override]
+            return [self.head(self.b(self.a(image).relu())) for image in images]
+
+    batch = ([IMAGES, 2 * IMAGES],)
+    model = tq.quantize(Each().eval(), [batch])
+    assert tq.report_of(model).untraced == ()
+    path = tq.export(model, batch, tmp_path / "model.onnx")
+    assert len(tq.preflight(path).layers) == 6
+
+
+def test_a_mask_that_is_left_out_when_run_and_there_when_exported(tmp_path: Path) -> None:
+    """transformers drops an attention mask of ones, but not under torch.export."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            y: Tensor = self.b(self.a(x).relu())
+            return y if mask is None else y * mask
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.two, self.head = Layer(), Layer(), nn.Linear(32, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mask: Tensor | None = torch.ones(x.shape[:2])[..., None]
+            if not torch.compiler.is_compiling() and bool((mask == 1).all()):  # type: ignore[union-attr]
+                mask = None
+            y: Tensor = self.head(self.two(self.one(x, mask), mask))
+            return y
+
+    tokens = torch.randn(2, 8, 32)
+    model = tq.quantize(Net().eval(), [tokens])
+    path = tq.export(model, tokens, tmp_path / "model.onnx")
+    assert [layer.precision for layer in tq.preflight(path).layers].count("int8") == 4
+    assert worst_error(model, tokens, path) <= 1e-3
