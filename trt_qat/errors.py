@@ -10,7 +10,8 @@
     │   ├── ExportMismatch               the exported graph breaks a promise of export
     │   ├── SparsityLost                 a layer reported 2:4 does not hold it any more
     │   └── CompilerDied                 NVIDIA's compiler crashed, or ran out of memory or time
-    └── BackendUnavailable      exit 3   a library or device that this machine lacks
+    ├── BackendUnavailable      exit 3   a library or device that this machine lacks
+    └── NotProven               exit 4   nothing failed, and a part of the proof is missing
 
 A message says what was wrong, what was got, what is allowed and what to do next.
 """
@@ -77,6 +78,12 @@ class BackendUnavailable(TrtQatError):
     """A library or device that the stage needs is not on this machine."""
 
     exit_code = 3
+
+
+class NotProven(TrtQatError):
+    """Nothing failed, and nothing is proven either: no engine, or inputs that are not real."""
+
+    exit_code = 4
 
 
 def first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import trt_qat as tq
 from tests.graph.build import Builder
 from tests.runners.test_ort import Linear, feed, linear_onnx
 from trt_qat.cli.tables.compare import compare_table
-from trt_qat.comparison.compare import compare_outputs
+from trt_qat.comparison.result import compare_outputs
 from trt_qat.errors import DataError
 from trt_qat.measure import metrics
 from trt_qat.qat.runner import TorchRunner
@@ -125,10 +125,12 @@ def test_the_json_has_the_keys_of_the_contract(tmp_path: Path) -> None:
     document = tq.compare(spec, spec, feed()).to_dict()
     assert list(document) == [
         "ref", "cand", "samples", "outputs", "passed", "layers", "first_divergence", "worst_layer",
+        "verdict", "inputs",
     ]  # fmt: skip
     assert set(document["outputs"][0]) == {
         "name", "max_abs", "mean_abs", "cosine", "sqnr_db", "argmax_agreement",
-        "top5_agreement", "relative",
+        "top5_agreement", "relative", "kind", "axis", "decisions", "differ", "ties",
+        "lost_classes", "quiet_sqnr_db", "quiet_slack_db", "dense", "passed", "asked",
     }  # fmt: skip
     assert set(document["layers"][0]) == {
         "name", "op", "ref_tensor", "cand_tensor", "max_abs", "mean_abs", "cosine", "sqnr_db",
@@ -142,6 +144,22 @@ def test_labels_add_both_accuracies() -> None:
     found = compare_outputs(("a", {"o": A}), ("b", {"o": A[::-1]}), labels=np.array([2, 1]))
     assert found.accuracy == {"ref": 1.0, "cand": 0.0}
     assert found.to_dict()["accuracy"] == found.accuracy
+    assert found.to_dict()["changed"] == {"lost": 2, "gained": 0}
+
+
+def test_labels_of_maps_find_the_axis_of_the_classes() -> None:
+    scores = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    labels = scores.argmax(axis=1)
+    labels[0, 0, 0] = 255  # a pixel that does not count
+    found = compare_outputs(("a", {"o": scores}), ("b", {"o": scores}), labels=labels)
+    assert (found.outputs[0].axis, found.accuracy) == (1, {"ref": 1.0, "cand": 1.0})
+
+
+def test_what_was_asked_is_told() -> None:
+    (found,) = compare_outputs(("a", {"o": A}), ("b", {"o": A})).outputs
+    assert found.asked == "0 of 2 answers differ; at most 0 may (0.999 of so many)"
+    (far,) = compare_outputs(("a", {"depth": A}), ("b", {"depth": A * 1.1})).outputs
+    assert far.asked == "by distance: 20.0 dB (relative error 10.00%); at least 20 dB"
 
 
 def test_an_output_without_classes_is_judged_by_its_noise() -> None:
@@ -156,7 +174,7 @@ def test_the_limit_of_agreement_decides() -> None:
     other[1] = [9.0, 5.0, 1.0]
     sides: tuple[Any, Any] = (("a", {"o": A}), ("b", {"o": other}))
     assert compare_outputs(*sides, min_agreement=0.5).passed
-    assert not compare_outputs(*sides, min_agreement=0.51).passed
+    assert not compare_outputs(*sides, min_agreement=0.6).passed
 
 
 @pytest.mark.parametrize(
@@ -206,7 +224,7 @@ def test_labels_of_other_classes_are_refused(labels: Any, message: str) -> None:
 
 def test_labels_need_logits() -> None:
     depth = np.ones((2, 3, 4), np.float32)
-    with pytest.raises(DataError, match=r"labels need logits \(N, classes\); .* \(2, 3, 4\)"):
+    with pytest.raises(DataError, match=r"labels need logits \(N, classes\), .* \(2, 3, 4\), the"):
         compare_outputs(("a", {"o": depth}), ("b", {"o": depth}), labels=np.array([0, 1]))
 
 

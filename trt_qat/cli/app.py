@@ -1,8 +1,9 @@
 """The command line: every command in a file of its own name, put together here.
 
 A command parses, calls and prints: results to stdout, everything else to stderr. Exit codes: 0 ok,
-1 a check failed, 2 bad input or usage, 3 backend not available, 130 interrupted. Heavy imports stay
-inside the commands, so that ``--help`` is quick on any machine.
+1 a check failed, 2 bad input or usage, 3 backend not available, 4 nothing failed and a part of the
+proof is missing, 130 interrupted. Heavy imports stay inside the commands, so that ``--help`` is
+quick on any machine.
 """
 
 from __future__ import annotations

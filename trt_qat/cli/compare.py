@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trt_qat.cli.options import AsJson
-from trt_qat.cli.screen import print_json, results
+from trt_qat.cli.screen import print_json, results, say
 
 if TYPE_CHECKING:
     from trt_qat.comparison.compare import Comparison
@@ -19,12 +19,30 @@ Candidate = Annotated[str, typer.Option(help="The candidate, such as ort-int8:mo
 Feeds = Annotated[
     Path | None,
     typer.Option(
-        help="An .npz with one array per input, and labels; a data-loader script or saved "
-        "inputs of Polygraphy's, FILE.py[:function] or FILE.json; absent: random inputs."
+        help="An .npz with one array per input, and labels; a recipe or a run folder, for its test "
+        "images; a data-loader script or saved inputs of Polygraphy's, FILE.py[:function] or "
+        "FILE.json; absent: random inputs."
     ),
 ]
 Agreement = Annotated[
-    float, typer.Option(min=0, max=1, help="Least part of equal argmax for a pass.")
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Least part of equal answers for a pass, of outputs that have classes.",
+        show_default="0.999, and 0.99 for maps",
+    ),
+]
+Decibel = Annotated[
+    float, typer.Option(help="Least SQNR in dB for a pass, of outputs that have no classes.")
+]
+Axis = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Class axis of every output that has one, or OUTPUT=AXIS; none: no classes, judge by "
+        "distance; repeatable. Absent: by the recipe's task, or rank, type and name.",
+        metavar="AXIS",
+    ),
 ]
 Layers = Annotated[
     bool | None,
@@ -42,6 +60,10 @@ SavedOutputs = Annotated[
     Path | None,
     typer.Option(help="Write the outputs of both there, for polygraphy run --load-outputs."),
 ]
+RANDOM = (
+    "they are not what ranges are measured on, so they fail no calibrated network, and a pass on "
+    "them proves little; give --data FILE.npz, a recipe or a run folder"
+)
 Worst = Annotated[int, typer.Option(min=0, help="Layers to print, the worst first.")]
 
 
@@ -49,7 +71,9 @@ def compare(
     ref: Reference,
     cand: Candidate,
     data: Feeds = None,
-    agreement: Agreement = 0.999,
+    agreement: Agreement = None,
+    sqnr: Decibel = 20.0,
+    axis: Axis = None,
     layers: Layers = None,
     bisect: Bisect = None,
     save_outputs: SavedOutputs = None,
@@ -58,15 +82,22 @@ def compare(
 ) -> None:
     """Compare outputs of two runners, then layer by layer: which one differs first."""
     from trt_qat.comparison.compare import compare as compare_runners
-    from trt_qat.runners.feeds import feeds_for
+    from trt_qat.measure.outputs import parse_axes
+    from trt_qat.runners.feeds import inputs_for
 
-    feeds, labels = feeds_for((ref, cand), data)
+    parse_axes(axis)
+    given = inputs_for((ref, cand), data)
+    if given.words.startswith("random"):
+        say("RANDOM INPUTS, no data: " + RANDOM)
     found = compare_runners(
         ref,
         cand,
-        feeds,
-        labels=labels,
+        given.feeds,
+        labels=given.labels,
         min_agreement=agreement,
+        min_sqnr_db=sqnr,
+        axes=parse_axes(axis, given.task),
+        inputs=given.words,
         layers=layers,
         bisect=bisect,
         save_outputs=save_outputs,
@@ -89,9 +120,17 @@ def _check(found: Comparison) -> None:
 
     Raises:
         CheckFailed: it does.
+        NotProven: it does on random inputs, which decide nothing against a calibrated network.
     """
-    from trt_qat.errors import CheckFailed
+    from trt_qat.errors import CheckFailed, NotProven
 
-    if not found.passed:
-        message = f"{found.cand} differs from {found.ref} by more than is allowed"
+    if found.verdict == "undecided":
+        message = (
+            f"{found.cand} differs from {found.ref} on random inputs, which decides nothing of a "
+            "calibrated network: give --data"
+        )
+        raise NotProven(message)
+    if found.verdict == "failed":
+        names = ", ".join(output.name for output in found.outputs if not output.passed)
+        message = f"{found.cand} differs from {found.ref} by more than is allowed: {names}"
         raise CheckFailed(message)

@@ -186,8 +186,8 @@ class _Marked:
 
     def __init__(self, cut: Cut) -> None:
         self.cut = cut
-        self.grown = Difference(with_classes=False)
-        self.own = Difference(with_classes=False)
+        self.grown = Difference()
+        self.own = Difference()
 
     def differs(self, min_sqnr_db: float, *, whole: bool) -> bool:
         """Tell whether its own error is more than rounding; ``whole``: of more than one group."""

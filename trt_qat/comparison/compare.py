@@ -4,71 +4,48 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.comparison.bisect import Bisection
 from trt_qat.comparison.bisect import bisect as run_bisection
+from trt_qat.comparison.judged import MIN_SQNR_DB, Limits
 from trt_qat.comparison.layerwise import (
     MIN_LOCAL_SQNR_DB,
     ROUNDING,
     LayerComparison,
-    LayerDifference,
     Layers,
     tapped,
     worst_of,
 )
 from trt_qat.comparison.rebuild import Rebuild, rebuildable
+from trt_qat.comparison.result import (
+    Comparison,
+    Verdict,
+    compare_outputs,
+    judged_outputs,
+    verdict_of,
+)
 from trt_qat.comparison.tally import Tally, TensorDifference
 from trt_qat.errors import DataError, TrtQatError
+from trt_qat.graph.load import load_graph
 from trt_qat.measure.difference import Difference
+from trt_qat.measure.outputs import Axes
 from trt_qat.runners import polygraphy as polygraphy_bridge
 from trt_qat.runners.open import runner
+from trt_qat.runners.ort import OrtRunner
 from trt_qat.runners.ort_tapped import OrtTapped
 from trt_qat.runners.protocol import Feed, Outputs, Runner, TensorSpec, fixed_batch
 
-MIN_AGREEMENT = 0.999
-MIN_SQNR_DB = 20.0
-"""For outputs without classes: noise of a tenth of the signal's amplitude."""
-
+__all__ = ["Comparison", "compare", "compare_outputs"]
 
 BISECTION_SAMPLES = 32
 
 ROUNDING_SQNR_DB = 90.0
 """Of two runs of one model with other fusions; a tie of rounding that falls otherwise leaves 80."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `compare` found; `to_dict` is its JSON."""
-
-    ref: str
-    cand: str
-    samples: int
-    outputs: tuple[TensorDifference, ...]
-    passed: bool
-    layers: tuple[LayerDifference, ...] = ()
-    first_divergence: LayerDifference | None = None
-    accuracy: dict[str, float] = field(default_factory=dict)
-    bisection: Bisection | None = None
-    worst_layer: LayerDifference | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the stable JSON form."""
-        document = asdict(self)
-        document["outputs"] = list(document["outputs"])
-        document["layers"] = list(document["layers"])
-        if not self.accuracy:
-            del document["accuracy"]
-        if self.bisection is None:
-            del document["bisection"]
-        else:
-            document["bisection"] = self.bisection.to_dict()
-        return document
 
 
 def compare(
@@ -77,8 +54,10 @@ def compare(
     feeds: Feed | Iterable[Feed],
     *,
     labels: NDArray[np.int64] | None = None,
-    min_agreement: float = MIN_AGREEMENT,
+    min_agreement: float | None = None,
     min_sqnr_db: float = MIN_SQNR_DB,
+    axes: Axes | None = None,
+    inputs: str = "given",
     layers: bool | None = None,
     bisect: bool | None = None,
     save_outputs: str | Path | None = None,
@@ -91,9 +70,14 @@ def compare(
         ref: the reference, a SPEC or a runner, one of Polygraphy's too.
         cand: the candidate, likewise.
         feeds: one batch or several, arrays by input name, or a DataLoader of Polygraphy's.
-        labels: ``(samples,) int64``; with them the accuracies of the first output are compared.
-        min_agreement: of argmax, for a pass, of every output that has classes.
+        labels: ``(samples,) int64``, or ``(samples, H, W)`` of maps; with them the accuracies of
+            the first output are compared.
+        min_agreement: of answers, for a pass, of every output that has classes, as far as so many
+            samples can tell (`trt_qat.measure.agreement.allowed`); None: 0.999, and 0.99 where
+            every pixel has an answer.
         min_sqnr_db: for a pass, of every output that has none.
+        axes: which outputs have classes, and along which axis; None: by rank, type and name.
+        inputs: what the feeds are, in words; what begins with "random" fails no calibrated network.
         layers: compare inner tensors too (`trt_qat.comparison.layerwise`); absent: where both
             sides show them, which ``ort:`` and ``torch:`` do, and names match.
         bisect: find the first fused group that differs (`trt_qat.comparison.bisect`), on the
@@ -108,27 +92,54 @@ def compare(
     """
     left, right = _runner(ref), _runner(cand)
     compiled = rebuildable(right, left) if bisect else None
-    both = _Both(left, right, keep=save_outputs is not None)
+    both = _Both(left, right, keep=save_outputs is not None, axes=axes or Axes())
     both.run(feeds, labels, layers=False if bisect else layers)
     if save_outputs is not None:
         polygraphy_bridge.save_outputs(Path(save_outputs), both.kept)
-    outputs = both.tally.outputs()
-    passed = all(_passes(output, min_agreement, min_sqnr_db) for output in outputs)
+    outputs = judged_outputs(both.tally, Limits(min_agreement, min_sqnr_db))
+    passed = all(output.passed for output in outputs)
     unasked = bisect is None and not passed and right.name.startswith("trt")
     halves = _bisected(both, compiled, unasked=unasked)
+    names = [spec if isinstance(spec, str) else spec.name for spec in (ref, cand)]
+    undecided = not passed and inputs.startswith("random") and _calibrated(left, right)
+    verdict: Verdict = "undecided" if undecided else verdict_of(passed)
+    return replace(_result(both, halves, names, outputs), verdict=verdict, inputs=inputs)
+
+
+def _result(
+    both: _Both,
+    halves: Bisection | None,
+    names: Sequence[str],
+    outputs: tuple[TensorDifference, ...],
+) -> Comparison:
     found = both.layers if halves is None else halves
     return Comparison(
-        ref=ref if isinstance(ref, str) else ref.name,
-        cand=cand if isinstance(cand, str) else cand.name,
+        ref=names[0],
+        cand=names[1],
         samples=both.tally.samples,
         outputs=outputs,
-        passed=passed,
+        passed=all(output.passed for output in outputs),
         layers=found.layers if found is not None else (),
         first_divergence=found.first_divergence if found is not None else None,
         accuracy=both.tally.accuracy(),
+        changed=both.tally.changed(),
         bisection=halves,
         worst_layer=worst_of(both.layers.layers, MIN_LOCAL_SQNR_DB) if both.layers else None,
     )
+
+
+def _calibrated(*runners: Runner) -> bool:
+    """Tell whether one of them has ranges that were measured; an engine may have."""
+    return any(
+        _has_ranges(runner.path)
+        if isinstance(runner, OrtRunner)
+        else runner.__class__.__module__ == "trt_qat.engine.execution.runner"
+        for runner in runners
+    )
+
+
+def _has_ranges(path: Path) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in load_graph(path).graph.node)
 
 
 def _bisected(both: _Both, compiled: Rebuild | None, *, unasked: bool) -> Bisection | None:
@@ -151,9 +162,9 @@ class _Both:
         kept: name and outputs of each side, if they are to be kept.
     """
 
-    def __init__(self, left: Runner, right: Runner, *, keep: bool) -> None:
+    def __init__(self, left: Runner, right: Runner, *, keep: bool, axes: Axes) -> None:
         self.left, self.right, self.keep = left, right, keep
-        self.tally = Tally()
+        self.tally = Tally(axes)
         self.layers: Layers | None = None
         self._as_observed = False
         self.few: Feed = {}
@@ -206,7 +217,7 @@ class _Both:
 def _alike(plain: Outputs, seen: Outputs) -> bool:
     """Tell whether two runs of one model differ by rounding at most."""
     for name, array in plain.items():
-        found = Difference(with_classes=False)
+        found = Difference()
         found.update(array, np.atleast_1d(seen[name]), name)
         noisy = found.sqnr_db is not None and found.sqnr_db < ROUNDING_SQNR_DB
         if noisy and found.max_abs > ROUNDING:
@@ -277,31 +288,3 @@ def _finite(runner: Runner, batch: Feed, known: Outputs | None = None) -> Output
             message = f"{runner.name}: output {name!r} holds NaN or infinity"
             raise DataError(message)
     return outputs
-
-
-def compare_outputs(
-    ref: tuple[str, Outputs],
-    cand: tuple[str, Outputs],
-    *,
-    labels: NDArray[np.int64] | None = None,
-    min_agreement: float = MIN_AGREEMENT,
-    min_sqnr_db: float = MIN_SQNR_DB,
-) -> Comparison:
-    """Compare outputs that were computed before; each side is its name and its outputs."""
-    tally = Tally()
-    tally.update(ref[1], cand[1], labels)
-    outputs = tally.outputs()
-    return Comparison(
-        ref=ref[0],
-        cand=cand[0],
-        samples=tally.samples,
-        outputs=outputs,
-        passed=all(_passes(output, min_agreement, min_sqnr_db) for output in outputs),
-        accuracy=tally.accuracy(),
-    )
-
-
-def _passes(output: TensorDifference, min_agreement: float, min_sqnr_db: float) -> bool:
-    if output.argmax_agreement is not None:
-        return output.argmax_agreement >= min_agreement
-    return output.sqnr_db is None or output.sqnr_db >= min_sqnr_db

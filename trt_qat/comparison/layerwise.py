@@ -125,8 +125,8 @@ class _Tally:
         # What comes from codes lies on the grid.
         step = None if tap.op == "DequantizeLinear" else tap.step
         limit = None if step is None else (CODE_MAX + 0.5) * step
-        self.grown = Difference(with_classes=False, limit=limit)
-        self.own = Difference(with_classes=False, noise_only=True)
+        self.grown = Difference(limit=limit)
+        self.own = Difference(noise_only=True)
 
 
 class LayerComparison:

@@ -13,9 +13,6 @@ from trt_qat.errors import DataError
 
 Array = NDArray[Any]
 
-TOP = 5
-"""Largest entries of a row whose agreement is counted where there are more."""
-
 CHUNK = 1 << 16
 """Elements that are measured at once: three pieces of float32 fit into a level-2 cache."""
 
@@ -25,26 +22,19 @@ class Difference:
     """How far a candidate's tensor is from the reference's, over all batches so far.
 
     Powers are sums of squares; BLAS takes them in float32 of `CHUNK` elements at a time, and they
-    are added in double precision. ``with_classes`` counts rows whose largest entry is at the same
-    place; hidden tensors have no use for it. ``beyond`` counts elements of the reference whose
-    magnitude is above ``limit``. With ``noise_only`` nothing is measured but ``noise`` and
-    ``max_abs``, in half the time: the signal of a reference is the same against every candidate.
+    are added in double precision. ``beyond`` counts elements of the reference whose magnitude is
+    above ``limit``. With ``noise_only`` nothing is measured but ``noise`` and ``max_abs``, in half
+    the time: the signal of a reference is the same against every candidate.
     """
 
-    with_classes: bool = True
     noise_only: bool = False
     limit: float | None = None
     elements: int = 0
-    rows: int = 0
-    equal_rows: int = 0
     max_abs: float = 0.0
     sum_abs: float = 0.0
     noise: float = 0.0
     signal: float = 0.0
     candidate: float = 0.0
-    classes: bool = False
-    top_rows: int = 0
-    top_overlap: float = 0.0
     beyond: int = 0
 
     def update(self, ref: Array, cand: Array, name: str) -> None:
@@ -70,14 +60,6 @@ class Difference:
             for start in range(0, left.size, CHUNK):
                 self._add(left[start : start + CHUNK], right[start : start + CHUNK], scratch, name)
         self.elements += left.size
-        if self.with_classes and ref.ndim >= 2 and ref.shape[-1] >= 2:
-            self.classes = True
-            equal = ref.argmax(axis=-1) == cand.argmax(axis=-1)
-            self.rows += equal.size
-            self.equal_rows += int(equal.sum())
-            if ref.shape[-1] > TOP:
-                self.top_overlap += _top_overlap(ref, cand)
-                self.top_rows += equal.size
 
     def _add(self, left: Array, right: Array, scratch: Array, name: str) -> None:
         """Add a piece that stays in the processor's cache while it is read again and again."""
@@ -132,28 +114,9 @@ class Difference:
         return 10.0 * math.log10(max(self.signal / self.noise, 1e-30))
 
     @property
-    def argmax_agreement(self) -> float | None:
-        """Part of the rows with the largest entry at the same place; None without classes."""
-        return self.equal_rows / self.rows if self.classes and self.rows else None
-
-    @property
-    def top5_agreement(self) -> float | None:
-        """Mean part of a row's five largest entries that both have; None with five classes."""
-        return self.top_overlap / self.top_rows if self.top_rows else None
-
-    @property
     def relative(self) -> float | None:
         """Norm of the difference over the norm of the reference; None over a zero reference."""
         return math.sqrt(self.noise / self.signal) if self.signal else None
-
-
-def _top_overlap(ref: Array, cand: Array) -> float:
-    """Return the sum over rows of the part of the five largest that both have."""
-    # Stable, so that of equal entries the same ones are taken on both sides.
-    sides = [np.argsort(-x.reshape(-1, x.shape[-1]), axis=1, kind="stable") for x in (ref, cand)]
-    left, right = (order[:, :TOP] for order in sides)
-    both = (left[:, :, None] == right[:, None, :]).any(axis=2)
-    return float(both.mean(axis=1).sum())
 
 
 def _flat(array: Array) -> Array:

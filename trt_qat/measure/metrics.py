@@ -14,16 +14,33 @@ Array = NDArray[Any]
 Z_95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
 
-SCORE_TITLES = {
-    "fp32": "FP32",
-    "ptq": "INT8 PTQ, dense",
-    "sparse": "FP32, one-shot 2:4",
-    "sparse_ptq": "2:4 + INT8 PTQ",
-    "qat": "2:4 + INT8 QAT",
-    "onnx": "ONNX (onnxruntime)",
-    "onnx_fused": "ONNX, fused session",
-}
-"""What the entries of ``metrics.json`` are called where people read them, in order."""
+SCORES = ("fp32", "ptq", "sparse", "sparse_ptq", "qat", "onnx", "onnx_fused", "engine")
+"""Entries of ``metrics.json`` in the order in which people read them."""
+
+
+def score_titles(scores: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the entries of ``metrics.json`` are called, in order; those that are there.
+
+    Args:
+        scores: its content; a run is called 2:4 only if it has a pruned model.
+    """
+    sparse = is_sparse(scores)
+    titles = {
+        "fp32": "FP32",
+        "ptq": "INT8 PTQ, dense",
+        "sparse": "FP32, one-shot 2:4",
+        "sparse_ptq": "2:4 + INT8 PTQ" if sparse else "INT8 PTQ, dense, ranges as given",
+        "qat": "2:4 + INT8 QAT" if sparse else "INT8 QAT, dense",
+        "onnx": "ONNX (onnxruntime)",
+        "onnx_fused": "ONNX, fused session",
+        "engine": "TensorRT engine",
+    }
+    return {key: titles[key] for key in SCORES if scores.get(key)}
+
+
+def is_sparse(scores: Mapping[str, Any]) -> bool:
+    """Tell whether a layer was pruned: only then was a pruned model scored."""
+    return bool(scores.get("sparse"))
 
 
 def accuracy_kept(scores: Mapping[str, Any], allowed: float) -> str:

@@ -1,8 +1,9 @@
-"""Inputs for a comparison: an .npz, a script or JSON of Polygraphy's, or random ones."""
+"""Inputs for a comparison: an .npz, a recipe, a run, what Polygraphy reads, or random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from trt_qat.errors import DataError
 from trt_qat.files import read_npz
 from trt_qat.runners.open import runner
+from trt_qat.runners.own_data import OwnData, own_data
 from trt_qat.runners.polygraphy import load_feeds, random_feed
 from trt_qat.runners.protocol import Feed, TensorSpec, fixed_batch
 from trt_qat.wording import counted
@@ -22,44 +24,97 @@ RANDOM_SAMPLES = 16
 WANTED = "wanted is one array per input, as numpy.savez(FILE, NAME=array) writes it"
 
 
+@dataclass(frozen=True)
+class Given:
+    """What two runners are fed.
+
+    Attributes:
+        feeds: batches by input name.
+        labels: what is right for each sample; None: not known.
+        words: where they come from; begins with "random" where they are no data.
+        task: of the recipe that they belong to; None: not known.
+    """
+
+    feeds: list[Feed]
+    labels: NDArray[np.int64] | None
+    words: str
+    task: str | None = None
+
+
 def feeds_for(
     specs: Sequence[str], path: Path | None
 ) -> tuple[list[Feed], NDArray[np.int64] | None]:
-    """Return batches that the runners of these SPECs take, and labels if the file has them.
+    """Return batches that the runners of these SPECs take, and labels if they are known.
+
+    Raises:
+        TrtQatError: as of `inputs_for`.
+    """
+    found = inputs_for(specs, path)
+    return found.feeds, found.labels
+
+
+def inputs_for(specs: Sequence[str], path: Path | None) -> Given:
+    """Return batches that the runners of these SPECs take, and what is known of them.
 
     Args:
         specs: of the runners; the first whose inputs are known decides names and shapes.
-        path: an ``.npz`` with one array per input, and optionally ``labels``; a data-loader script
-            of Polygraphy's, ``FILE.py[:function]``, or inputs that it saved, ``FILE.json``; None:
-            random inputs of mean 0 and variance 1 by Polygraphy's DataLoader.
+        path: an ``.npz`` with one array per input, and optionally ``labels``; a recipe or a run
+            folder, whose test images are taken; a data-loader script of Polygraphy's,
+            ``FILE.py[:function]``, or inputs that it saved, ``FILE.json``; None: random inputs of
+            mean 0 and variance 1 by Polygraphy's DataLoader.
 
     Raises:
         DataError: the file is damaged or does not fit, or no runner's inputs are known.
+        TrtQatError: a recipe or run that cannot be read.
     """
     inputs = _known_inputs(specs)
     if path is None:
         if not inputs:
             message = f"the inputs of {specs[0]} are not known; give --data FILE.npz"
             raise DataError(message)
-        return [_random_feed(inputs)], None
+        return Given([_random_feed(inputs)], None, f"random: {RANDOM_SAMPLES} samples of noise")
+    if path.suffix == ".toml" or path.is_dir():
+        return _of_recipe(path, inputs)
     if path.suffix == ".json" or ".py" in path.suffix:
-        return load_feeds(str(path)), None
+        return Given(load_feeds(str(path)), None, str(path))
     arrays = _load(path)
     labels = arrays.pop(LABELS, None)
+    batches = _batches(path, arrays, inputs)
+    return Given(batches, None if labels is None else labels.astype(np.int64), str(path))
+
+
+def _of_recipe(path: Path, inputs: Mapping[str, TensorSpec]) -> Given:
+    found: OwnData = own_data(path)
+    if len(inputs) > 1:
+        message = (
+            f"{path}: the model has {counted(len(inputs), 'input')} ({', '.join(inputs)}), and the "
+            "recipe's images are one; give --data FILE.npz with one array per input"
+        )
+        raise DataError(message)
+    name = next(iter(inputs), "images")
+    images = found.images
+    if size := fixed_batch(inputs):
+        images = images[: len(images) - len(images) % size]
+    labels = None if found.labels is None else found.labels[: len(images)]
+    return Given(_batches(path, {name: images}, inputs), labels, found.words, found.task)
+
+
+def _batches(
+    path: Path, arrays: Mapping[str, NDArray[Any]], inputs: Mapping[str, TensorSpec]
+) -> list[Feed]:
     lengths = {len(array) for array in arrays.values() if array.ndim}
     if len(lengths) != 1:
         message = f"{path}: arrays of {sorted(lengths)} samples; all must have the same number"
         raise DataError(message)
     size = fixed_batch(inputs) or BATCH
     count = lengths.pop()
-    if fixed_batch(inputs) and count % size:
+    if fixed_batch(inputs) and (count % size or not count):
         message = f"{path}: {counted(count, 'sample')}; the model takes exactly {size} at a time"
         raise DataError(message)
-    batches = [
+    return [
         {name: array[start : start + size] for name, array in arrays.items()}
         for start in range(0, count, size)
     ]
-    return list(batches), None if labels is None else labels.astype(np.int64)
 
 
 def _known_inputs(specs: Sequence[str]) -> dict[str, TensorSpec]:

@@ -14,6 +14,13 @@ from trt_qat.wording import counted
 
 if TYPE_CHECKING:
     from trt_qat.comparison.layerwise import LayerDifference
+    from trt_qat.comparison.tally import TensorDifference
+
+_VERDICTS = {
+    "passed": "passed",
+    "failed": "FAILED",
+    "undecided": "UNDECIDED: random inputs decide nothing of a calibrated network; give --data",
+}
 
 
 def compare_table(found: Comparison, worst: int = 0) -> Group:
@@ -25,7 +32,7 @@ def compare_table(found: Comparison, worst: int = 0) -> Group:
         "relative",
         "cosine",
         "SQNR dB",
-        "argmax",
+        "same answer",
         "top 5",
         box=None,
         pad_edge=False,
@@ -41,10 +48,13 @@ def compare_table(found: Comparison, worst: int = 0) -> Group:
             _decibel(output.sqnr_db),
             *("" if part is None else f"{part:.4%}" for part in agreements),
         )
-    parts: list[Any] = [table, Text()]
+    said = "\n".join(f"{output.name}: {_asked(output)}" for output in found.outputs)
+    parts: list[Any] = [table, Text(), Text(said), Text()]
     if found.layers and worst:
         parts += [_layers_table(found, worst), Text()]
-    lines = [f"{found.cand} against {found.ref}, {counted(found.samples, 'sample')}"]
+    lines = [
+        f"{found.cand} against {found.ref}, {counted(found.samples, 'sample')}, {found.inputs}"
+    ]
     if found.layers:
         lines.append(_divergence(found))
     if found.bisection is not None:
@@ -53,8 +63,13 @@ def compare_table(found: Comparison, worst: int = 0) -> Group:
         lines.append(
             f"accuracy: {found.accuracy['ref']:.2%} reference, {found.accuracy['cand']:.2%} here"
         )
-    lines.append("passed" if found.passed else "FAILED")
+    lines.append(_VERDICTS[found.verdict])
     return Group(*parts, Text("\n".join(lines)))
+
+
+def _asked(output: TensorDifference) -> str:
+    what = f"answers along axis {output.axis}: " if output.kind == "classes" else ""
+    return f"{'ok' if output.passed else 'NOT OK'}, {what}{output.asked}"
 
 
 def _layers_table(found: Comparison, worst: int) -> Table:

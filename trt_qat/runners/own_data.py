@@ -1,0 +1,79 @@
+"""The test images of a recipe or of a finished run, to compare on what the model is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from trt_qat.data import load
+from trt_qat.errors import DataError, InputError
+from trt_qat.files import read_json
+from trt_qat.measure.outputs import SCORED_TASKS
+from trt_qat.recipe.load import load_recipe
+from trt_qat.recipe.specs import EngineSpec
+from trt_qat.wording import counted
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Test images and what is known of them.
+
+    Attributes:
+        images: ``(N, C, H, W) float32``, preprocessed.
+        labels: ``(N, ...) int64``; None: the task has no classes.
+        words: where they come from.
+        task: of the recipe; None: it names none.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    words: str
+    task: str | None
+
+
+def own_data(path: Path) -> OwnData:
+    """Return the test split of a recipe's TOML or of a run folder.
+
+    Raises:
+        InputError: the folder is no run.
+        DataError: a run's data is not where it was, or is no longer the same.
+        TrtQatError: the recipe or its data cannot be read.
+    """
+    if not path.is_dir():
+        recipe = load_recipe(path)
+        return _test(recipe.spec, recipe.folder, str(path), None)
+    manifest = read_json(path / MANIFEST, "give a run folder, a recipe or an .npz")
+    try:
+        spec = EngineSpec.model_validate(manifest["recipe"]["spec"])
+        digest = manifest["data"]["test"]["sha256"]
+    except (KeyError, TypeError, ValidationError) as error:
+        message = f"{path / MANIFEST}: not the manifest of a run of this version; run it again"
+        raise InputError(message) from error
+    return _test(spec, Path.cwd(), str(path), digest)
+
+
+def _test(spec: EngineSpec, base: Path, words: str, digest: str | None) -> OwnData:
+    test = load(spec.data, spec.calibration, base).test
+    if digest is not None and test.digest != digest:
+        message = (
+            f"{words}: {spec.data.source!r}, read from {base}, holds other test images than those "
+            "of the run; give the recipe's TOML, or an .npz"
+        )
+        raise DataError(message)
+    task = task_of(spec)
+    scored = task is None or task in SCORED_TASKS
+    said = f"{counted(len(test.images), 'test image')} of {words}"
+    return OwnData(test.images, test.labels if scored else None, said, task)
+
+
+def task_of(spec: Any) -> str | None:
+    """Return the task that a recipe names; None where it names none."""
+    task = getattr(spec, "task", None)
+    return None if task is None else str(getattr(task, "kind", task))
