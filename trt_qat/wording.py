@@ -8,3 +8,10 @@ AS_FLOATS = "give images as float32 in the range that the model is trained on, a
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, ``1 layer`` or ``2 layers``; the last word takes the s."""
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def sparse_words(found: int, likely: int) -> str:
+    """Say where 2:4 stands, and what is likely to come of it."""
+    if not found:
+        return "dense: no layer has 2:4 weights"
+    return f"2:4 in {counted(found, 'layer')}, a sparse kernel likely in {likely}"

@@ -128,7 +128,7 @@ def test_a_check_that_fails_is_exit_code_1_with_the_result_on_stdout(
     printed = capsys.readouterr()
     assert not json.loads(printed.out)["passed"]
     assert "error: QAT reaches" in printed.err
-    assert "not good enough" in (tmp_path / "run" / "report.html").read_text()
+    assert "do not ship" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_report_writes_the_page_again_and_prints_its_path(run_folder: Path) -> None:
@@ -276,6 +276,8 @@ def test_two_that_differ_are_exit_code_1(tmp_path: Path) -> None:
         "--cand",
         "torch:tests.runners.test_ort:Linear",
     )
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((8, 4), dtype=np.float32))
+    sides = (*sides, "--data", str(tmp_path / "x.npz"))
     done = command_line("compare", *sides, cwd=Path(__file__).parents[2])
     assert done.returncode == 1
     assert "FAILED" in done.stdout

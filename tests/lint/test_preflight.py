@@ -212,12 +212,13 @@ def test_text_of_a_narrow_terminal_has_a_line_for_each_layer_and_its_reasons_bel
     ]
     report = PreflightReport("m.onnx", None, None, tuple(fates), (), quantizable=2)
     narrow = _told(80, report).splitlines()
+    assert narrow[0].startswith("INT8 in 0 of 2 layers")
     row = r"stages\.{}\.convolution +Conv +fp32 +float +float +found, likely +{} *"
-    assert re.fullmatch(row.format(0, "1, 2"), narrow[1])
-    assert re.fullmatch(row.format(1, "2"), narrow[2])
-    assert narrow[3:5] == [f"1: {why[0]}", f"2: {why[1]}"]
+    assert re.fullmatch(row.format(0, "1, 2"), narrow[2])
+    assert re.fullmatch(row.format(1, "2"), narrow[3])
+    assert narrow[4:6] == [f"1: {why[0]}", f"2: {why[1]}"]
     wide = _told(200, report).splitlines()
-    assert wide[1].rstrip().endswith("; ".join(why))
+    assert wide[2].rstrip().endswith("; ".join(why))
 
 
 def test_text_in_a_pipe_is_not_folded(tmp_path: Path) -> None:

@@ -328,6 +328,11 @@ def _float_net(*shape: int | str, op: str = "Relu") -> ModelProto:
     return b.model(b.node(op, b.input("x", shape), name="act"))
 
 
+def float_conv() -> ModelProto:
+    b = Builder()
+    return b.model(b.conv(_input(b), (16, 16), quantized=False))
+
+
 def _reduce(*, by_input: bool) -> ModelProto:
     b = Builder(18 if by_input else 17)
     x = _input(b)
@@ -650,6 +655,7 @@ CASES = (
     Case("QDQ122", lambda: quantized_attention(length=640), quantized_attention),
     Case("QDQ123", lambda: _recurrent(quantized=True), lambda: _recurrent(quantized=False)),
     Case("QDQ123", lambda: quantized_norm(quantized=True), lambda: quantized_norm(quantized=False)),
+    Case("QDQ124", lambda: float_conv(), _clean),
     Case("QDQ201", lambda: _float_softmax(softmax=True), lambda: _float_softmax(softmax=False),
          tensorrt="11.4"),
     Case("QDQ301", _clean, _clean, target=_NO_INT8, good_target="t4"),

@@ -266,7 +266,7 @@ def test_a_tolerance_that_is_not_met_fails_after_everything_is_written(copied: P
     result = again(copied)
     assert {failure["check"] for failure in result.failures} >= {"argmax_agreement"}
     assert not read(copied, "manifest.json")["passed"]
-    assert "not good enough" in (copied / "report.html").read_text()
+    assert "do not ship" in (copied / "report.html").read_text()
     with pytest.raises(CheckFailed, match=r"agree on .*; tolerances.argmax_agreement = 0.999"):
         pipeline.check(result)
 

@@ -1,4 +1,4 @@
-"""``trt-qat check``: the gate on the command line."""
+"""``trt-qat check``: may this run ship, and is it as good as its baseline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,22 @@ from trt_qat.cli.screen import print_json, results, say
 
 if TYPE_CHECKING:
     from trt_qat.gate.gate import GateReport
+    from trt_qat.gate.verdict import Verdict
 
 
 Baseline = Annotated[
-    Path, typer.Option(help="The baseline: a JSON file, kept in git.", metavar="BASELINE")
+    Path | None,
+    typer.Option(
+        help="The baseline: a JSON file, kept in git; absent: the run is judged by itself.",
+        metavar="BASELINE",
+    ),
+]
+OnnxShips = Annotated[
+    bool,
+    typer.Option(
+        "--onnx-ships",
+        help="The engine is built elsewhere: exit code 0 for a verified ONNX without one, not 4.",
+    ),
 ]
 Update = Annotated[
     bool, typer.Option("--update", help="Make RUN the baseline, and show what changes.")
@@ -47,7 +59,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="A check that cannot be j
 
 def check(
     run_folder: RunFolder,
-    against: Baseline,
+    against: Baseline = None,
     update: Update = False,
     metric: Metrics = None,
     stage: JudgedStage = None,
@@ -55,15 +67,26 @@ def check(
     preset: Preset = None,
     samples: Samples = 10,
     strict: Strict = False,
+    onnx_ships: OnnxShips = False,
     junit: JUnit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a run by a baseline: accuracy with statistics, latency, size, preflight."""
+    """Say if a run may ship, and if it is as good as a baseline.
+
+    The baseline judges accuracy with statistics, latency, size and preflight. Exit code 0: ship,
+    1: do not, 4: the ONNX is verified, and no engine is.
+    """
     from trt_qat.errors import CheckFailed, InputError
     from trt_qat.gate.gate import check as judge
     from trt_qat.gate.metric_checks import parsed_preset
 
     parsed_preset(preset)
+    if against is None:
+        if update or metric or stage or resamples or preset or junit or strict:
+            message = "--against BASELINE is missing; without one there is only the verdict"
+            raise InputError(message)
+        _verdict_alone(run_folder, onnx_ships=onnx_ships, as_json=as_json)
+        return
     if update:
         if preset or junit or as_json or strict:
             message = "--update judges nothing; leave --preset, --strict, --junit and --json out"
@@ -88,6 +111,42 @@ def check(
         names = ", ".join(entry.name for entry in report.checks if entry.status in bad)
         message = f"{run_folder} is not as good as {against}: {names}"
         raise CheckFailed(message)
+    if report.verdict is not None:
+        _fail(run_folder, report.verdict, onnx_ships=onnx_ships)
+
+
+def _verdict_alone(path: Path, *, onnx_ships: bool, as_json: bool) -> None:
+    from trt_qat.errors import InputError
+    from trt_qat.gate.answers import RunFolder as Folder
+    from trt_qat.gate.gate import verdict_of
+
+    found = verdict_of(Folder(path))
+    if found is None:
+        message = f"{path}: no manifest.json, so there is no run to judge; give --against BASELINE"
+        raise InputError(message)
+    if as_json:
+        print_json({"run": str(path), "verdict": found.to_dict()})
+    else:
+        from trt_qat.cli.tables.check import verdict_text
+
+        results().print(verdict_text(found))
+    _fail(path, found, onnx_ships=onnx_ships)
+
+
+def _fail(path: Path, found: Verdict, *, onnx_ships: bool) -> None:
+    """End with the exit code of a verdict.
+
+    Raises:
+        CheckFailed: the run must not ship.
+        NotProven: its ONNX is verified, and no engine is.
+    """
+    from trt_qat.errors import CheckFailed, NotProven
+
+    message = f"{path}: {found.title}: {found.reasons[0]}; next: {found.next}"
+    if found.state == "do-not-ship":
+        raise CheckFailed(message)
+    if found.state == "onnx-verified" and not onnx_ships:
+        raise NotProven(message)
 
 
 def _print(report: GateReport, *, strict: bool, as_json: bool) -> None:

@@ -42,7 +42,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow of a recipe. Stages whose inputs did not change are not run again."""
-    from trt_qat.cli.tables.run import run_table
+    from trt_qat.cli.tables.run import run_table, verdict_lines
     from trt_qat.pipeline import run as pipeline
 
     try:
@@ -62,5 +62,6 @@ def run(
         print_json(result.to_dict())
     else:
         results().print(run_table(result))
+        results().print(verdict_lines(result.verdict))
         say(f"run folder: {result.folder}")
     pipeline.check(result)

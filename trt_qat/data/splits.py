@@ -109,9 +109,11 @@ def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Data
     rest, held = stratified(train.labels, count, spec.seed)
     train, validation = train.take(rest, "train"), train.take(held, "validation")
     if calibration.samples >= len(train):
+        half = max(1, len(train) // 2)
         message = (
             f"calibration.samples = {calibration.samples}, but only {len(train)} images are left "
-            f"for training and calibration; allowed: at most {len(train) - 1}"
+            f"for training and calibration; set it to {half} at most, so that half of them are "
+            "trained on, or give more images"
         )
         raise DataError(message)
     rest, held = stratified(train.labels, calibration.samples, calibration.seed)

@@ -14,6 +14,7 @@ from trt_qat.gate.metric_checks import metric_checks, parsed_preset
 from trt_qat.gate.snapshot import Snapshot, read_baseline, write_baseline
 from trt_qat.gate.take import take, test_set
 from trt_qat.gate.task_metrics import RESAMPLES
+from trt_qat.gate.verdict import PARTS, Verdict, of_folder
 from trt_qat.measure.metrics import accuracy_kept
 from trt_qat.recipe.specs import Tolerances
 from trt_qat.wording import counted
@@ -29,6 +30,7 @@ class GateReport:
         stage: whose answers were judged.
         samples: of the test set.
         checks: every check, in order.
+        verdict: whether the run may ship by itself; None: it has no manifest.
     """
 
     run: str
@@ -36,6 +38,7 @@ class GateReport:
     stage: str
     samples: int
     checks: tuple[Check, ...]
+    verdict: Verdict | None = None
 
     def count(self, status: str) -> int:
         """Return how many checks have a status."""
@@ -48,6 +51,7 @@ class GateReport:
     def to_dict(self, *, strict: bool = False) -> dict[str, Any]:
         """Return the stable JSON form."""
         statuses = ("passed", "failed", "skipped", "info")
+        judged = {} if self.verdict is None else {"verdict": self.verdict.to_dict()}
         return {
             "run": self.run,
             "baseline": self.baseline,
@@ -57,6 +61,7 @@ class GateReport:
             "samples": self.samples,
             "summary": {status: self.count(status) for status in statuses},
             "checks": [check.to_dict() for check in self.checks],
+            **judged,
         }
 
 
@@ -94,7 +99,27 @@ def check(
         known, found, folder.tolerances, preset=preset, ids=answers.ids, samples=samples
     )
     own = _own_tolerances(folder)
-    return GateReport(str(run), str(baseline), found.stage, found.test.samples, (own, *checks))
+    return GateReport(
+        str(run),
+        str(baseline),
+        found.stage,
+        found.test.samples,
+        (own, *checks),
+        verdict_of(folder),
+    )
+
+
+def verdict_of(run: RunFolder) -> Verdict | None:
+    """Return whether a run may ship; None where it has no manifest.
+
+    Raises:
+        InputError: a file of it is damaged, or was changed after the manifest was written.
+    """
+    if run.manifest is None:
+        return None
+    for name in (*PARTS.values(), "model.onnx"):
+        run.file(name)
+    return of_folder(run.path, run.manifest)
 
 
 def update(

@@ -20,7 +20,7 @@ from trt_qat.lint.roofline import Roofline, roofline
 from trt_qat.lint.rule import SEVERITIES, Context, Finding, Rule, Severity
 from trt_qat.lint.rules import RULES
 from trt_qat.targets import Version
-from trt_qat.wording import counted
+from trt_qat.wording import counted, sparse_words
 
 __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
 
@@ -71,6 +71,18 @@ class PreflightReport:
             "errors": self.count("error"),
             "warnings": self.count("warning"),
         }
+
+    @property
+    def headline(self) -> str:
+        """What matters most as a line: INT8, 2:4 and its kernels, what was found."""
+        found = self.summary
+        int8 = (
+            f"INT8 in {found['int8']} of {counted(found['layers'], 'layer')} "
+            f"({found['int8_in_int8_out']} INT8 in and out)"
+        )
+        sparse = sparse_words(found["sparse_found"], found["sparse_likely"])
+        told = f"{counted(found['errors'], 'error')}, {counted(found['warnings'], 'warning')}"
+        return f"{int8}; {sparse}; {told}"
 
     @property
     def counts(self) -> str:

@@ -24,8 +24,10 @@ def build_stage(run: Run) -> dict[str, Any]:
     )
     artifact.write_json(run.path("layers.json"), made.layers)
     evidence.layers_path(out).unlink(missing_ok=True)  # the run's own name for it is layers.json
-    found = made.layers
+    found, sidecar = made.layers, artifact.read_sidecar(out)
+    held = sidecar.metrics.get("verification") if sidecar is not None else None
     return {
+        "verification": held or {"checked": False, "why": "it was built without a GPU, not run"},
         "engine": {
             "build_seconds": round(made.seconds, 1),
             "source": found["source"],
@@ -33,7 +35,7 @@ def build_stage(run: Run) -> dict[str, Any]:
             "sparsity": found["sparsity"],
             "skipped_tactics": found["skipped_tactics"],
             **{key: found[key] for key in ("scope", "traffic") if key in found},
-        }
+        },
     }
 
 

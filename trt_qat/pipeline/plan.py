@@ -15,7 +15,7 @@ from trt_qat.recipe.specs import EngineSpec
 
 QAT_CODE = ("recipe/specs.py", "data/*.py", "qat/**/*.py")
 GRAPH_CODE = ("graph/*.py", "runners/*.py", "pipeline/verify.py")
-COMPARE_CODE = ("measure/*.py", "comparison/*.py", "qat/tapped.py")
+COMPARE_CODE = ("measure/*.py", "comparison/*.py", "qat/tapped.py", "gate/parity.py")
 
 
 def _verify(name: str) -> Any:
@@ -169,7 +169,7 @@ PLAN = (
             "layers.json",
         ),
         tables=tuple(EngineSpec.model_fields),
-        packages=("page/*.py",),
+        packages=("page/*.py", "gate/verdict.py"),
         work=_write_report,
         data=False,
     ),

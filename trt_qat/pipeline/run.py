@@ -65,12 +65,14 @@ class RunResult:
         stages: one record a stage, in order.
         metrics: the content of ``metrics.json``.
         failures: tolerances that were not met: ``check`` and ``message`` of each.
+        verdict: whether it may ship (`trt_qat.gate.verdict`): state, title, reasons, notes, next.
     """
 
     folder: Path
     stages: list[StageRecord] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
+    verdict: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stable JSON form."""
@@ -80,6 +82,7 @@ class RunResult:
             "stages": [asdict(record) for record in self.stages],
             "metrics": self.metrics,
             "failures": self.failures,
+            "verdict": self.verdict,
         }
 
 
@@ -128,7 +131,7 @@ def run(
             result.failures += metrics.get("failures", [])
             result.metrics |= {key: value for key, value in metrics.items() if _is_score(value)}
             artifact.write_json(context.path("metrics.json"), result.metrics)
-            _write_manifest(result, context)
+            result.verdict = _write_manifest(result, context)["verdict"]
     return result
 
 
@@ -239,12 +242,12 @@ def _seal(stage: Stage, run: Run, fingerprint: str, metrics: Metrics, seconds: f
         )
 
 
-def _write_manifest(result: RunResult, run: Run) -> None:
+def _write_manifest(result: RunResult, run: Run) -> dict[str, Any]:
     done = {record.name for record in result.stages if record.status != "skipped"}
     outputs = [name for stage in PLAN if stage.name in done for name in stage.outputs]
     # At the report's stage the manifest is already there: the report is made from it.
     stages = [asdict(record) for record in result.stages]
-    write_manifest(run, stages=stages, outputs=outputs, failures=result.failures)
+    return write_manifest(run, stages=stages, outputs=outputs, failures=result.failures)
 
 
 def _headline(metrics: Metrics) -> str:

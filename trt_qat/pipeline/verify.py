@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 from trt_qat import artifact
 from trt_qat.backends import why_no_torch
 from trt_qat.comparison.compare import Comparison, compare_outputs
+from trt_qat.comparison.histograms import histograms
 from trt_qat.comparison.layerwise import MIN_LOCAL_SQNR_DB
 from trt_qat.errors import CompilerDied, SparsityLost
+from trt_qat.gate.parity import chance_failures, chance_of, parity_failures
+from trt_qat.graph.layer_facts import layer_facts
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.section import around
 from trt_qat.graph.sparsity import LayerSparsity, layer_sparsity
 from trt_qat.measure import metrics
 from trt_qat.pipeline.stage import Metrics, Run
 from trt_qat.pipeline.with_torch import torch_stages
-from trt_qat.recipe.specs import EngineSpec, Tolerances
+from trt_qat.recipe.specs import EngineSpec
 from trt_qat.runners.ort import OrtRunner
+from trt_qat.runners.ort_tapped import OrtTapped
 from trt_qat.runners.protocol import Outputs
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 BATCH = 256
 LAYER_SAMPLES = 64
+HISTOGRAM_SAMPLES = 64
 
 
 def compare(run: Run) -> Metrics:
@@ -47,7 +52,9 @@ def compare(run: Run) -> Metrics:
     fused, fused_entry, fused_answers = _against(run, reference, fused=True)
     _keep_answers(run, {"onnx": answers, "onnx_fused": fused_answers})
     sparsity = _sparsity(run)
-    failures = [*_parity_failures(parity, tolerances), *_accuracy_failures(run)]
+    known = chance_of(answers, run.data.test.labels)
+    failures = [*parity_failures(parity, tolerances), *_accuracy_failures(run)]
+    failures += chance_failures(known, entry)
     failures += [
         _failure("sparsity", f"layer {layer['module']} does not hold 2:4 in the exported weights")
         for layer in sparsity
@@ -61,6 +68,8 @@ def compare(run: Run) -> Metrics:
             "session": "session.disable_quant_qdq=1: Q and DQ as plain float operators",
             "fused": fused.to_dict() | {"session": "default: onnxruntime fuses what it can"},
             "sparsity": sparsity,
+            **_layer_evidence(run),
+            "chance": None if known is None else known.to_dict(),
             "failures": failures,
         }
     )
@@ -87,6 +96,20 @@ def _layers(run: Run) -> dict[str, Any]:
     }
 
 
+def _layer_evidence(run: Run) -> dict[str, Any]:
+    """Return what the report shows of every layer, and of every tensor that is quantized."""
+    candidate = OrtTapped(run.path("model.onnx"))
+    value = candidate.model.graph.input[0]
+    fixed = value.type.tensor_type.shape.dim[0].dim_value
+    images = run.data.test.images[: fixed or HISTOGRAM_SAMPLES]
+    seen = [] if len(images) < fixed else histograms(candidate, {value.name: images})
+    return {
+        "weights": [asdict(layer) for layer in layer_facts(candidate.model)],
+        "histograms": [counts.to_dict() for counts in seen],
+        "histogram_samples": len(images),
+    }
+
+
 def _keep_answers(run: Run, answers: Outputs) -> None:
     """Keep what the ONNX answers on the test set: `trt_qat.gate` compares runs sample by sample."""
     test = run.data.test
@@ -97,23 +120,6 @@ def _keep_answers(run: Run, answers: Outputs) -> None:
 
 def _failure(check: str, message: str) -> dict[str, str]:
     return {"check": check, "message": message}
-
-
-def _parity_failures(parity: Comparison, tolerances: Tolerances) -> Iterator[dict[str, str]]:
-    agreement = parity.outputs[0].argmax_agreement or 0.0
-    if agreement < tolerances.argmax_agreement:
-        yield _failure(
-            "argmax_agreement",
-            f"onnxruntime and torch agree on {agreement:.4%} of the test images; "
-            f"tolerances.argmax_agreement = {tolerances.argmax_agreement}",
-        )
-    gap = abs(parity.accuracy["ref"] - parity.accuracy["cand"])
-    if gap > tolerances.accuracy_gap:
-        yield _failure(
-            "accuracy_gap",
-            f"the accuracies of onnxruntime and torch differ by {gap:.4%}; "
-            f"tolerances.accuracy_gap = {tolerances.accuracy_gap}",
-        )
 
 
 def _accuracy_failures(run: Run) -> Iterator[dict[str, str]]:

@@ -26,7 +26,7 @@ _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 def render_text(
     report: PreflightReport, console: Console | None = None, *, infos: bool = True
 ) -> None:
-    """Print a report: findings, one row a layer, the roofline's floor, the counts.
+    """Print a report: what matters most, findings, a row a layer, the roofline's floor, counts.
 
     Args:
         report: What `preflight` returned.
@@ -34,6 +34,7 @@ def render_text(
         infos: Print the findings of severity info too.
     """
     out = console or results()
+    out.print(Text(report.headline, style="bold"), soft_wrap=True)
     for finding in report.findings:
         if infos or finding.severity != "info":
             out.print(_finding_text(finding), soft_wrap=True)

@@ -8,7 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from trt_qat.measure.metrics import SCORE_TITLES
+from trt_qat.errors import visible
+from trt_qat.measure.metrics import score_titles
 from trt_qat.pipeline.run import RunResult
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def _machine(machine: dict[str, Any]) -> Table:
     return table
 
 
+def verdict_lines(verdict: dict[str, Any]) -> Text:
+    """Return whether the run may ship, why, what is true besides, and the next command."""
+    lines = [f"\nverdict: {verdict['title']}"]
+    lines += [f"  {line}" for line in (*verdict["reasons"], *verdict["notes"])]
+    return Text(visible("\n".join([*lines, f"next: {verdict['next']}"]), keep="\n"))
+
+
 def run_table(result: RunResult) -> Group:
     """Return what became of the stages, and the accuracies side by side."""
     stages = Table("stage", "status", "seconds", box=None, pad_edge=False)
@@ -53,10 +61,10 @@ def run_table(result: RunResult) -> Group:
         seconds = f"{record.seconds:.1f}" if record.seconds else ""
         stages.add_row(record.name, record.status, seconds)
     scores = Table("model", "accuracy", "95 % interval", "samples", box=None, pad_edge=False)
-    for key, title in SCORE_TITLES.items():
-        if entry := result.metrics.get(key):
-            low, high = entry["interval95"]
-            scores.add_row(
-                title, f"{entry['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", str(entry["samples"])
-            )
+    for key, title in score_titles(result.metrics).items():
+        entry = result.metrics[key]
+        low, high = entry["interval95"]
+        scores.add_row(
+            title, f"{entry['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", str(entry["samples"])
+        )
     return Group(stages, Text(), scores) if result.metrics else Group(stages)

@@ -16,6 +16,7 @@ from trt_qat.wording import counted
 
 _TENSOR_CORE_CHANNELS = 16
 _FEW_INPUTS = 4  # an image: TensorRT has kernels for first layers (docs/evidence.md)
+_INTEGER = ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 
 
 @rule("QDQ102", "concat of unequal scales", "warning")
@@ -203,3 +204,25 @@ def half_quantized(context: Context) -> Iterator[Hit]:
 
 
 _WEIGHT_ONLY = (21, 22, 23)  # UINT4, INT4, FP4: weight-only by design
+
+
+@rule("QDQ124", "nothing is quantized", "warning")
+def nothing_quantized(context: Context) -> Iterator[Hit]:
+    """A model without Q/DQ has nothing to find fault with, and no layer of it becomes INT8.
+
+    The DLA takes no Q/DQ, so there it is right.
+    """
+    graphs = list(context.graph.walk())
+    quantized = any(
+        node.is_quantize() or node.is_dequantize() or node.op in _INTEGER
+        for graph in graphs
+        for node in graph.nodes
+    )
+    on_dla = context.target is not None and context.target.on_dla
+    if context.is_main and context.layers and not quantized and not on_dla:
+        yield Hit(
+            "",
+            f"The model is float: none of {counted(len(context.layers), 'layer')} with weights has "
+            "Q/DQ, so TensorRT computes nothing in INT8.",
+            "Quantize it (trt_qat.quantize and export, or trt-qat run), or give the QDQ ONNX.",
+        )
