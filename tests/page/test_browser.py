@@ -24,8 +24,8 @@ from trt_qat.runners.ort_tapped import OrtTapped
 PROGRAM = chromium()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt install chromium")
 
-DESK, PHONE = (1280, 900), (390, 844)
-FOCUSABLE = "a[href], summary, [tabindex='0']"
+DESK, PHONE = (1400, 900), (390, 844)
+FOCUSABLE = "a[href], button, input, select, summary, [tabindex='0']"
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,76 @@ def test_captions_are_whole_however_a_table_is_scrolled(page: Path, tab: Tab) ->
     assert tab.value(outside) == []
 
 
+def test_on_a_phone_no_column_is_hidden_and_none_scrolls_away(page: Path, tab: Tab) -> None:
+    """Each row is a card there, with the titles in it."""
+    tab.show(page, *PHONE)
+    tab.value("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    hidden = """[...document.querySelectorAll('td:not([data-empty]), th[scope=row]')].filter(e => {
+        const b = e.getBoundingClientRect();
+        return !b.width || b.left < -1 || b.right > innerWidth + 1 }).map(e => e.textContent)"""
+    assert tab.value(hidden) == []
+    title = """getComputedStyle(document.querySelector('#layer-table td[data-label="zeros"]'),
+        '::before').content"""
+    assert "zeros" in tab.value(title)
+
+
+ROWS = """[...document.querySelectorAll('#layer-table tbody tr')].filter(e => e.checkVisibility())
+    .map(e => e.cells[0].textContent)"""
+
+
+def test_layers_are_sorted_by_a_click_and_back(page: Path, tab: Tab) -> None:
+    tab.show(page, *DESK)
+    before = tab.value(ROWS)
+    click = """[...document.querySelectorAll('#layer-table button')]
+        .find(e => e.textContent == 'zeros').click()"""
+    zeros = """[...document.querySelectorAll('#layer-table td[data-label="zeros"]')]
+        .map(e => Number(e.dataset.v))"""
+    tab.value(click)
+    assert tab.value(zeros) == sorted(tab.value(zeros))
+    tab.value(click)
+    assert tab.value(zeros) == sorted(tab.value(zeros), reverse=True)
+    assert tab.value("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == (
+        "descending"
+    )
+    assert sorted(tab.value(ROWS)) == sorted(before)
+
+
+def test_layers_are_filtered_by_word_and_kind(page: Path, tab: Tab) -> None:
+    tab.show(page, *DESK)
+    every = tab.value(ROWS)
+    set_to = """(s, v) => { const e = document.querySelector('.filters ' + s); e.value = v;
+        e.dispatchEvent(new Event(s == 'input' ? 'input' : 'change')) }"""
+    tab.value(f"({set_to})('input', 'conv1')")
+    assert tab.value(ROWS) == [name for name in every if "conv1" in name]
+    tab.value(f"({set_to})('input', '')")
+    tab.value(f"({set_to})('select', 'float')")
+    assert tab.value(ROWS) == ["head"]
+    assert tab.value("document.querySelector('.filters output').value") == f"1 of {len(every)}"
+
+
+def test_printed_everything_is_open_and_black_on_white(page: Path, tab: Tab) -> None:
+    tab.show(page, *DESK, dark=True)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        shown = tab.value("""[getComputedStyle(document.body).backgroundColor,
+            getComputedStyle(document.querySelector('nav')).display]""")
+        tab.value("dispatchEvent(new Event('beforeprint'))")
+        closed = tab.value("[...document.querySelectorAll('details')].filter(e => !e.open).length")
+    finally:
+        tab.call("Emulation.setEmulatedMedia", media="")
+    assert shown == ["rgb(255, 255, 255)", "none"]
+    assert closed == 0
+
+
 def test_every_part_is_seen(page: Path, tab: Tab) -> None:
     tab.show(page, *PHONE)
     heights = tab.value("""Object.fromEntries(
-        ['.intervals', '.errors', '.section-graph', '.two table', '.curves', '.first-divergence']
+        ['.intervals', '.errors', '.section-graph', '.two table', '.curves', '.first-divergence',
+         '.facts', '.reasons', '.histograms svg', '.clip', '#layer-table']
         .map(s => [s, document.querySelector(s)?.getBoundingClientRect().height ?? 0]))""")
     assert min(heights.values()) > 5, heights
-    titles = tab.value("[...document.querySelectorAll('h2')].map(e => e.textContent)")
+    titles = tab.value("""[...document.querySelectorAll('h2')]
+        .map(e => e.firstChild.textContent.trim())""")
     assert {"PTQ against QAT", "Error, layer by layer", "Sensitivity to INT8"} <= set(titles)
 
 
@@ -122,8 +185,8 @@ def test_the_keyboard_reaches_everything_in_order(page: Path, tab: Tab) -> None:
             const style = getComputedStyle(e);
             return [e.tagName, e.getBoundingClientRect().top + scrollY, style.outlineStyle] })()""")
         )
-    assert {tag for tag, _, _ in reached} == {"SUMMARY", "DIV"}
-    tops = [top for _, top, _ in reached]
+    assert {tag for tag, _, _ in reached} == {"A", "BUTTON", "INPUT", "SELECT", "SUMMARY", "DIV"}
+    tops = [top for tag, top, _ in reached if tag in ("SUMMARY", "DIV")]
     assert tops == sorted(tops), "from the top down"
     assert all(outline != "none" for _, _, outline in reached), "focus is visible"
 

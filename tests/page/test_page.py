@@ -9,14 +9,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from trt_qat.artifact import sha256_file
 from trt_qat.benching.bench import bench
 from trt_qat.benching.settings import Settings
 from trt_qat.errors import InputError
+from trt_qat.gate.answers import RunFolder
 from trt_qat.page import SENSITIVITY, write
 from trt_qat.page.charts import Series, interval_chart, line_chart
-from trt_qat.page.markup import escape, table, tag
+from trt_qat.page.markup import anchor, escape, table, tag
+from trt_qat.page.samples import changes_of
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -30,12 +34,15 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
         self.text = ""
+        self.policy: str | None = None
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(name)
         self.attributes += attributes
+        if ("http-equiv", "Content-Security-Policy") in attributes:
+            self.policy = dict(attributes)["content"]
         if name not in VOID:
             self.open.append(name)
 
@@ -60,7 +67,11 @@ def test_the_page_is_well_formed_and_says_what_it_is(page: Page, run_folder: Pat
 
 
 def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not {"link", "img", "iframe", "object"} & set(page.tags)
+    assert page.tags.count("script") == 1, "its own, which stands in it"
+    assert "src" not in dict(page.attributes)
+    assert page.policy is not None
+    assert page.policy.startswith("default-src 'none'")
     loaded = [value for key, value in page.attributes if key in ("src", "href", "xlink:href")]
     assert [value for value in loaded if not (value or "").startswith("#")] == []
     assert "url(" not in page.text
@@ -69,7 +80,8 @@ def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
 
 def test_the_page_follows_light_and_dark_and_narrow(page: Page) -> None:
     assert "prefers-color-scheme: dark" in page.text
-    assert "max-width: 36rem" in page.text
+    assert "max-width: 40rem" in page.text
+    assert "@media print" in page.text
 
 
 def test_every_accuracy_of_the_metrics_is_on_the_page(page: Page, run_folder: Path) -> None:
@@ -88,12 +100,14 @@ def test_the_check_of_accuracy_names_what_was_measured(page: Page, run_folder: P
 
 @pytest.mark.parametrize(
     "title",
-    ["Accuracy on the test set", "Checks", "Training", "Layers", "Activation scales",
-     "ONNX against torch fake-quant", "PTQ against QAT", "Error, layer by layer",
-     "Preflight", "Data", "How it was made"],
+    ["Accuracy on the test set", "Checks", "Training", "Layers", "Activation ranges",
+     "ONNX against torch fake-quant", "PTQ against QAT", "Error, layer by layer", "Engine",
+     "Samples and classes", "Findings", "Data", "How it was made"],
 )  # fmt: skip
-def test_the_page_has_every_section(page: Page, title: str) -> None:
+def test_the_page_has_every_section_and_a_link_to_it(page: Page, title: str) -> None:
     assert title in page.text
+    assert ("id", anchor(title)) in page.attributes
+    assert page.attributes.count(("href", f"#{anchor(title)}")) == 2, "in the list, and its own"
 
 
 def test_every_layer_scale_digest_and_version_is_on_the_page(page: Page, run_folder: Path) -> None:
@@ -135,8 +149,11 @@ def test_text_from_outside_is_never_markup(run_folder: Path, tmp_path: Path) -> 
     sparsity = json.loads((folder / "sparsity.json").read_text())
     sparsity["skipped"].append({"name": evil, "why": evil})
     (folder / "sparsity.json").write_text(json.dumps(sparsity))
+    preflight = json.loads((folder / "preflight.json").read_text())
+    preflight["layers"].append(preflight["layers"][0] | {"name": evil})
+    (folder / "preflight.json").write_text(json.dumps(preflight))
     page = Page(write(folder).read_text())
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
     assert page.text.count(evil) >= 4
 
 
@@ -163,6 +180,69 @@ def test_ptq_stands_beside_qat(page: Page, run_folder: Path) -> None:
     assert f"points against PTQ{100 * (qat - ptq):+.2f}" in page.text
 
 
+def test_the_first_screen_tells_what_everybody_asks_for(page: Page, run_folder: Path) -> None:
+    head = (run_folder / "report.html").read_text().partition("</header>")[0]
+    text = Page(f"{head}</header></body></html>").text
+    onnx = json.loads((run_folder / "metrics.json").read_text())["onnx"]
+    for words in (
+        "ONNX verified, engine not built", f"{100 * onnx['accuracy']:.2f} %", "INT8 coverage",
+        "a sparse kernel likely in", "MB ONNX", "Target", "TensorRT", "Latency", "not built",
+        "Made",
+        "commit" if json.loads((run_folder / "manifest.json").read_text())["commit"] else "git",
+        "Next: trt-qat run engines/small.toml",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_one_table_tells_all_of_a_layer(page: Page, run_folder: Path) -> None:
+    text = (run_folder / "report.html").read_text()
+    body = text.partition('id="layer-table"')[2].partition("</table>")[0]
+    compare = json.loads((run_folder / "compare.json").read_text())
+    preflight = json.loads((run_folder / "preflight.json").read_text())
+    assert body.count("<tr") == 1 + len(preflight["layers"])
+    for layer in compare["weights"]:
+        assert f">{layer['name']}<" in body
+        assert "x".join(map(str, layer["shape"])) in body
+        assert layer["scale"] is None or f"{layer['scale']:.4g}" in body
+    for title in ("op", "in", "out", "scale in", "own dB", "2:4", "zeros", "why"):
+        assert f">{title}</button>" in body
+    assert ">ms</button>" not in body, "without an engine there are no times"
+
+
+def test_samples_that_changed_are_named_and_classes_ranked(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    with np.load(folder / "answers.npz") as archive:
+        arrays = dict(archive)
+    right = np.flatnonzero(np.load(folder / "fp32_logits.npz")["logits"].argmax(1)
+                           == arrays["labels"])[:2]  # fmt: skip
+    arrays["onnx"][right] = np.eye(10)[(arrays["labels"][right] + 1) % 10]
+    np.savez(folder / "answers.npz", **arrays)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["artifacts"]["answers.npz"] = sha256_file(folder / "answers.npz")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    changes = changes_of(RunFolder(folder).answers())
+    assert changes is not None
+    lost = (changes.float_answers == changes.labels) & (changes.answers != changes.labels)
+    assert set(right) <= set(np.flatnonzero(lost))
+    text = Page(write(folder).read_text()).text
+    assert f"INT8 loses {lost.sum()} that FP32 has right" in text
+    assert "Right answers by class, the largest drop first" in text
+
+
+def test_every_quantized_tensor_has_its_histogram_and_clip_point(
+    page: Page, run_folder: Path
+) -> None:
+    found = json.loads((run_folder / "compare.json").read_text())["histograms"]
+    assert len(found) >= 6
+    for item in found:
+        assert f"clip ±{item['clip']:.4g}, largest {item['largest']:.4g}" in page.text
+        assert 0 <= item["beyond"] <= 1
+    assert page.attributes.count(("class", "clip")) == len(found)
+
+
 def test_every_layer_of_the_comparison_is_drawn_and_listed(page: Page, run_folder: Path) -> None:
     layers = json.loads((run_folder / "compare.json").read_text())["layers"]
     assert len(layers) > 10
@@ -174,7 +254,7 @@ def test_a_run_that_failed_says_so(run_folder: Path, tmp_path: Path) -> None:
     failures = [{"check": "accuracy_gap", "message": "too far"}]
     folder = damaged(run_folder, tmp_path / "run", passed=False, failures=failures)
     text = write(folder).read_text()
-    assert "not good enough" in text
+    assert "✗ do not ship" in text
     assert '<b class="bad">✗</b>their accuracies differ' in text
 
 
@@ -262,7 +342,7 @@ def test_a_benchmark_of_the_run_is_drawn(measured: Path) -> None:
     labels = {value for name, value in page.attributes if name == "aria-label"}
     assert {"Latency against the first model", "Time by layer, batch 1"} <= labels
     assert "var(--bench-1, #0072b2)" in text
-    assert "<script>" not in text
+    assert page.tags.count("script") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trt_qat import artifact
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
 from trt_qat.files import read_json
+from trt_qat.gate.answers import RunFolder
 from trt_qat.page import bench_charts
 from trt_qat.page.page import page
+from trt_qat.page.samples import changes_of
 
 __all__ = ["write"]
 
@@ -25,6 +28,9 @@ PARTS = {
     "finetune": "finetune.history.json",
 }
 
+
+SIZED = ("model.onnx", "model.engine", "fp32.pt")
+"""Files whose size the page tells."""
 
 AGAIN = "run the recipe again"
 SENSITIVITY = "sensitivity.json"
@@ -61,12 +67,30 @@ def write(
         parts["bench"] = benchmark
     if layer_times is not None or latencies is not None:
         parts["engine"] = _timed(folder, parts, layer_times, latencies)
+    parts |= _beside(folder, made)
     studied = folder / SENSITIVITY
     if studied.is_file():
         found = read_json(studied, AGAIN)
         if found.get("fp32") == made.get("fp32.pt"):  # else it is of another float model
             parts["sensitivity"] = found
     return write_text(folder / "report.html", page(manifest, parts))
+
+
+def _beside(folder: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of files that are not JSON: sizes, a date, changed samples."""
+    found: dict[str, Any] = {
+        "sizes": {
+            name: (folder / name).stat().st_size
+            for name in SIZED
+            if name in made and (folder / name).is_file()
+        }
+    }
+    sidecar = artifact.read_sidecar(folder / "model.onnx") if "model.onnx" in made else None
+    if sidecar is not None and sidecar.written:
+        found["date"] = sidecar.written[:10]
+    if "answers.npz" in made and (folder / "answers.npz").is_file():
+        found["changes"] = changes_of(RunFolder(folder).answers())
+    return found
 
 
 def _timed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trt_qat.gate.verdict import Verdict
 from trt_qat.page.markup import Markup, note, section, table, tag
 from trt_qat.wording import counted
 
@@ -12,19 +13,24 @@ Document = Mapping[str, Any]
 _MB = 1e6
 
 
-def engine(parts: Document) -> Iterator[Markup]:
-    """Yield the section, if the run has an engine.
+def engine(parts: Document, judged: Verdict | None = None) -> Iterator[Markup]:
+    """Yield the section; where there is no engine it says why, and what to do.
 
     Args:
         parts: files of the run by what they hold; ``engine`` is its ``layers.json``.
+        judged: on the run.
     """
     found = parts.get("engine")
     if found is None:
+        if judged is not None:
+            why = judged.reasons[0] if judged.state == "onnx-verified" else "No engine was built."
+            yield section("Engine", tag("p", why), tag("p", "Next: ", tag("code", judged.next)))
         return
     rows = [(title, value) for title, value in _rows(found) if value]
     differ = (found.get("agreement") or {}).get("differ", [])
     yield section(
         "Engine",
+        *([tag("p", judged.reasons[0])] if judged and judged.state == "onnx-verified" else []),
         table("Engine", ("what", "value"), rows, set()),
         *(note(f"This is {found['scope']}.") for _ in range("scope" in found)),
         *([_differences(differ)] if differ else []),

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trt_qat.measure.metrics import SCORE_TITLES
+from trt_qat.gate.verdict import verdict
+from trt_qat.measure.metrics import score_titles
 from trt_qat.page import bench_charts
-from trt_qat.page.charts import Series, bar, interval_chart, line_chart, percent
+from trt_qat.page.charts import Series, interval_chart, line_chart, percent
 from trt_qat.page.checks import checks
 from trt_qat.page.compare_sections import layer_errors, ptq_against_qat, sensitivity
 from trt_qat.page.engine_section import engine
-from trt_qat.page.markup import Markup, join, note, section, table, tag
+from trt_qat.page.facts import first_screen
+from trt_qat.page.findings import findings
+from trt_qat.page.histogram_charts import ranges
+from trt_qat.page.layer_table import layers
+from trt_qat.page.markup import Markup, anchor, folded, note, section, table, tag
+from trt_qat.page.samples import samples
+from trt_qat.page.script import POLICY, SCRIPT
 from trt_qat.page.style import STYLE
 from trt_qat.wording import counted
 
-INT8_LEVELS = 127
-
 Document = Mapping[str, Any]
+
+_TITLE = re.compile(r"<h2>(.*?) <a")
 
 
 def page(manifest: Document, parts: Document) -> str:
@@ -28,26 +37,28 @@ def page(manifest: Document, parts: Document) -> str:
         manifest: of the run.
         parts: the other files of the run by what they hold; any may be absent.
     """
-    scores = parts.get("metrics", {})
+    found = verdict(manifest, parts)
     sections = [
-        *_accuracy(scores),
+        *layers(parts),
+        *_accuracy(parts.get("metrics", {})),
+        *samples(parts.get("changes")),
         *ptq_against_qat(manifest, parts),
-        *checks(manifest, parts),
         *_training(parts),
-        *_layers(parts),
-        *_ranges(parts),
+        *checks(manifest, parts),
+        *engine(parts, found),
+        *bench_charts.sections(parts.get("bench")),
+        *findings(parts),
         *_parity(parts),
         *layer_errors(parts),
         *sensitivity(parts),
-        *engine(parts),
-        *bench_charts.sections(parts.get("bench")),
-        *_preflight(parts),
+        *ranges(parts),
         _data(manifest["data"]),
         _provenance(manifest),
     ]
     head = tag(
         "head",
         Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         tag("title", f"{manifest['name']}: trt-qat report"),
         tag("style", Markup(STYLE)),
@@ -55,33 +66,25 @@ def page(manifest: Document, parts: Document) -> str:
     body = tag(
         "body",
         tag("a", "To the content", href="#content", class_="skip"),
-        tag("header", tag("h1", manifest["name"]), _verdict(manifest), _lead(scores)),
+        first_screen(manifest, parts, found),
+        _contents(sections),
         tag("main", *sections, id="content", tabindex="-1"),
         tag("footer", f"trt-qat {manifest['versions']['trt-qat']}"),
+        tag("script", Markup(SCRIPT)),
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
-def _verdict(manifest: Document) -> Markup:
-    if manifest["passed"]:
-        return tag("span", "✓ every check passed", class_="verdict good")
-    return tag("span", "✗ not good enough", class_="verdict bad")
-
-
-def _lead(scores: Document) -> Markup:
-    if "fp32" not in scores or "qat" not in scores:
-        return Markup("")
-    fp32, qat = scores["fp32"], scores["qat"]
-    points = 100 * (qat["accuracy"] - fp32["accuracy"])
-    text = (
-        f"The 2:4-sparse INT8 network answers {percent(qat['accuracy'])} of {qat['samples']:,} "
-        f"test images rightly, {points:+.2f} points against FP32 ({percent(fp32['accuracy'])})."
-    )
-    return tag("p", text, class_="lead")
+def _contents(sections: Sequence[Markup]) -> Markup:
+    """Return links to the sections, by the titles that they have."""
+    heads = [found for part in sections if (found := _TITLE.search(part))]
+    titles = [html.unescape(found[1]) for found in heads]
+    links = [tag("a", title, href=f"#{anchor(title)}") for title in titles]
+    return tag("nav", *links, aria_label="Sections")
 
 
 def _accuracy(scores: Document) -> Iterator[Markup]:
-    rows = [(title, scores[key]) for key, title in SCORE_TITLES.items() if scores.get(key)]
+    rows = [(title, scores[key]) for key, title in score_titles(scores).items()]
     if not rows:
         return
     cells = [
@@ -128,63 +131,6 @@ def _curves(title: str, history: Sequence[Document]) -> Iterator[Markup]:
             yield line_chart(f"{title}: {name}", series, as_percent=as_percent)
 
 
-def _layers(parts: Document) -> Iterator[Markup]:
-    if "sparsity" not in parts:
-        return
-    proven = {layer["module"]: layer for layer in parts.get("compare", {}).get("sparsity", ())}
-    skipped = {item["name"]: item["why"] for item in parts["sparsity"]["skipped"]}
-    placed = parts.get("placement", {"quantized": [], "float_layers": []})
-    int8 = {item["name"] for item in placed["quantized"]}
-    floats = {item["name"]: item["why"] for item in placed["float_layers"]}
-    names = [item["name"] for item in parts["sparsity"]["sparse"]]
-    rows = []
-    for name in [*names, *skipped, *(n for n in floats if n not in skipped)]:
-        layer = proven.get(name)
-        zeros: object = ""
-        if layer is not None:
-            zeros = bar(layer["zero_fraction"], f"{percent(layer['zero_fraction'], 1)} zeros")
-        held = "lost" if layer and not layer["holds_2_4"] else "2:4"
-        why = "; ".join(text for text in (skipped.get(name), floats.get(name)) if text)
-        rows.append(
-            (
-                tag("code", name),
-                held if name in names else "dense",
-                zeros,
-                "" if layer is None else percent(layer["zero_fraction"], 1),
-                "INT8" if name in int8 else "float",
-                "x".join(str(size) for size in layer["shape"]) if layer else "",
-                why,
-            )
-        )
-    head = ("layer", "weights", "zeros", "", "precision", "shape", "why")
-    caption = "Layers, and what their exported INT8 weights hold"
-    yield section("Layers", table(caption, head, rows, {3}, wide=6))
-
-
-def _ranges(parts: Document) -> Iterator[Markup]:
-    if "ranges" not in parts:
-        return
-    ranges = parts["ranges"]
-    largest = max(ranges["amax"].values(), default=1.0)
-    rows = [
-        (
-            tag("code", name),
-            f"{amax:.4g}",
-            f"{amax / INT8_LEVELS:.4g}",
-            bar(amax / largest, f"{amax:.4g} of {largest:.4g}"),
-        )
-        for name, amax in ranges["amax"].items()
-    ]
-    yield section(
-        "Activation scales",
-        note(
-            f"Measured by {ranges['algorithm']} on {ranges['samples']} images of the training "
-            f"split that are trained on by no stage. A scale is the range divided by {INT8_LEVELS}."
-        ),
-        table("Ranges before QAT", ("tensor", "range ±", "scale", ""), rows, {1, 2}),
-    )
-
-
 def _parity(parts: Document) -> Iterator[Markup]:
     if "compare" not in parts:
         return
@@ -195,40 +141,18 @@ def _parity(parts: Document) -> Iterator[Markup]:
         rows.append(
             (
                 found["cand"],
-                percent(output["argmax_agreement"]),
+                "" if output["argmax_agreement"] is None else percent(output["argmax_agreement"]),
                 f"{output['max_abs']:.2g}",
                 f"{output['mean_abs']:.2g}",
                 sqnr,
                 found["session"],
             )
         )
-    head = ("runner", "same argmax", "max abs", "mean abs", "SQNR dB", "session")
+    head = ("runner", "same answer", "max abs", "mean abs", "SQNR dB", "session")
     yield section(
         "ONNX against torch fake-quant",
         table("Logits on the whole test set", head, rows, {1, 2, 3, 4}, wide=5),
     )
-
-
-def _preflight(parts: Document) -> Iterator[Markup]:
-    document = parts.get("preflight")
-    if not document:
-        return
-    counts = document["summary"]
-    target = f"For {document['target']}: " if document.get("target") else ""
-    summary = (
-        f"{target}{counted(counts['layers'], 'layer')}, {counts['quantizable']} of them "
-        f"quantizable; {counts['int8']} in INT8, {counts['int8_in_int8_out']} with INT8 in and "
-        f"out; 2:4 weights in {counts['sparse_found']}, a sparse kernel likely in "
-        f"{counts['sparse_likely']}. "
-        f"Errors: {counts['errors']}, warnings: {counts['warnings']}."
-    )
-    rows = [
-        (item["severity"], tag("code", item["rule"]), item["node"] or "", item["message"])
-        for item in document["findings"]
-    ]
-    head = ("severity", "rule", "node", "finding")
-    found = table("Findings", head, rows, set(), wide=3) if rows else note("No findings.")
-    yield section("Preflight", tag("p", summary), found)
 
 
 def _data(data: Document) -> Markup:
@@ -262,12 +186,8 @@ def _provenance(manifest: Document) -> Markup:
         "How it was made",
         tag("p", tag("code", f"trt-qat run engines/{recipe['engine']} {overrides}".strip())),
         table("Stages", ("stage", "seconds", "skipped because"), stages, {1}, wide=2),
-        _folded("Recipe", tag("pre", tag("code", json.dumps(recipe["spec"], indent=2)))),
-        _folded("Files", table("Digests", ("file", "sha256"), files, set())),
-        _folded("Versions", table("Versions", ("package", "version"), versions, set())),
+        folded("Recipe", tag("pre", tag("code", json.dumps(recipe["spec"], indent=2)))),
+        folded("Files", table("Digests", ("file", "sha256"), files, set())),
+        folded("Versions", table("Versions", ("package", "version"), versions, set())),
         note(", ".join(f"{key} {value}" for key, value in manifest["platform"].items())),
     )
-
-
-def _folded(title: str, *children: object) -> Markup:
-    return tag("details", tag("summary", title), join(children))
