@@ -277,8 +277,8 @@ def test_two_that_differ_are_exit_code_1(tmp_path: Path) -> None:
         "torch:tests.runners.test_ort:Linear",
     )
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((8, 4), dtype=np.float32))
-    sides = (*sides, "--data", str(tmp_path / "x.npz"))
-    done = command_line("compare", *sides, cwd=Path(__file__).parents[2])
+    data = ("--data", tmp_path / "x.npz")
+    done = command_line("compare", *sides, *data, cwd=Path(__file__).parents[2])
     assert done.returncode == 1
     assert "FAILED" in done.stdout
     assert "differs from ort:" in done.stderr

@@ -157,7 +157,7 @@ def test_labels_of_maps_find_the_axis_of_the_classes() -> None:
 
 def test_what_was_asked_is_told() -> None:
     (found,) = compare_outputs(("a", {"o": A}), ("b", {"o": A})).outputs
-    assert found.asked == "0 of 2 answers differ; at most 0 may (0.999 of so many)"
+    assert found.asked == "0 of 2 answers differ; at most 0 may (99.9 % is asked)"
     (far,) = compare_outputs(("a", {"depth": A}), ("b", {"depth": A * 1.1})).outputs
     assert far.asked == "by distance: 20.0 dB (relative error 10.00%); at least 20 dB"
 

@@ -36,7 +36,7 @@ def noisy(array: Array, db: float, seed: int = 1) -> Array:
     """The array with noise so many decibel below it."""
     draw = np.random.default_rng(seed).standard_normal(array.shape)
     spread = np.sqrt(np.mean(array.astype(float) ** 2)) * 10 ** (-db / 20)
-    return (array + draw * spread).astype(np.float32)
+    return np.asarray(array + draw * spread, np.float32)
 
 
 def maps(samples: int = 8, classes: int = 4, size: int = 32) -> Array:
@@ -45,7 +45,7 @@ def maps(samples: int = 8, classes: int = 4, size: int = 32) -> Array:
     draw = np.random.default_rng(0)
     centres = draw.uniform(-1, 1, (samples, classes, 2))
     apart = ((places[None, None] - centres[..., None, None]) ** 2).sum(axis=2)
-    return (-4 * apart).astype(np.float32)
+    return np.asarray(-4 * apart, np.float32)
 
 
 def logits(samples: int = 450, classes: int = 10, seed: int = 0) -> Array:
@@ -82,13 +82,13 @@ def flipped(scores: Array, rows: int, margin: float) -> tuple[Array, Array]:
 
 def swapped(array: Array, one: int, other: int) -> Array:
     """The array with two channels in each other's place."""
-    found = array.copy()
+    found = np.array(array)
     found[:, [one, other]] = found[:, [other, one]]
     return found
 
 
 def with_class_given_up(scores: Array, lost: int) -> Array:
-    found = scores.copy()
+    found = np.array(scores)
     found[:, lost] = scores.min() - 1
     return found
 
@@ -252,9 +252,9 @@ def edit(run: Path, name: str, change: Callable[[Any], Any]) -> None:
 def engine(run: Path, *, backend: str = "tensorrt", checked: bool = True) -> None:
     """Let the run have built an engine."""
     (run / "model.engine").write_bytes(b"plan")
-    census = {"layers": 0, "precision": {}}
+    census: dict[str, Any] = {"layers": 0, "precision": {}}
     source = {"backend": backend, "tensorrt": "10.16", "rtx": "1.7", "gpu": "NVIDIA L4"}
-    layers = {"source": source, "layers": [], "sparsity": None, "census": census}
+    layers: dict[str, Any] = {"source": source, "layers": [], "sparsity": None, "census": census}
     artifact.write_json(run / "layers.json", layers)
 
     def change(manifest: Any) -> None:

@@ -81,7 +81,7 @@ def histograms(model: OrtTapped, feed: Feed) -> list[Histogram]:
     """
     graph = Graph(model.model)
     inputs, inner = set(feed), {tap.tensor for tap in model.taps}
-    found = {}
+    found: dict[str, Histogram] = {}
     for pair in graph.pairs:
         scale = pair.scaling.scale
         if scale is not None and scale.size == 1 and pair.source in inputs | inner:

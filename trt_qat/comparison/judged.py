@@ -59,7 +59,7 @@ def _answers(output: TensorDifference, limits: Limits) -> tuple[bool, str]:
     passed = output.differ <= may and not output.lost_classes
     text = (
         f"{output.differ:,} of {output.decisions:,} answers differ; at most {may:,} may "
-        f"({least:.4g} of so many)"
+        f"({100 * least:.6g} % is asked)"
     )
     if output.ties:
         where = "at borders" if output.dense else "on ties"

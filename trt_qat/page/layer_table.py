@@ -110,7 +110,7 @@ def _rows(parts: Document) -> Iterator[tuple[Row, str]]:
             "zeros": _zeros(fact.get("zero_fraction")),
             "kernel": _text(kernels[name][0] if name in kernels else ""),
             "ms": _number(kernels[name][1] if name in kernels else None, "{:.4f}"),
-            "why": _text("; ".join(why)),
+            "why": _text(_joined(why)),
         }
         yield row, " ".join(_words(layer, sparse, why))
 
@@ -153,7 +153,9 @@ def _reasons(parts: Document) -> dict[str, list[str]]:
 def _kernels(engine: Document) -> dict[str, tuple[str, float | None]]:
     """Return what the compiler lists for each node, and the time of it."""
     found: dict[str, tuple[str, float | None]] = {}
-    for layer in engine.get("layers", ()):
+    # Where several kernels name a node, the one that multiplies is it; the others move its tensors.
+    ordered = sorted(engine.get("layers", ()), key=lambda layer: layer.get("sparse") == "n/a")
+    for layer in ordered:
         kind = layer.get("tactic")
         words = [layer.get("precision"), None if kind in (None, "unknown") else kind]
         words.append("2:4" if layer.get("sparse") == "sparse" else None)
@@ -162,6 +164,15 @@ def _kernels(engine: Document) -> dict[str, tuple[str, float | None]]:
             if layer.get("purpose", "compute") == "compute":
                 found.setdefault(name, (text, layer.get("time_ms")))
     return found
+
+
+def _joined(why: Sequence[str]) -> str:
+    """Return reasons as one sentence; what several begin with is said once."""
+    groups: dict[str, list[str]] = {}
+    for text in why:
+        head, colon, rest = text.partition(": ")
+        groups.setdefault(head + colon, []).append(rest)
+    return "; ".join(head + ", and ".join(rest) for head, rest in groups.items())
 
 
 def _words(layer: Document, sparse: Cell, why: Sequence[str]) -> Iterator[str]:

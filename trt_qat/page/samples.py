@@ -19,6 +19,9 @@ Document = Mapping[str, Any]
 MOST = 50
 """Samples that are named."""
 
+OPEN = 20
+"""Rows that stand open; more are one click away."""
+
 FEW_CLASSES = 12
 """So many fit into a table of what is taken for what."""
 
@@ -68,8 +71,8 @@ def samples(found: Changes | None) -> Iterator[Markup]:
             f"Of {counted(len(found.labels), 'test sample')} INT8 loses {len(lost)} that FP32 has "
             f"right, and gains {len(gained)}.",
         ),
-        *_changed(found, lost, gained),
         *_by_class(found, before, after),
+        *_changed(found, lost, gained),
         *_confusion(found),
     )
 
@@ -88,9 +91,9 @@ def _changed(
     head = ("sample", "INT8", "label", "FP32 says", "INT8 says")
     shown = table("Samples that changed, by where they stand in the source", head, rows,
                   {2, 3, 4}, sortable=True)  # fmt: skip
-    yield shown
+    yield shown if len(both) <= OPEN else folded(f"{counted(len(both), 'sample')} changed", shown)
     if len(both) > MOST:
-        yield note(f"{MOST} of {len(both)} are named.")
+        yield note(f"{MOST} of {len(both)} samples are named.")
 
 
 def _by_class(
@@ -112,8 +115,13 @@ def _by_class(
         )
     rows.sort(key=lambda row: float(row[4].value))  # type: ignore[arg-type]
     head = ("class", "samples", "FP32", "INT8", "points")
-    yield table("Right answers by class, the largest drop first", head, rows, {1, 2, 3, 4},
-                sortable=True)  # fmt: skip
+    numeric = {1, 2, 3, 4}
+    title = "Right answers by class, the largest drop first"
+    yield table(title, head, rows[:OPEN], numeric, sortable=True)
+    if rows[OPEN:]:
+        rest = table("Right answers by class, the others", head, rows[OPEN:], numeric,
+                     sortable=True)  # fmt: skip
+        yield folded(f"{len(rows) - OPEN} more classes", rest)
 
 
 def _confusion(found: Changes) -> Iterator[Markup]:

@@ -28,6 +28,7 @@ code, .digest { overflow-wrap: break-word; }
 .good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); }
 .reasons, .notes { margin: .5rem 0; padding-left: 1.2rem; max-width: 60rem; }
 .notes { color: var(--quiet); font-size: .9rem; }
+.next { max-width: none; }
 .next code { background: var(--raised); padding: .15rem .4rem; border-radius: .3rem; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: .75rem;
   margin: 1.25rem 0; }
@@ -38,9 +39,9 @@ code, .digest { overflow-wrap: break-word; }
 .facts b { display: block; font-size: 1.2rem; line-height: 1.35; font-weight: 650; }
 .facts span { color: var(--quiet); font-size: .85rem; }
 nav { position: sticky; top: 0; z-index: 2; background: var(--page); margin-top: 1.5rem;
-  border-block: 1px solid var(--line); display: flex; gap: .1rem 1.1rem; overflow-x: auto;
+  border-block: 1px solid var(--line); display: flex; flex-wrap: wrap; gap: .1rem 1.1rem;
   padding: .45rem max(1.5rem, calc((100% - 84rem) / 2 + 1.5rem)); white-space: nowrap;
-  scrollbar-width: thin; }
+   }
 a { color: var(--first); text-underline-offset: 2px; }
 nav a { text-decoration: none; font-size: .9rem; padding: .1rem 0; }
 nav a:hover { text-decoration: underline; }
@@ -51,7 +52,10 @@ ul.checks { list-style: none; padding: 0; margin: .5rem 0; }
 ul.checks li { padding: .25rem 0 .25rem 1.6rem; text-indent: -1.6rem; }
 ul.checks b { display: inline-block; width: 1.6rem; text-indent: 0; }
 .scroll { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; }
+table { border-collapse: collapse; min-width: min(100%, 44rem); font-size: .88rem; }
+#layer-table { width: 100%; }
+#layer-table td:not(.wide, [data-label="kernel"]) { white-space: nowrap; }
+td[data-label="kernel"] { max-width: 20rem; overflow-wrap: anywhere; }
 caption { text-align: left; padding-bottom: .4rem; }
 caption span { position: sticky; left: 0; display: inline-block;
   max-width: min(81rem, 100vw - 3rem); }
@@ -135,7 +139,7 @@ circle.first-divergence { fill: var(--bad) !important; stroke: var(--page); stro
 footer { padding-top: 2rem; padding-bottom: 3rem; }
 @media (max-width: 40rem) {
   header, main, footer { padding-left: 1rem; padding-right: 1rem; }
-  nav { padding-left: 1rem; padding-right: 1rem; }
+  nav { padding-left: 1rem; padding-right: 1rem; flex-wrap: nowrap; overflow-x: auto; }
   .facts { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .5rem; }
   .facts b { font-size: 1.05rem; }
   .intervals .row { grid-template-columns: 1fr auto; gap: 0 .75rem; margin-bottom: .5rem; }
@@ -152,8 +156,10 @@ footer { padding-top: 2rem; padding-bottom: 3rem; }
     border-bottom: 1px solid var(--line); }
   :is(section, details) > .scroll > table tbody tr[hidden] { display: none; }
   :is(section, details) > .scroll > table :is(th, td) { border: 0; padding: .1rem 0;
-    text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 0; }
-  :is(section, details) > .scroll > table :is(th[scope=row], .wide) { grid-column: 1 / -1; }
+    text-align: left; white-space: normal !important; max-width: none; min-width: 0;
+    overflow-wrap: anywhere; }
+  :is(section, details) > .scroll > table :is(th[scope=row], .wide, td:only-of-type)
+    { grid-column: 1 / -1; }
   :is(section, details) > .scroll > table th[scope=row] { font-weight: 650; }
   :is(section, details) > .scroll > table td[data-label]::before { content: attr(data-label) " ";
     color: var(--quiet); font-size: .85em; }

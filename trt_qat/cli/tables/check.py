@@ -30,7 +30,7 @@ def gate_table(report: GateReport, *, strict: bool = False) -> Group:
     verdict = "passed" if report.passed(strict=strict) else "FAILED"
     counts = ", ".join(f"{report.count(status)} {status}" for status in _STYLE)
     words = f"{verdict}: {counts}; {counted(report.samples, 'sample')}, stage {report.stage}"
-    parts = [table, Text(), Text(words, style="bold")]
+    parts: list[Table | Text] = [table, Text(), Text(words, style="bold")]
     if report.verdict is not None:
         parts += [Text(), verdict_text(report.verdict)]
     return Group(*parts)
