@@ -20,6 +20,7 @@ from trt_qat.qat.calibrate import set_amax
 from trt_qat.qat.foreign_run import Seen, WithoutOperators, in_float
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import float_weight, quantize, quantized, weight_quantizers
+from trt_qat.qat.quantizers.folded_grid import unset_folded
 from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.unquantize import same_in_float, unquantized
@@ -253,6 +254,7 @@ def _take_weights(model: nn.Module, seen: list[Seen]) -> int:
             amax = amax.expand(quantizer.amax.numel())
         if amax.numel() != quantizer.amax.numel():
             continue
+        unset_folded(quantizer)  # theirs is of the weight as it is
         del quantizer._amax
         quantizer.amax = amax.reshape(shape).clone()
         if match.grid.low < -CODE_MAX and not norms:

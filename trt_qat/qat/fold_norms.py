@@ -24,6 +24,9 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _RULE = "pkg.onnxscript.rewriter.rule_name"
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
+_ULPS = 8
+"""How far scales of channels may be apart that were made of one: a division, a root, a product."""
+
 Array = NDArray[np.float64]
 
 
@@ -39,7 +42,8 @@ class _Weight:
 def fold_norms(model: ir.Model) -> None:
     """Fold every BatchNormalization that alone reads a Conv, ConvTranspose or Gemm.
 
-    Its factor goes into the scale of an INT8 weight, so that no code changes but for its sign. A
+    Its factor goes into the scale of an INT8 weight, so that no code changes but for its sign; a
+    scale that is then the same for all channels is written once (`quantizers.folded_grid`). A
     BatchNormalization stays where that cannot be: behind an INT8 or grouped ConvTranspose (E3), or
     where a scale or a bias would leave the range of its type.
     """
@@ -223,8 +227,20 @@ def _folded_weight(model: ir.Model, weight: _Weight, axis: int, factor: Array) -
         stored = _scaled(model, weight.stored, array, factor.reshape(along))
     if stored is None:
         return None
-    new_scale = _initializer(model, f"{weight.scale.name}{FOLDED}", folded.astype(scale.dtype))
+    folded = _as_one(folded.astype(scale.dtype), array, axis)
+    new_scale = _initializer(model, f"{weight.scale.name}{FOLDED}", folded)
     return _chained(model, weight.chain, stored, new_scale, axis)
+
+
+def _as_one(scales: NDArray[Any], values: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return a scalar where all channels that hold more than zeros have one scale."""
+    others = tuple(at for at in range(values.ndim) if at != axis)
+    used = scales[values.any(axis=others)] if scales.size > 1 else scales[:0]
+    if not used.size:
+        return scales
+    middle = np.median(used).astype(scales.dtype)
+    same = bool((np.abs(used - middle) <= _ULPS * np.finfo(scales.dtype).eps * middle).all())
+    return np.asarray(middle) if same else scales
 
 
 def _scaled(model: ir.Model, of: ir.Value, array: Array, factor: Array) -> ir.Value | None:
@@ -238,19 +254,19 @@ def _scaled(model: ir.Model, of: ir.Value, array: Array, factor: Array) -> ir.Va
 def _chained(
     model: ir.Model, chain: tuple[ir.Node, ...], stored: ir.Value, scale: ir.Value, axis: int
 ) -> ir.Value:
-    """Return the end of a copy of ``chain`` on other values, one scale for each channel."""
+    """Return the end of a copy of ``chain`` on other values, one scale a channel or for all."""
     for use in stored.uses():  # a layer that is called twice, with the same norm behind it
         if use.node.op_type == chain[0].op_type and use.node.inputs[1] is scale:
             readers = [u.node for u in use.node.outputs[0].uses()]
             return use.node.outputs[0] if len(chain) == 1 else readers[0].outputs[0]
     current = stored
+    assert scale.shape is not None
     for node in chain:
         inputs = [current, scale]
         if len(node.inputs) > 2:
-            assert scale.shape is not None
             zeros = np.zeros(scale.shape.numpy(), np.int8)
             inputs.append(_initializer(model, f"{scale.name}_zero_point", zeros))
-        copy = ir.node(node.op_type, inputs, {"axis": axis})
+        copy = ir.node(node.op_type, inputs, {"axis": axis} if len(scale.shape) else {})
         copy.metadata_props.update(node.metadata_props)
         copy.outputs[0].type, copy.outputs[0].shape = node.outputs[0].type, stored.shape
         model.graph.insert_before(node, copy)
@@ -266,7 +282,7 @@ def _initializer(model: ir.Model, name: str, array: NDArray[np.generic]) -> ir.V
         if stored is not None and np.array_equal(stored.numpy(), array):
             return known
         free, count = f"{name}_{count}", count + 1
-    tensor = ir.tensor(np.ascontiguousarray(array), name=free)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=free)  # keeps a scalar one
     value = ir.Value(name=free, const_value=tensor, type=ir.TensorType(tensor.dtype))
     value.shape = ir.Shape(array.shape)
     model.graph.initializers[free] = value

@@ -25,6 +25,7 @@ from trt_qat.qat.quantizers.fake_quant import (
     weight_config,
     weight_quantizer,
 )
+from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.qat.state import keep, kept_within
@@ -206,7 +207,17 @@ def _place(
         setattr(owner, side, quantizer)
     for functional, weight, axis in functional_weights(model, placed):
         set_weight_amax(functional, weight, axis)
+    if spec.weights == "per_tensor":
+        _grids_of_folded_weights(placed)
     return placed, plan
+
+
+def _grids_of_folded_weights(placed: placement.Placed) -> None:
+    """Let one scale a weight be one in the file too, where a BatchNorm is folded into it."""
+    for layer, norm in placed.norms.items():
+        quantizer = getattr(layer, "weight_quantizer", None)
+        if quantizer is not None and quantizer.is_enabled and foldable(layer, norm):
+            set_amax(quantizer, float(set_folded(quantizer, float_weight(layer), norm)))
 
 
 def _convert_layers(plan: placement.Plan) -> None:

@@ -199,13 +199,17 @@ def _weight_source(vertex: Vertex, weight: fx.Node) -> WeightSource:
 
 
 def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:
-    """Return layer -> the BatchNorm whose output the layer's node writes once it is folded in."""
+    """Return layer -> the BatchNorm whose output the layer's node writes once it is folded in.
+
+    It is folded where it alone reads the layer.
+    """
     calls = Counter(vertex.module for vertex in flow.vertices if vertex.module is not None)
     return {
         layer: norm.module
         for norm in flow.of(Kind.BATCH_NORM)
         if norm.module is not None
         and (layer := norm.inputs[0].module) is not None
+        and all(user is norm for user in norm.inputs[0].users)
         and stock_class(layer) is not None
         and calls[layer] == calls[norm.module] == 1
     }

@@ -15,6 +15,8 @@ from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backe
 from torch import nn
 
 from trt_qat.errors import DataError
+from trt_qat.qat.quantizers.folded_grid import AXIS as FOLDED_AXIS
+from trt_qat.qat.quantizers.folded_grid import factor_of, unfolded_scale
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.quantizers.learned_scales import fake_quantize_learned, pass_inside
 from trt_qat.wording import AS_FLOATS
@@ -56,9 +58,9 @@ def scale_of(quantizer: nn.Module) -> torch.Tensor:
     learned = getattr(quantizer, "learned_scale", None)
     if learned is not None:
         tiny = torch.finfo(torch.float32).tiny
-        return cast("torch.Tensor", learned.detach().abs().clamp_min(tiny))
-    amax = cast("torch.Tensor", quantizer.amax).float()
-    return amax.reshape(()) / CODE_MAX if amax.numel() == 1 else amax.reshape(-1) / CODE_MAX
+        return unfolded_scale(quantizer, learned.detach().abs().clamp_min(tiny))
+    scale = cast("torch.Tensor", quantizer.amax).float() / CODE_MAX
+    return unfolded_scale(quantizer, scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1))
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -93,8 +95,9 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
     learned = getattr(quantizer, "learned_scale", None)
     if learned is not None and torch.is_grad_enabled():
-        axis = channel_axis(quantizer, learned)
-        return fake_quantize_learned(inputs, learned, axis, of_weight=bool(quantizer.narrow_range))
+        scale = unfolded_scale(quantizer, learned)
+        axis, narrow = channel_axis(quantizer, scale), bool(quantizer.narrow_range)
+        return fake_quantize_learned(inputs, scale, axis, of_weight=narrow, learned=learned.numel())
     scale = scale_of(quantizer).to(inputs.device)
     axis = channel_axis(quantizer, scale)
     trains = torch.is_grad_enabled() and inputs.requires_grad
@@ -129,9 +132,11 @@ def rounds(quantizer: nn.Module) -> bool:
 
 def channel_axis(quantizer: nn.Module, scale: torch.Tensor) -> int | None:
     """Return the channel axis of a per-channel quantizer, None for a per-tensor one."""
-    axis = quantizer.axis
-    if axis is None or scale.dim() == 0:
+    if scale.dim() == 0:
         return None
+    axis = quantizer.axis
+    if axis is None:
+        return FOLDED_AXIS if factor_of(quantizer) is not None else None
     return int(axis[0] if isinstance(axis, tuple) else cast("int", axis))
 
 

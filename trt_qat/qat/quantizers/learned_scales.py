@@ -61,7 +61,12 @@ def learn_scales(model: nn.Module) -> None:
 
 
 def fake_quantize_learned(
-    inputs: torch.Tensor, scale: torch.Tensor, axis: int | None, *, of_weight: bool
+    inputs: torch.Tensor,
+    scale: torch.Tensor,
+    axis: int | None,
+    *,
+    of_weight: bool,
+    learned: int | None = None,
 ) -> torch.Tensor:
     """Return ``inputs`` on the grid of a learned scale.
 
@@ -71,8 +76,10 @@ def fake_quantize_learned(
             optimizer cannot turn it negative (E2 asks for a scale above 0).
         axis: channel axis of ``scale``, None for one scale per tensor.
         of_weight: a weight has a narrow range, and no samples among which values are counted.
+        learned: how many parameters ``scale`` was made of, which share the values; None: as many
+            as it has elements.
     """
-    count = inputs.numel() / max(scale.numel(), 1)
+    count = inputs.numel() / max(learned or scale.numel(), 1)
     if not of_weight:
         count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
     shaped = scale
