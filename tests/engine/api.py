@@ -12,6 +12,12 @@ from pathlib import Path
 import trt_qat
 
 ENGINE = Path(trt_qat.__file__).parent / "engine"
+OF_RTX = [
+    *sorted((ENGINE / "aot").glob("*.py")),
+    ENGINE / "execution" / "rtx_runner.py",
+    ENGINE / "execution" / "runtime_cache.py",
+]
+"""Files that meet TensorRT for RTX alone."""
 DATA = Path(__file__).parents[1] / "recordings" / "tensorrt-api"
 VERSIONS = ("8.6.1", "10.3.0", "10.7.0", "10.16.1", "11.0.0", "11.4.0")
 

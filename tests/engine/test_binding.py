@@ -18,6 +18,7 @@ from trt_qat.engine import compat, log, machine
 from trt_qat.engine.build import configure
 from trt_qat.engine.build.implicit import make_calibrator
 from trt_qat.engine.build.options import resolve
+from trt_qat.engine.execution.profiler import make_layer_profiler
 from trt_qat.engine.interrupt import Interrupt
 from trt_qat.errors import BackendUnavailable, InputError
 from trt_qat.recipe.specs import BuildSpec
@@ -94,7 +95,7 @@ def signatures(name: str) -> list[tuple[int, int]]:
     return [(sum(not default for _, default in each) - 1, len(each) - 1) for each in names]
 
 
-@pytest.mark.parametrize("path", sorted(ENGINE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(ENGINE.rglob("*.py")), ids=lambda path: path.stem)
 def test_every_call_has_as_many_arguments_as_the_method_takes(path: Path) -> None:
     for name, count in calls(path):
         taken = signatures(name) if has(name) else []  # that it exists is test_compat's affair
@@ -122,7 +123,7 @@ def test_what_the_package_assigns_can_be_assigned(name: str) -> None:
 def test_the_signatures_are_read() -> None:
     assert signatures("IBuilderConfig.set_timing_cache") == [(2, 2)]
     assert signatures("IOptimizationProfile.set_shape") == [(4, 4)]
-    assert sum(len([*calls(path)]) for path in ENGINE.glob("*.py")) > 30
+    assert sum(len([*calls(path)]) for path in ENGINE.rglob("*.py")) > 30
 
 
 def test_types_have_the_numpy_types_that_tensorrt_gives_them() -> None:
@@ -142,7 +143,7 @@ def test_the_logger_hears_the_library() -> None:
 
 
 def test_the_profiler_is_one_of_tensorrts_and_sums_up() -> None:
-    profiler = compat.make_layer_profiler(trt)
+    profiler = make_layer_profiler(trt)
     assert isinstance(profiler, trt.IProfiler)
     for milliseconds in (0.25, 0.5):
         profiler.report_layer_time("loop", milliseconds)

@@ -12,15 +12,29 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.engine.api import ENGINE, VERSIONS, holds, plain_names, quoted_names, short, surface
+from tests.engine.api import (
+    ENGINE,
+    OF_RTX,
+    VERSIONS,
+    holds,
+    plain_names,
+    quoted_names,
+    short,
+    surface,
+)
 from trt_qat.engine import compat
 from trt_qat.errors import InputError
 
-FILES = sorted(ENGINE.glob("*.py"))
+# The others meet TensorRT for RTX: tests/engine/aot/test_load.py.
+FILES = [path for path in sorted(ENGINE.rglob("*.py")) if path not in OF_RTX]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ENGINE).as_posix()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_name_that_is_written_plainly_is_in_every_version(path: Path, version: str) -> None:
     """Guarded names may be touched plainly in compat.py alone, behind a check of the version."""
     missing = {
@@ -32,7 +46,7 @@ def test_a_name_that_is_written_plainly_is_in_every_version(path: Path, version:
     assert missing == set()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_name_that_is_looked_up_is_declared_or_in_every_version(path: Path) -> None:
     for name in quoted_names(path):
         everywhere = all(holds(version, name) for version in VERSIONS)
@@ -126,3 +140,23 @@ def test_a_type_that_numpy_lacks_is_refused(kind: str) -> None:
 def test_types_have_their_numpy_names() -> None:
     names = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "BOOL": "bool"}
     assert {k: compat.numpy_dtype(SimpleNamespace(name=k)) for k in names} == names
+
+
+@pytest.mark.parametrize(
+    ("module", "told", "meant"),
+    [("tensorrt", "10.7.0", (10, 7)), ("tensorrt_rtx", "1.7.1.116", (11, 4)),
+     ("tensorrt_rtx_bindings", "1.9.0.1", (11, 4))],
+)  # fmt: skip
+def test_a_release_for_rtx_counts_as_the_tensorrt_whose_surface_it_has(
+    module: str, told: str, meant: tuple[int, int]
+) -> None:
+    """By its own number, 1.7, it would be older than the oldest TensorRT."""
+    found = compat.version(SimpleNamespace(__name__=module, __version__=told))
+    assert found == meant
+    assert not compat.narrows_int64(found)
+    assert compat.is_strong("auto", found)
+
+
+def test_rtx_has_every_guarded_name_of_its_surface() -> None:
+    surfaced = {name for name, span in compat.GUARDED.items() if compat.rtx_surface() in span}
+    assert surfaced == {name for name in compat.GUARDED if holds("rtx-1.7.1", name)}

@@ -36,6 +36,9 @@ def test_the_machine_is_described_for_engines() -> None:
     assert list(stages) == list(STAGES)
     assert stages["build"]["why"] == why_not("auto", None)
     assert (found["rtx"] is None) == ("not installed" in (found["why_not_rtx"] or ""))
+    if not found["gpus"]:
+        assert "of TensorRT for RTX do not run here: " in found["why_not_run_rtx"]
+        assert "there is no GPU" in found["why_not_run_rtx"]
 
 
 def test_people_are_told_the_driver_the_gpu_and_the_bindings() -> None:

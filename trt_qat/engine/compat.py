@@ -1,4 +1,4 @@
-"""Every difference between TensorRT 8.6, 10 and 11 that this package meets, in one module.
+"""Every difference between TensorRT 8.6, 10, 11 and TensorRT for RTX that this package meets.
 
 A name that all supported versions have is written as it is (``trt.BuilderFlag.TF32``). One that
 some lack is in `GUARDED` and looked up by `find`, so that its absence is a sentence. Both are
@@ -20,6 +20,12 @@ STRONG_SINCE: Version = (10, 0)
 """From here on a network may be strongly typed."""
 STRONG_ONLY: Version = (11, 0)
 """From here on it always is: the flags for INT8 and FP16 are gone."""
+RTX_MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")
+"""TensorRT for RTX: a name for both of its wheels, and the bindings themselves."""
+RTX_MINIMUM = (1, 7, 1)
+"""Before 1.7 no network with an INT8 convolution builds (``cudnn_impl.cpp:89: CHECK(dtype ==``)."""
+RTX_SURFACES: Mapping[Version, Version] = {(1, 7): (11, 4)}
+"""Since which release TensorRT for RTX has the Python surface of which TensorRT."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +134,18 @@ def import_module() -> Any:
 
 
 def version(trt: Any) -> Version:
-    """Return ``(major, minor)`` of the module."""
+    """Return ``(major, minor)`` of the module; of TensorRT for RTX, those of its surface."""
     major, minor, *_ = trt.__version__.split(".")
-    return int(major), int(minor)
+    found = int(major), int(minor)
+    return rtx_surface(found) if trt.__name__ in RTX_MODULES else found
+
+
+def rtx_surface(release: Version = RTX_MINIMUM[:2]) -> Version:
+    """Return the TensorRT whose names and rules a release of TensorRT for RTX has.
+
+    It counts its releases by itself; a release that is not known has the last known surface.
+    """
+    return RTX_SURFACES[max(known for known in RTX_SURFACES if known <= release)]
 
 
 def has(trt: Any, name: str) -> bool:
@@ -297,20 +312,3 @@ def make_output_allocator(trt: Any, device: Any) -> Any:
             self.shape = tuple(shape)
 
     return _Allocator()
-
-
-def make_layer_profiler(trt: Any) -> Any:
-    """Return a profiler that sums up the milliseconds of every layer in its ``times_ms``.
-
-    TensorRT calls it once a layer; a layer that runs several times is told of several times.
-    """
-
-    class _Profiler(trt.IProfiler):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProfiler.__init__(self)
-            self.times_ms: dict[str, float] = {}
-
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            self.times_ms[layer_name] = self.times_ms.get(layer_name, 0.0) + ms
-
-    return _Profiler()

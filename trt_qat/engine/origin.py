@@ -30,6 +30,8 @@ class Origin:
         sm: compute capability of the GPU that it was built on; None: not told.
         implicit: INT8 by TensorRT's own calibration, on batches that are not kept.
         rtx: version of TensorRT for RTX that compiled it; None: TensorRT built it.
+        capabilities: members of its ``ComputeCapability`` that it was compiled for; none: every GPU
+            from 8.0 on.
     """
 
     parents: Mapping[str, str]
@@ -38,6 +40,7 @@ class Origin:
     sm: tuple[int, ...] | None
     implicit: bool = False
     rtx: str | None = None
+    capabilities: tuple[str, ...] = ()
 
     def check_rebuildable(self, engine: Path) -> None:
         """Check that its spec and its ONNX make this engine again.
@@ -81,4 +84,5 @@ def origin_of(engine: Path) -> Origin | None:
         sm=None if sm is None else tuple(sm),
         implicit=bool(source.get(IMPLICIT)),
         rtx=source.get(RTX),
+        capabilities=tuple(source.get("compute_capabilities") or ()),
     )

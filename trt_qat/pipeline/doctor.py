@@ -31,13 +31,20 @@ def examine() -> dict[str, Any]:
         "versions": artifact.versions(),
         "platform": artifact.platform_facts(),
         "gpu": backends.has_gpu(),
-        "machine": machine.facts() | {"rtx": load.version(), "why_not_rtx": load.why_not()},
+        "machine": machine.facts()
+        | {
+            "rtx": load.version(),
+            "why_not_rtx": load.why_not(),
+            "why_not_run_rtx": load.why_not_run(),
+        },
         "notes": _notes(),
     }
 
 
 def _notes() -> list[str]:
     notes = _engine_notes()
+    if reason := load.why_not_polygraphy():
+        notes.append(reason)
     if backends.cpu_has_vnni() is False:
         notes.append(
             "this CPU has no VNNI: onnxruntime's fused INT8 kernels may saturate at 16 bits, so "

@@ -23,13 +23,15 @@ from trt_qat.runners.protocol import Runner
 SPEC_HELP = (
     "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function, "
     "torch-compile:module:function, trt:FILE.engine (trt-graph: as a CUDA graph, trt-trusted: "
-    "where no sidecar vouches for it) or polygraphy:OUTPUTS.json, what polygraphy run "
+    "where no sidecar vouches for it), trt-rtx:FILE.engine of TensorRT for RTX (trt-rtx-trusted "
+    "likewise) or polygraphy:OUTPUTS.json, what polygraphy run "
     "--save-outputs wrote"
 )
-_ORT, _TORCH, _TRT = (
+_ORT, _TORCH, _TRT, _RTX = (
     "trt_qat.runners.ort:OrtRunner",
     "trt_qat.qat.runner:TorchRunner.from_import_path",
     "trt_qat.engine.execution.runner:TrtRunner",
+    "trt_qat.engine.execution.rtx_runner:RtxRunner",
 )
 OPENERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ort": (_ORT, {}),
@@ -40,6 +42,8 @@ OPENERS: dict[str, tuple[str, dict[str, Any]]] = {
     "trt": (_TRT, {}),
     "trt-graph": (_TRT, {"graph": True}),
     "trt-trusted": (_TRT, {"trust": True}),
+    "trt-rtx": (_RTX, {}),
+    "trt-rtx-trusted": (_RTX, {"trust": True}),
     "polygraphy": ("trt_qat.runners.polygraphy:SavedRunner", {}),
 }
 """Kind of a SPEC -> what opens it, and how: the one place that names rooms above this one."""

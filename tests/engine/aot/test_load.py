@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.engine.aot.rtx import needs_rtx
-from tests.engine.api import ENGINE, holds, plain_names, quoted_names
-from trt_qat.engine.aot import load, options
+from tests.engine.api import OF_RTX, holds, plain_names, quoted_names
+from trt_qat.engine import compat
+from trt_qat.engine.aot import load
 from trt_qat.errors import BackendUnavailable
 
-FILES = sorted((ENGINE / "aot").glob("*.py"))
+FILES = OF_RTX
 
 
 def test_without_it_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "MODULES", ("no_such_module",))
+    monkeypatch.setattr(load, "RTX_MODULES", ("no_such_module",))
     with pytest.raises(BackendUnavailable, match=r"not installed: pip install 'trt-qat\[rtx\]'"):
         load.require()
     with pytest.raises(BackendUnavailable, match="not installed"):
@@ -38,7 +39,7 @@ def test_either_module_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """The meta package brings ``tensorrt_rtx``; the two wheels alone do not."""
     (tmp_path / "rtx_by_itself.py").write_text('__version__ = "1.9.0"\n')
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(load, "MODULES", ("no_such_module", "rtx_by_itself"))
+    monkeypatch.setattr(load, "RTX_MODULES", ("no_such_module", "rtx_by_itself"))
     monkeypatch.setattr(load, "_DISTRIBUTIONS", ())
     assert load.version() == "1.9.0"
     assert load.import_module().__version__ == "1.9.0"
@@ -49,7 +50,7 @@ def test_a_library_that_does_not_load_is_a_sentence(
 ) -> None:
     (tmp_path / "rtx_broken.py").write_text("raise OSError('libtensorrt_rtx.so.1: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(load, "MODULES", ("rtx_broken",))
+    monkeypatch.setattr(load, "RTX_MODULES", ("rtx_broken",))
     with pytest.raises(BackendUnavailable, match=r"does not load: libtensorrt_rtx\.so\.1"):
         load.import_module()
 
@@ -73,10 +74,22 @@ def test_the_module_is_imported_by_one_function_alone() -> None:
     text = "\n".join(path.read_text() for path in FILES if path.stem != "load")
     assert "import tensorrt" not in text
     assert not any(
-        isinstance(node, ast.Import) and any(alias.name in load.MODULES for alias in node.names)
+        isinstance(node, ast.Import)
+        and any(alias.name in compat.RTX_MODULES for alias in node.names)
         for path in FILES
         for node in ast.walk(ast.parse(path.read_text()))
     )
+
+
+@needs_rtx
+def test_polygraphys_switch_without_the_name_it_imports_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(load.POLYGRAPHY_SWITCH, raising=False)
+    assert load.why_not_polygraphy() is None
+    monkeypatch.setenv(load.POLYGRAPHY_SWITCH, "1")
+    monkeypatch.setattr(load, "RTX_MODULES", ("no_such_module", *compat.RTX_MODULES))
+    assert "pip install tensorrt-rtx-cu12==" in (load.why_not_polygraphy() or "")
 
 
 @needs_rtx
@@ -84,4 +97,4 @@ def test_what_is_installed_is_found_and_loads() -> None:
     found = load.import_module()
     assert found.__version__ == load.version()
     assert found.ComputeCapability.SM89
-    assert options.SURFACE == (11, 4)
+    assert compat.version(found) == compat.rtx_surface()

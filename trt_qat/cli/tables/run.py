@@ -42,6 +42,9 @@ def _machine(machine: dict[str, Any]) -> Table:
     table.add_row("TensorRT", machine["tensorrt"] or "not installed")
     without = f"{machine['rtx']}, builds without a GPU"
     table.add_row("TensorRT for RTX", machine["why_not_rtx"] or without)
+    if not machine["why_not_rtx"]:
+        runs = machine["why_not_run_rtx"] or "trt-rtx:FILE.engine is a SPEC like any other"
+        table.add_row("its engines", runs)
     for name, installed in machine["bindings"].items():
         table.add_row(name, "installed" if installed else "not installed")
     return table

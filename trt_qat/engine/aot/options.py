@@ -8,9 +8,6 @@ from trt_qat.engine.aot.load import TITLE
 from trt_qat.errors import InputError
 from trt_qat.recipe.specs import BuildSpec
 
-SURFACE = (11, 4)
-"""TensorRT for RTX 1.7 has the Python surface of this TensorRT."""
-
 _LACKING: Mapping[str, tuple[object, str]] = {
     "strip_weights": (False, "plans without weights do not build there without a GPU"),
     "version_compatible": (False, "there is no lean runtime to put into the plan"),

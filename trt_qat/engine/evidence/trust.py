@@ -74,7 +74,7 @@ def check_home(path: Path, tensorrt: str, sm: tuple[int, int]) -> None:
     if origin.rtx:
         message = (
             f"{path}: TensorRT for RTX {origin.rtx} compiled it, and TensorRT cannot load it; "
-            "build it here with --backend tensorrt, or load it with TensorRT for RTX on a GPU"
+            "build it here with --backend tensorrt, or give it as trt-rtx:FILE"
         )
         raise InputError(message)
     built, at = origin.tensorrt, origin.sm
@@ -90,6 +90,36 @@ def check_home(path: Path, tensorrt: str, sm: tuple[int, int]) -> None:
         message = (
             f"{path}: built for compute capability {there} and this GPU has {here}. Build it again "
             "here, or for both with build.hardware_compatibility = 'ampere_plus'"
+        )
+        raise InputError(message)
+
+
+def check_rtx_home(path: Path, sm: tuple[int, int]) -> None:
+    """Check by the sidecar that TensorRT for RTX compiled an engine, and for this kind of GPU.
+
+    Args:
+        path: of the engine; without a sidecar nothing is known of it.
+        sm: compute capability of the GPU that is here.
+
+    Raises:
+        InputError: TensorRT built it, or it is for other GPUs.
+    """
+    origin = origin_of(path)
+    if origin is None:
+        return
+    if not origin.rtx:
+        built = f"TensorRT {origin.tensorrt or ''}".strip()
+        message = f"{path}: {built} built it, and TensorRT for RTX cannot load it: give it as trt:"
+        raise InputError(message)
+    here = ".".join(map(str, sm))
+    if origin.capabilities:
+        fits, made = f"SM{sm[0]}{sm[1]}" in origin.capabilities, ", ".join(origin.capabilities)
+    else:
+        fits, made = sm >= (8, 0), "GPUs from compute capability 8.0 on"
+    if not fits:
+        message = (
+            f"{path}: compiled for {made}, and this GPU has {here}; build it with its target, or "
+            "add that to build.more_targets"
         )
         raise InputError(message)
 

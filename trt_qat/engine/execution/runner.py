@@ -13,6 +13,7 @@ from trt_qat.engine import compat, log, machine
 from trt_qat.engine.device import Graph, Launch, capture, open_device
 from trt_qat.engine.evidence.trust import check_home, read_plan
 from trt_qat.engine.execution.feeding import Slot, check_feed, narrowed
+from trt_qat.engine.execution.profiler import make_layer_profiler
 from trt_qat.engine.loading import load_engine
 from trt_qat.errors import BackendUnavailable, CheckFailed, InputError
 from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
@@ -38,11 +39,8 @@ class TrtRunner(Opened):
         self.path = Path(path)
         self.name = "trt-graph" if graph else "trt"
         plan = read_plan(self.path, trust=trust)
-        trt = compat.load()
-        if reason := machine.why_not_run():
-            raise BackendUnavailable(reason)
-        check_home(self.path, trt.__version__, machine.gpus()[0][0].sm)
-        self._trt, self._graph, self._profile = trt, graph, profile
+        self._trt = self._module(plan)
+        self._graph, self._profile = graph, profile
         self._staging: dict[str, NDArray[Any]] = {}
         self._memory: dict[str, tuple[int, int]] = {}
         self._allocators: dict[str, Any] = {}
@@ -52,8 +50,8 @@ class TrtRunner(Opened):
         self._profiler: Any = None
         self._device = open_device()
         try:
-            self._log = log.make_log(trt)
-            self._engine = load_engine(trt, plan, self.path, self._log)
+            self._log = log.make_log(self._trt)
+            self._engine = self._load(plan)
             self._context = self._make_context()
             self._slots, self.outputs = self._tensors()
         except BaseException:
@@ -100,18 +98,32 @@ class TrtRunner(Opened):
         """
         self._bind(feed)
         if self._profiler is None:
-            self._profiler = self._context.profiler = compat.make_layer_profiler(self._trt)
+            self._profiler = self._context.profiler = make_layer_profiler(self._trt)
         self._profiler.times_ms.clear()
         self._enqueue()  # with a profiler attached it waits, and reports (enqueue_emits_profile)
         self._device.synchronize()
         return dict(self._profiler.times_ms)
+
+    def _module(self, plan: bytes) -> Any:
+        """Return TensorRT, if it and this GPU are what the plan was built for."""
+        trt = compat.load()
+        if reason := machine.why_not_run():
+            raise BackendUnavailable(reason)
+        check_home(self.path, trt.__version__, machine.gpus()[0][0].sm)
+        return trt
+
+    def _load(self, plan: bytes) -> Any:
+        return load_engine(self._trt, plan, self.path, self._log)
+
+    def _execution_context(self) -> Any:
+        return self._engine.create_execution_context()
 
     def _make_context(self) -> Any:
         profiles = self._engine.num_optimization_profiles
         if not 0 <= self._profile < profiles:
             message = f"{self.path}: profile {self._profile}; the engine has 0 to {profiles - 1}"
             raise InputError(message)
-        context = self._engine.create_execution_context()
+        context = self._execution_context()
         if context is None:
             size = compat.device_memory_bytes(self._engine) >> 20
             said = "; ".join(log.errors(self._log.lines)[:2]) or "it says nothing"
