@@ -13,8 +13,6 @@ import pytest
 from tests.runs import write_engine
 from trt_qat.pipeline.run import RunResult, run
 
-# The networks of the tests are small: a second thread costs more than it gives.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # As the command line does, before anything imports torch: see `trt_qat.cli.app.main`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from trt_qat.qat import foreign, onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
+from trt_qat.qat.inputs import spec_of
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
 from trt_qat.qat.state import unwrapped
@@ -38,7 +39,11 @@ LARGE_MODEL_BYTES = 1_500_000_000  # protobuf ends at 2 GB: beyond this, weights
 
 
 def export(
-    model: nn.Module, example_inputs: Any, path: str | Path, *, spec: ExportSpec | None = None
+    model: nn.Module,
+    example_inputs: Any,
+    path: str | Path,
+    *,
+    spec: ExportSpec | Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``model`` as QDQ ONNX.
 
@@ -56,7 +61,8 @@ def export(
         model: from `quantize`, fine-tuned or not; unchanged afterwards.
         example_inputs: one batch: a tensor, a tuple, or a dict by argument name.
         path: of the ONNX file; written to a temporary name and renamed.
-        spec: opset, form of the weights (rounded to INT8 in either), dynamic batch, comparison.
+        spec: opset, form of the weights (rounded to INT8 in either), dynamic batch, comparison; or
+            a dict of these.
 
     Returns:
         ``path``.
@@ -67,7 +73,7 @@ def export(
         ExportMismatch: the file breaks a promise made above, or does not compute what the model
             does; the message names the first tensor. A file that was there before is untouched.
     """
-    spec, start = spec or ExportSpec(), time.perf_counter()
+    spec, start = spec_of(ExportSpec, spec, "export"), time.perf_counter()
     model, target = _exportable(model), Path(path)
     inputs, exported = _traced(model, example_inputs, spec)
     graph = onnx_passes.clean(exported, opset=spec.opset)

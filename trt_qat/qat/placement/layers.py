@@ -79,7 +79,7 @@ def weight_shape(vertex: Vertex) -> WeightShape:
     if vertex.module is not None:
         groups = int(vertex.module.groups)  # type: ignore[arg-type]
     else:
-        groups = int(argument(vertex.node, 7 if transposed else 6, "groups") or 1)
+        groups = int(argument(vertex.node, 6, "groups") or 1)
     first, second = weight.shape[0], weight.shape[1] * groups
     inputs, outputs = (first, second) if transposed else (second, first)
     return WeightShape(inputs, outputs, tuple(weight.shape[2:]), groups, transposed)

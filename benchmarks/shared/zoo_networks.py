@@ -1,0 +1,163 @@
+"""Public architectures by name, as their libraries build them, with random weights.
+
+A name is ``library:architecture``. Detectors are the network without the library's own
+pre-processing and box selection where those are Python over lists of images (`Network.part`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to build an architecture, what it is given, and which part of it is taken."""
+
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...] = (3, 64, 64)
+    tokens: bool = False
+    part: str = ""
+
+    def batch(self, samples: int, seed: int) -> torch.Tensor:
+        """Return ``samples`` random inputs: images of unit variance, or token numbers."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.tokens:
+            return torch.randint(5, 100, (samples, *self.shape), generator=generator)
+        return torch.randn(samples, *self.shape, generator=generator)
+
+
+def _torchvision(name: str) -> Network:
+    def build() -> nn.Module:
+        import torchvision
+
+        options: dict[str, Any] = {"weights": None}
+        if name in (*_SEGMENTERS, *_DETECTORS):
+            options["weights_backbone"] = None
+        model: nn.Module = torchvision.models.get_model(name, **options)
+        return model.get_submodule("backbone") if name in _DETECTORS else model
+
+    large = {"inception_v3": (3, 96, 96), "alexnet": (3, 96, 96)}
+    part = "backbone" if name in _DETECTORS else ""
+    return Network(
+        build, large.get(name, (3, 224, 224) if "vit" in name else (3, 64, 64)), part=part
+    )
+
+
+def _timm(name: str) -> Network:
+    def build() -> nn.Module:
+        import timm
+
+        model: nn.Module = timm.create_model(name, pretrained=False)
+        return model
+
+    fixed = any(key in name for key in ("vit", "deit", "swin", "mixer", "convmixer", "beit"))
+    return Network(build, (3, 224, 224) if fixed else (3, 64, 64))
+
+
+def _ultralytics(name: str) -> Network:
+    def build() -> nn.Module:
+        from ultralytics.nn import tasks
+
+        kinds = {"-seg": tasks.SegmentationModel, "-pose": tasks.PoseModel,
+                 "-obb": tasks.OBBModel, "-cls": tasks.ClassificationModel}  # fmt: skip
+        kind: Any = next((k for key, k in kinds.items() if key in name), tasks.DetectionModel)
+        if name.startswith("rtdetr"):
+            kind = tasks.RTDETRDetectionModel
+        model: nn.Module = kind(f"{name}.yaml", verbose=False)
+        return model
+
+    return Network(build, (3, 64, 64))
+
+
+def _smp(name: str) -> Network:
+    def build() -> nn.Module:
+        import segmentation_models_pytorch as smp
+
+        kind, encoder = name.split("/")
+        model: nn.Module = getattr(smp, kind)(encoder, encoder_weights=None)
+        return model
+
+    return Network(build, (3, 64, 64))
+
+
+def _transformers(name: str) -> Network:
+    def build() -> nn.Module:
+        import transformers
+
+        size = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
+                "num_attention_heads": 4}  # fmt: skip
+        config_kind, model_kind, options = _HF[name]
+        config = getattr(transformers, config_kind)(**(size | options))
+        config.return_dict = False
+        model: nn.Module = getattr(transformers, model_kind)(config)
+        return model
+
+    tokens = name in _TEXT
+    return Network(build, (16,) if tokens else (3, 64, 64), tokens=tokens)
+
+
+_SEGMENTERS = ("deeplabv3_resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large")
+_DETECTORS = ("retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn", "ssdlite320_mobilenet_v3_large")
+_TEXT = ("bert", "distilbert", "roberta", "gpt2", "electra", "albert")
+_HF: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert": ("BertConfig", "BertForSequenceClassification", {}),
+    "roberta": ("RobertaConfig", "RobertaForSequenceClassification", {"pad_token_id": 1}),
+    "electra": ("ElectraConfig", "ElectraForSequenceClassification", {"embedding_size": 64}),
+    "albert": ("AlbertConfig", "AlbertForSequenceClassification", {"embedding_size": 64}),
+    "distilbert": (
+        "DistilBertConfig",
+        "DistilBertForSequenceClassification",
+        {"n_layers": 2, "dim": 64, "hidden_dim": 128, "n_heads": 4},
+    ),
+    "gpt2": (
+        "GPT2Config",
+        "GPT2Model",
+        {"n_layer": 2, "n_embd": 64, "n_head": 4, "use_cache": False},
+    ),
+    "vit": ("ViTConfig", "ViTForImageClassification", {"image_size": 64, "patch_size": 16}),
+    "deit": ("DeiTConfig", "DeiTForImageClassification", {"image_size": 64, "patch_size": 16}),
+    "resnet": ("ResNetConfig", "ResNetForImageClassification", {"depths": [1, 1, 1, 1]}),
+    "mobilenet_v2": ("MobileNetV2Config", "MobileNetV2ForImageClassification", {}),
+    "convnext": ("ConvNextConfig", "ConvNextForImageClassification", {"depths": [1, 1, 1, 1]}),
+    "segformer": ("SegformerConfig", "SegformerForSemanticSegmentation", {"depths": [1, 1, 1, 1]}),
+}
+
+_NAMES: dict[Callable[[str], Network], str] = {
+    _torchvision: """
+        resnet18 resnet50 resnext50_32x4d wide_resnet50_2 vgg11_bn vgg16 alexnet densenet121
+        googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet1_0
+        shufflenet_v2_x1_0 squeezenet1_1 efficientnet_b0 efficientnet_v2_s regnet_y_400mf
+        regnet_x_400mf convnext_tiny vit_b_16 swin_t deeplabv3_resnet50 fcn_resnet50
+        lraspp_mobilenet_v3_large retinanet_resnet50_fpn fasterrcnn_resnet50_fpn
+        ssdlite320_mobilenet_v3_large""",
+    _timm: """
+        resnet26 resnet50d seresnet50 ecaresnet26t skresnet18 res2net50_26w_4s resnest14d
+        dla34 densenet121 dpn68 hrnet_w18_small vovnet39a cspresnet50 cspdarknet53 darknet53
+        efficientnet_b0 efficientnet_lite0 tf_efficientnet_b0 tf_efficientnetv2_b0
+        tf_efficientnet_lite0 mixnet_s mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small
+        mobileone_s0 mnasnet_100 fbnetc_100 spnasnet_100 lcnet_100 ghostnet_100 ghostnetv2_100
+        rexnet_100 repvgg_a0 repvit_m0_9 fastvit_t8 efficientformer_l1 efficientvit_b0
+        edgenext_xx_small mobilevit_xxs mobilevitv2_050 nf_resnet50 dm_nfnet_f0 nf_regnet_b0
+        resnetv2_50 regnety_002 convnext_atto convmixer_768_32 poolformer_s12 xception41
+        selecsls42b hardcorenas_a tinynet_e inception_v4 levit_128s deit_tiny_patch16_224
+        vit_tiny_patch16_224 mixer_s32_224 xcit_nano_12_p16_224""",
+    _ultralytics: """
+        yolov5n yolov8n yolov8n-seg yolov8n-pose yolov8n-cls yolov8n-obb yolov9t yolov10n
+        yolo11n yolo11n-seg yolo11n-pose yolo11n-cls yolo11n-obb yolo12n yolo26n rtdetr-resnet50""",
+    _smp: """
+        Unet/resnet18 UnetPlusPlus/resnet18 FPN/resnet18 PSPNet/resnet18 Linknet/resnet18
+        DeepLabV3Plus/resnet18 MAnet/resnet18 PAN/resnet18 Unet/efficientnet-b0
+        Unet/mobilenet_v2""",
+    _transformers: " ".join(_HF),
+}
+
+NETWORKS: dict[str, Network] = {
+    f"{make.__name__.strip('_')}:{name}": make(name)
+    for make, names in _NAMES.items()
+    for name in names.split()
+}

@@ -1,0 +1,277 @@
+"""Public architectures through every step: this project beside ModelOpt's stock result.
+
+    python benchmarks/zoo.py                       # in an environment of its own, see docs/zoo.md
+    python benchmarks/zoo.py --only timm:resnet26 --only ultralytics:yolov8n
+
+One process a network: build, sparsify (every third), quantize, one training step, export, whose
+verification holds the file against the model at every quantization point and on two batch sizes,
+onnxruntime's plain session against the model at the outputs, preflight, and NVIDIA's own parser
+where TensorRT for RTX is installed. ``ours/stock`` is the time of quantize and export over that of
+ModelOpt's quantize and torch's export of the float network, side by side in one process. The exit status is 1 where a
+network fails or its file is wrong. Results go to ``benchmarks/results/cpu/zoo.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.shared.zoo_networks import NETWORKS, Network
+from trt_qat.artifact import platform_facts, versions, write_json
+
+RESULT = Path("benchmarks/results/cpu/zoo.json")
+LIBRARIES = ("torchvision", "timm", "ultralytics", "segmentation-models-pytorch", "transformers")
+SAMPLES = 2
+ERROR = 1e-3  # of an output's largest magnitude
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Take one network through every step; the row says how far it came."""
+    import torch
+
+    torch.manual_seed(0)
+    network = NETWORKS[name]
+    row: dict[str, Any] = {"part": network.part}
+    model = network.build().eval()
+    stock = copy.deepcopy(model)
+    sparse = list(NETWORKS).index(name) % 3 == 0
+    step = "start"
+    try:
+        for step, act in (("ours", ours), ("stock", stock_result)):
+            given = model if step == "ours" else stock
+            row[step] = act(given, network, folder / f"{step}.onnx", sparse)
+    except Exception as error:  # a network that fails is what this table is about
+        said = str(error).strip().partition("\n")[0][:300]
+        row[step] = {"failed": f"{type(error).__name__}: {said}"}
+    return row
+
+
+def ours(model: Any, network: Network, path: Path, sparse: bool) -> dict[str, Any]:
+    """Take a network through this project."""
+    import torch
+
+    import trt_qat as tq
+    from benchmarks.placement import judge
+
+    batches = [network.batch(SAMPLES, seed) for seed in range(2)]
+    if sparse:
+        model = tq.sparsify(model, batches[0])
+    began = time.process_time()
+    model = tq.quantize(model, batches)
+    seconds = time.process_time() - began
+    report = tq.report_of(model)
+    trained = train_a_step(model, batches[0])
+    began = time.process_time()
+    tq.export(model, batches[0], path, spec={"verify": False})
+    seconds += time.process_time() - began
+    tq.export(model, batches[0], path)  # refuses a file that disagrees
+    heads = sum(note.why.startswith("head") for note in report.float_layers)
+    notes = {note.name: note.why for note in (*report.float_layers, *report.float_outputs)}
+    row = judge(path, heads, notes)
+    row["exceptions"] = len(row["exceptions"])
+    with torch.no_grad():
+        want = model.eval()(batches[1])
+    return row | {
+        "untraced": {note.name or "the model": note.why for note in report.untraced},
+        "trained": trained,
+        "error": output_error(path, batches[1], want),
+        "parser": by_parser(path),
+        "seconds": round(seconds, 2),
+    }
+
+
+def stock_result(model: Any, network: Network, path: Path, sparse: bool) -> dict[str, Any]:
+    """Take a network through ModelOpt's own steps and torch's exporter, as its guide says."""
+    import modelopt.torch.quantization as mtq
+    import torch
+
+    from benchmarks.placement import judge, quiet
+
+    batches = [network.batch(SAMPLES, seed) for seed in range(2)]
+    with quiet():
+        began = time.process_time()
+        torch.onnx.export(model, (batches[0],), dynamo=True, verbose=False)
+        config = copy.deepcopy(mtq.INT8_DEFAULT_CFG)
+        model = mtq.quantize(model, config, lambda m: [m(batch) for batch in batches])
+        seconds = time.process_time() - began
+        # Its fake quantization is known to torch's older exporter alone, which is not timed.
+        torch.onnx.export(model, (batches[0],), str(path), dynamo=False, opset_version=17)
+    row = judge(path, 0, {})
+    row["exceptions"] = len(row["exceptions"])
+    return row | {"seconds": round(seconds, 2)}
+
+
+def train_a_step(model: Any, batch: Any) -> bool:
+    """Run one step of training; False where the network's own training path wants targets."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    model.train()
+    try:
+        leaves = pytree.tree_leaves(model(batch))
+        tensors = [t for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad]
+        loss: torch.Tensor = torch.stack([t.float().square().mean() for t in tensors]).sum()
+        torch.autograd.backward(loss)
+        torch.optim.SGD(model.parameters(), lr=1e-6).step()
+    except Exception:  # a detector's loss needs boxes
+        return False
+    finally:
+        model.zero_grad()
+        model.eval()
+    return True
+
+
+def output_error(path: Path, batch: Any, want: Any) -> float:
+    """Return the largest difference at an output, in parts of its largest magnitude."""
+    import onnxruntime
+    import torch
+    from torch.utils import _pytree as pytree
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options)
+    got = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+    tensors = [t for t in pytree.tree_leaves(want) if isinstance(t, torch.Tensor)]
+    worst = 0.0
+    for expected, made in zip(tensors, got, strict=False):
+        size = float(expected.float().abs().max()) or 1.0
+        worst = max(worst, float((torch.from_numpy(made) - expected).float().abs().max()) / size)
+    return worst
+
+
+def by_parser(path: Path) -> str:
+    """Return what NVIDIA's own parser says of the file."""
+    from trt_qat.engine.aot.child import Compiler
+    from trt_qat.errors import TrtQatError
+
+    try:
+        with Compiler() as compiler:
+            answer = compiler.parse(path)
+    except TrtQatError as error:
+        return f"not asked: {str(error)[:80]}"
+    return "accepted" if answer.parsed else f"refused: {answer.refusals[0].text[:120]}"
+
+
+def in_a_process(name: str, limit_s: float) -> dict[str, Any]:
+    """Return the row of one network, measured in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--one", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return {"ours": {"failed": f"stopped after {limit_s:.0f} s"}}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        return {"ours": {"failed": f"exit code {done.returncode}: {done.stderr[-200:]}"}}
+    row: dict[str, Any] = json.loads(lines[-1])
+    return row
+
+
+def table(rows: dict[str, dict[str, Any]]) -> Table:
+    """Return the results for people."""
+    made = Table(title="ours, and ModelOpt stock behind a slash")
+    for column in (
+        "network",
+        "INT8 in and out",
+        "islands",
+        "two scales",
+        "error",
+        "parser",
+        "time",
+    ):
+        made.add_column(column, overflow="fold")
+    for name, row in rows.items():
+        mine, stock = row["ours"], row.get("stock", {})
+        if "failed" in mine:
+            made.add_row(name, mine["failed"])
+            continue
+        known = "failed" not in stock and bool(stock)
+        cells = [f"{mine['int8_in_int8_out']} of {mine['layers']}"]
+        cells += [str(mine[key]) for key in ("float_islands", "two_scales")]
+        if known:
+            theirs = [f"{stock['int8_in_int8_out']} of {stock['layers']}"]
+            theirs += [str(stock[key]) for key in ("float_islands", "two_scales")]
+            cells = [f"{ours} / {other}" for ours, other in zip(cells, theirs, strict=True)]
+        ratio = f"{mine['seconds'] / stock['seconds']:.2f}" if known else ""
+        made.add_row(name, *cells, f"{mine['error']:.1e}", mine["parser"][:40], ratio)
+    return made
+
+
+def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the sums that the table is read for."""
+    whole = {name: row["ours"] for name, row in rows.items() if "failed" not in row["ours"]}
+    both = [n for n in whole if rows[n].get("stock") and "failed" not in rows[n]["stock"]]
+    keys = ("int8_in_int8_out", "layers", "float_islands", "two_scales")
+    return {
+        "networks": len(rows),
+        "through_every_step": len(whole),
+        "wrong_files": [name for name, row in whole.items() if not row["error"] <= ERROR],
+        "placed_in_parts": [name for name, row in whole.items() if row["untraced"]],
+        "refused_by_the_parser": [n for n, r in whole.items() if r["parser"].startswith("refused")],
+        "ours": {key: sum(rows[n]["ours"][key] for n in both) for key in keys},
+        "stock": {key: sum(rows[n]["stock"][key] for n in both) for key in keys},
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> int:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--only", action="append", help="library:architecture, or library; repeatable"
+    )
+    parser.add_argument("--one", choices=list(NETWORKS), help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds for one network")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if given.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(given.one, Path(folder))))
+        return 0
+    rows = json.loads(given.out.read_text())["networks"] if given.out.exists() else {}
+    for name in NETWORKS:
+        if given.only and not {name, name.partition(":")[0]} & set(given.only):
+            continue
+        rows[name] = in_a_process(name, given.limit)
+        said = rows[name]["ours"].get("failed", "done")
+        print(f"{name}: {said}", file=sys.stderr, flush=True)
+        rows = {key: rows[key] for key in NETWORKS if key in rows}
+        document = {
+            "command": "python benchmarks/zoo.py",
+            "machine": platform_facts(),
+            "versions": versions() | library_versions(),
+            "summary": summary(rows),
+            "networks": rows,
+        }
+        write_json(given.out, document)  # a stopped run keeps what it has
+    Console(width=140).print(table(rows), json.dumps(summary(rows), indent=1))
+    done = summary(rows)
+    return int(done["through_every_step"] < done["networks"] or bool(done["wrong_files"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
