@@ -1,14 +1,14 @@
 """Public architectures through every step: this project beside ModelOpt's stock result.
 
-    python benchmarks/zoo.py                       # in an environment of its own, see docs/zoo.md
+    python benchmarks/zoo.py                       # in an environment of its own, docs/measured
     python benchmarks/zoo.py --only timm:resnet26 --only ultralytics:yolov8n
 
 One process a network: build, sparsify (every third), quantize, one training step, export, whose
 verification holds the file against the model at every quantization point and on two batch sizes,
 onnxruntime's plain session against the model at the outputs, preflight, and NVIDIA's own parser
 where TensorRT for RTX is installed. ``ours/stock`` is the time of quantize and export over that of
-ModelOpt's quantize and torch's export of the float network, side by side in one process. The exit status is 1 where a
-network fails or its file is wrong. Results go to ``benchmarks/results/cpu/zoo.json``.
+ModelOpt's quantize and torch's export of the float network, side by side in one process. The exit
+status is 1 where a network fails or its file is wrong.
 """
 
 from __future__ import annotations
