@@ -201,3 +201,22 @@ def test_a_spec_names_a_runner(tmp_path: Path) -> None:
     names = [runner(spec).name for spec in (f"ort:{path}", f"ort-int8:{path}")]
     assert names == ["ort", "ort-int8"]
     assert runner("torch:tests.runners.test_ort:Linear").name == "torch"
+
+
+def test_a_node_that_does_not_take_its_input_is_a_sentence(tmp_path: Path) -> None:
+    """Shapes that no check of the file can see."""
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "reshaped",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.array([-1, 3], np.int64), "shape")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    with (
+        OrtRunner(tmp_path / "m.onnx") as runner,
+        pytest.raises(DataError, match=r"m\.onnx: onnxruntime cannot run it: "),
+    ):
+        runner.infer({"x": np.zeros((1, 4), np.float32)})

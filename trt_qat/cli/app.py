@@ -29,7 +29,7 @@ from trt_qat.cli.report import report
 from trt_qat.cli.run import run
 from trt_qat.cli.screen import say
 from trt_qat.cli.sensitivity import sensitivity
-from trt_qat.errors import InputError, TrtQatError, visible
+from trt_qat.errors import InputError, NotProven, TrtQatError, visible
 
 COMMANDS = (
     *(doctor, init, run, preflight, compare, sensitivity),
@@ -72,7 +72,8 @@ def main() -> None:
     try:
         app()
     except TrtQatError as error:
-        say("error: " + visible(str(error), keep="\n"))
+        kind = "not proven" if isinstance(error, NotProven) else "error"
+        say(f"{kind}: " + visible(str(error), keep="\n"))
         sys.exit(error.exit_code)
     except OSError as error:  # a path that cannot be made, read or written, whatever the command
         if error.filename is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from trt_qat.measure.metrics import is_sparse
 from trt_qat.page.charts import percent
 from trt_qat.page.layer_charts import dot_rows, error_chart, graph_section
 from trt_qat.page.markup import Markup, note, section, table, tag
@@ -37,7 +38,7 @@ def ptq_against_qat(manifest: Document, parts: Document) -> Iterator[Markup]:
         ("images trained on", "none", f"{trained:,}"),
         ("epochs", "none", f"{epochs:g}"),
     ]
-    kind = "2:4 and INT8" if scores.get("sparse_ptq") else "INT8"
+    kind = "2:4 and INT8" if is_sparse(scores) else "INT8"
     yield section(
         "PTQ against QAT",
         tag(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trt_qat.errors import BackendUnavailable, DataError, GraphError
+from trt_qat.errors import BackendUnavailable, DataError, GraphError, first_line
 from trt_qat.files import absent
 from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 
@@ -126,9 +126,16 @@ class OrtRunner(Opened):
         """Run one batch.
 
         Raises:
-            DataError: an input is missing, unknown, or of the wrong shape or type.
+            DataError: an input is missing, unknown, or of the wrong shape or type, or a node does
+                not take what comes to it.
         """
-        results = self.prepared(feed)()
+        run = self.prepared(feed)
+        try:
+            results = run()
+        except Exception as error:
+            # onnxruntime's own exceptions share no public base class.
+            message = f"{self.path}: onnxruntime cannot run it: {first_line(error)}"
+            raise DataError(message) from error
         return dict(zip(self.outputs, results, strict=True))
 
     def prepared(self, feed: Feed) -> Callable[[], Any]:
