@@ -130,7 +130,7 @@ def test_the_json_has_the_keys_of_the_contract(tmp_path: Path) -> None:
     assert set(document["outputs"][0]) == {
         "name", "max_abs", "mean_abs", "cosine", "sqnr_db", "argmax_agreement",
         "top5_agreement", "relative", "kind", "axis", "decisions", "differ", "ties",
-        "lost_classes", "quiet_sqnr_db", "quiet_slack_db", "dense", "passed", "asked",
+        "lost_classes", "quiet_sqnr_db", "quiet_slack_db", "varying_db", "dense", "passed", "asked",
     }  # fmt: skip
     assert set(document["layers"][0]) == {
         "name", "op", "ref_tensor", "cand_tensor", "max_abs", "mean_abs", "cosine", "sqnr_db",

@@ -94,7 +94,7 @@ def test_more_calibration_samples_than_there_are_images_is_refused() -> None:
 
 @pytest.mark.parametrize("part", [0.0, 1.0])
 def test_a_validation_part_of_nothing_or_everything_is_refused(part: float) -> None:
-    with pytest.raises(DataError, match=r"data.validation = .* both sides need at least one"):
+    with pytest.raises(DataError, match=r"data.validation = .* both sides need some"):
         load(DataSpec(source="digits", validation=part))
 
 

@@ -121,6 +121,8 @@ GOOD: dict[str, Callable[[], Comparison]] = {
         np.concatenate([noisy(detections()[:, :4], 35), noisy(detections()[:, 4:], 20)], axis=1),
     ),
     "boxes": lambda: against(detections()[:, :4], noisy(detections()[:, :4], 35), "boxes"),
+    "a depth": lambda: against(depth(), noisy(depth(), 40)),
+    "a depth of hardly any structure": lambda: against(depth(0.05), noisy(depth(0.05), 40)),
     "an embedding": lambda: against(logits(64, 32), noisy(logits(64, 32), 25), "embedding"),
     "one flipped tie": lambda: against(*flipped(logits(16), 1, 1e-4)),
     "one real flip of 450": lambda: against(*flipped(logits(), 1, 1.0)),
@@ -129,6 +131,12 @@ GOOD: dict[str, Callable[[], Comparison]] = {
         noisy(with_class_given_up(logits()[np.arange(450) % 10 != 3], 3), 40),
     ),
 }
+
+
+def depth(varying: float = 0.5) -> Array:
+    """A depth of 10 with some structure."""
+    return np.asarray(10 + varying * maps()[:, :1] / maps().std(), np.float32)
+
 
 BAD: dict[str, Callable[[], Comparison]] = {
     "a segmenter with two classes swapped": lambda: against(
@@ -142,6 +150,9 @@ BAD: dict[str, Callable[[], Comparison]] = {
         detections(), np.concatenate([detections()[:, :4], detections()[:, 4:, ::-1]], axis=1)
     ),
     "embeddings of other rows": lambda: against(logits(64), logits(64)[::-1], "embedding"),
+    "a depth that is the same whatever is seen": lambda: against(
+        depth(), np.full_like(depth(), depth().mean())
+    ),
     "one real flip of 16": lambda: against(*flipped(logits(16), 1, 1.0)),
     "ten real flips of 450": lambda: against(*flipped(logits(), 10, 1.0)),
     "one class of a thousand given up": lambda: against(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from trt_qat.comparison.tally import TensorDifference
 from trt_qat.measure.agreement import allowed
+from trt_qat.measure.variation import LEAST_VARIATION_DB
 
 MIN_AGREEMENT = 0.999
 """Of answers, one a sample."""
@@ -82,8 +83,9 @@ def _distance(output: TensorDifference, limits: Limits) -> tuple[bool, str]:
 
 
 def _distances(output: TensorDifference, limits: Limits) -> Iterator[tuple[bool, str]]:
-    if output.quiet_sqnr_db is None:
-        return
-    least = limits.sqnr_db - output.quiet_slack_db
-    told = f"its small channels {output.quiet_sqnr_db:.1f} dB; at least {least:g} dB"
-    yield output.quiet_sqnr_db >= least, told
+    if output.quiet_sqnr_db is not None:
+        least = limits.sqnr_db - output.quiet_slack_db
+        told = f"its small channels {output.quiet_sqnr_db:.1f} dB; at least {least:g} dB"
+        yield output.quiet_sqnr_db >= least, told
+    if output.varying_db is not None and output.varying_db < LEAST_VARIATION_DB:
+        yield False, f"it hardly follows its input: {output.varying_db:.1f} dB of what varies"

@@ -14,6 +14,7 @@ from trt_qat.measure.agreement import Agreement
 from trt_qat.measure.channels import Quiet
 from trt_qat.measure.difference import Difference
 from trt_qat.measure.outputs import Axes, Kind, kind_of
+from trt_qat.measure.variation import Variation
 from trt_qat.runners.protocol import Outputs
 from trt_qat.wording import counted
 
@@ -38,6 +39,7 @@ class TensorDifference:
         quiet_sqnr_db: of channels that others drown, such as scores beside boxes; None: no such
             channels, or they are equal.
         quiet_slack_db: how much less is asked of them.
+        varying_db: of what varies in it over the difference; None: nothing does, or equal.
         dense: more than two dimensions: an answer for every pixel or anchor.
         passed: within what was asked.
         asked: what was asked and what was found, in words.
@@ -59,6 +61,7 @@ class TensorDifference:
     lost_classes: tuple[int, ...] = ()
     quiet_sqnr_db: float | None = None
     quiet_slack_db: float = 0.0
+    varying_db: float | None = None
     dense: bool = False
     passed: bool = True
     asked: str = ""
@@ -74,6 +77,7 @@ class OutputTally:
     dense: bool
     difference: Difference = field(default_factory=Difference)
     quiet: Quiet = field(default_factory=Quiet)
+    variation: Variation = field(default_factory=Variation)
     agreement: Agreement | None = None
 
     def update(self, left: Array, right: Array) -> None:
@@ -87,6 +91,7 @@ class OutputTally:
             self.agreement.update_labels(left, right)
         else:
             self.quiet.update(left, right)
+            self.variation.update(left, right)
 
 
 @dataclass
@@ -210,6 +215,7 @@ def _difference(found: OutputTally) -> TensorDifference:
         lost_classes=() if alike is None else tuple(alike.lost()),
         quiet_sqnr_db=found.quiet.sqnr_db,
         quiet_slack_db=found.quiet.slack_db,
+        varying_db=found.variation.sqnr_db,
         dense=found.dense,
     )
 

@@ -15,6 +15,9 @@ from trt_qat.data.arrays import ArraySplit, Source
 from trt_qat.errors import DataError
 from trt_qat.recipe.specs import CalibrationSpec, DataSpec
 
+LEAST_TRAINED = 8
+"""Images; no advice leaves fewer to train on."""
+
 TEST_PART = 0.2
 """Of a source without an official test split."""
 
@@ -103,17 +106,19 @@ def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Data
     if not 0 < count < len(train):
         message = (
             f"data.validation = {spec.validation} of {len(train)} training images gives {count}; "
-            "both sides need at least one"
+            "both sides need some: give more images, or another part such as 0.1"
         )
         raise DataError(message)
     rest, held = stratified(train.labels, count, spec.seed)
     train, validation = train.take(rest, "train"), train.take(held, "validation")
     if calibration.samples >= len(train):
-        half = max(1, len(train) // 2)
+        half = len(train) // 2
+        mend = f"set it to {half} at most, so that half of them are trained on, or give more images"
+        if half < LEAST_TRAINED:
+            mend = "give more images, or a smaller data.validation"
         message = (
             f"calibration.samples = {calibration.samples}, but only {len(train)} images are left "
-            f"for training and calibration; set it to {half} at most, so that half of them are "
-            "trained on, or give more images"
+            f"for training and calibration; {mend}"
         )
         raise DataError(message)
     rest, held = stratified(train.labels, calibration.samples, calibration.seed)

@@ -117,7 +117,7 @@ def verdict_of(run: RunFolder) -> Verdict | None:
     """
     if run.manifest is None:
         return None
-    for name in (*PARTS.values(), "model.onnx"):
+    for name in (*PARTS.values(), "model.onnx", "model.engine"):
         run.file(name)
     return of_folder(run.path, run.manifest)
 

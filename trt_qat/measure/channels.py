@@ -18,6 +18,9 @@ Array = NDArray[Any]
 QUIET = 1e-3
 """Of the power of the loudest channel: 30 dB below it."""
 
+LEAST_PART = 0.1
+"""Of the channels: one or two of many that are nearly zero are dead, and lose nothing."""
+
 FAINT = 0.05
 """A probability below it on both sides says no on both, whatever its ratio."""
 
@@ -40,16 +43,17 @@ class Quiet:
         if ref.ndim < 2 or not ref.size:
             return
         if self.channels is None:
-            self.axis = 1 if ref.ndim != 3 or ref.shape[1] <= ref.shape[2] else 2
-            rows = _rows(ref, self.axis)
+            self.axis = channel_axis(ref)
+            rows = by_channel(ref, self.axis)
             power = (rows * rows).mean(axis=1)
-            self.channels = np.flatnonzero(power < QUIET * power.max())
+            quiet = np.flatnonzero(power < QUIET * power.max())
+            self.channels = quiet if len(quiet) >= LEAST_PART * len(rows) else quiet[:0]
             kept = rows[self.channels]
             if kept.size and kept.min() >= 0.0 and kept.max() <= 1.0:
                 self.floor = FAINT
         if not len(self.channels) or ref.shape[self.axis] <= self.channels[-1]:
             return
-        left, right = (_rows(x, self.axis)[self.channels] for x in (ref, cand))
+        left, right = (by_channel(x, self.axis)[self.channels] for x in (ref, cand))
         told = np.maximum(np.abs(left), np.abs(right)) >= self.floor
         self.signal += float((left[told] ** 2).sum())
         self.noise += float(((left - right)[told] ** 2).sum())
@@ -67,6 +71,12 @@ class Quiet:
         return PROBABILITY_SLACK_DB if self.floor else 0.0
 
 
-def _rows(array: Array, axis: int) -> Array:
+def channel_axis(array: Array) -> int:
+    """Return where the channels of an output are: axis 1, or the shorter of three dimensions."""
+    return 1 if array.ndim != 3 or array.shape[1] <= array.shape[2] else 2
+
+
+def by_channel(array: Array, axis: int) -> Array:
+    """Return the values of every channel as a row, float64."""
     moved = np.moveaxis(array, axis, 0).astype(np.float64)
     return moved.reshape(len(moved), -1)
