@@ -157,6 +157,33 @@ def test_printed_everything_is_open_and_black_on_white(page: Path, tab: Tab) -> 
     assert closed == 0
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_hundred_layers_of_long_names_fit_too(
+    page: Path, tab: Tab, tmp_path: Path, size: tuple[int, int], dark: bool
+) -> None:
+    folder = tmp_path / "deep"
+    shutil.copytree(page.parent, folder)
+    for name, keys in (("preflight.json", ["layers"]), ("compare.json", ["weights", "histograms"])):
+        document = json.loads((folder / name).read_text())
+        for key in keys:
+            document[key] = [
+                item | {what: f"backbone.encoder.stages.{at}.{item[what]}"}
+                for at in range(15)
+                for item in document[key]
+                for what in ["tensor" if key == "histograms" else "name"]
+            ]
+        (folder / name).write_text(json.dumps(document))
+    deep = write(folder)
+    tab.show(deep, *size, dark=dark)
+    assert len(tab.value(ROWS)) == 15 * 7
+    assert tab.value("document.documentElement.scrollWidth") <= size[0]
+    cut = """[...document.querySelectorAll('#layer-table td')].filter(e => {
+        const view = document.querySelector('#layer-table').parentElement.getBoundingClientRect();
+        return e.getBoundingClientRect().right > view.right + 1 }).length"""
+    assert tab.value(cut) == 0, "the table need not be scrolled"
+
+
 def test_every_part_is_seen(page: Path, tab: Tab) -> None:
     tab.show(page, *PHONE)
     heights = tab.value("""Object.fromEntries(

@@ -10,9 +10,11 @@ import pytest
 from tests.engine.evidence.test_times import QAT, RESIDUALS, latencies, profile_of
 from tests.runs import command_line
 from trt_qat.engine.evidence.reading import read
+from trt_qat.engine.evidence.timed import inspected
 from trt_qat.errors import InputError
 from trt_qat.page import write
 from trt_qat.page.engine_section import engine
+from trt_qat.page.layer_table import layers
 
 
 def run_with_an_engine(folder: Path, *, built: bool = True) -> Path:
@@ -29,8 +31,6 @@ def run_with_an_engine(folder: Path, *, built: bool = True) -> Path:
 
 
 def test_layers_stand_by_their_time(tmp_path: Path) -> None:
-    from trt_qat.engine.evidence.timed import inspected
-
     told = inspected(
         QAT,
         profile_of(QAT, tmp_path / "p.json"),
@@ -44,6 +44,21 @@ def test_layers_stand_by_their_time(tmp_path: Path) -> None:
     assert f"{recorded[longest]:.4f}" in text
     assert "median latency" in text
     assert "0.35" in text
+
+
+def test_the_table_of_layers_tells_kernel_and_time(tmp_path: Path) -> None:
+    told = inspected(QAT, profile_of(QAT, tmp_path / "p.json"), None, trust=False).document
+    timed = [layer for layer in told["layers"] if layer.get("time_ms") and layer["precision"]]
+    fate = {"op": "Conv", "precision": "int8", "input_int8": True, "output_int8": True,
+            "sparse": "dense", "sparse_likely": False, "why": []}  # fmt: skip
+    names = [layer["name"].split(" + ")[0] for layer in timed[:3]]
+    judged = {"layers": [fate | {"name": name} for name in names]}
+    text = "".join(layers({"preflight": judged, "engine": told}))
+    assert ">ms</button>" in text
+    for layer in timed[:3]:
+        assert f">{layer['time_ms']:.4f}<" in text
+        assert layer["precision"] in text
+    assert ">scale in</button>" not in text, "a column that no row fills"
 
 
 def test_without_times_there_is_no_table_of_them() -> None:

@@ -160,7 +160,8 @@ def _kernels(engine: Document) -> dict[str, tuple[str, float | None]]:
         words = [layer.get("precision"), None if kind in (None, "unknown") else kind]
         words.append("2:4" if layer.get("sparse") == "sparse" else None)
         text = " ".join(word for word in words if word) or layer.get("type") or ""
-        for name in layer.get("onnx", ()):
+        # Before TensorRT 10 a layer's nodes are told by its name alone.
+        for name in layer.get("onnx") or layer["name"].split(" + "):
             if layer.get("purpose", "compute") == "compute":
                 found.setdefault(name, (text, layer.get("time_ms")))
     return found
