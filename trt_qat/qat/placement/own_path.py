@@ -66,10 +66,21 @@ class OwnPath:
     returns: int = 0
 
     def run(self, owner: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        """Call ``forward(*args, **kwargs)``, the own code of ``owner``, with its quantizers."""
+        """Call ``forward(*args, **kwargs)``, the own code of ``owner``, with its quantizers.
+
+        Where that calls ``owner`` again, as a model that is given targets and computes its loss
+        does, the call within is the one that the deployed graph stands for.
+        """
+        outer = _running(owner)
+        if outer is not None:
+            outer.returned = True
+            return self._with_returned(outer, forward(*args, **kwargs))
         watch = _Watch(self, owner)
-        with watch, watch.modules(), _set_aside(owner):
+        with watch, watch.modules(), _set_aside(owner, watch):
             result = forward(*args, **kwargs)
+        return result if watch.returned else self._with_returned(watch, result)
+
+    def _with_returned(self, watch: _Watch, result: Any) -> Any:
         if not self.returned:
             return result
         leaves, structure = pytree.tree_flatten(result)
@@ -81,15 +92,43 @@ class OwnPath:
         return pytree.tree_unflatten(leaves, structure)
 
 
+_RUNS = threading.local()
+"""Watches of this thread by their owner's attributes, which its proxies in torch.export share."""
+
+
+def _running(owner: nn.Module) -> _Watch | None:
+    watch: _Watch | None = vars(_RUNS).get(str(id(vars(owner))))
+    return watch
+
+
 @contextlib.contextmanager
-def _set_aside(owner: nn.Module) -> Iterator[None]:
+def _set_aside(owner: nn.Module, watch: _Watch) -> Iterator[None]:
     """Take the quantizers out of the owner's children, over which its forward may walk."""
     holder = owner._modules.pop(QUANTIZERS, None)
+    vars(_RUNS)[str(id(vars(owner)))] = watch
     try:
         yield
     finally:
+        del vars(_RUNS)[str(id(vars(owner)))]
         if holder is not None:
             owner._modules[QUANTIZERS] = holder
+
+
+@contextlib.contextmanager
+def deployed_within(owner: nn.Module) -> Iterator[None]:
+    """Let the deployed graph run where the owner's own code has called it."""
+    watch = _running(owner)
+    if watch is None:
+        yield
+        return
+    watch.returned = True
+    watch.busy += 1
+    owner._modules[QUANTIZERS] = watch.holder
+    try:
+        yield
+    finally:
+        del owner._modules[QUANTIZERS]
+        watch.busy -= 1
 
 
 class _Watch(TorchFunctionMode):
@@ -99,6 +138,8 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.plan = plan
         self.quantizers = dict(owner.named_modules())
+        self.holder = owner._modules.get(QUANTIZERS)
+        self.returned = False  # a call within has returned what the deployed graph returns
         # By their attributes: torch.export calls proxies of modules, which share these.
         self.paths = {id(vars(module)): path for path, module in self.quantizers.items()}
         self.scopes = Scopes()

@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 
 from trt_qat.qat.placement.calls import Call, guarded, mismatch, tensors_of
-from trt_qat.qat.placement.own_path import OwnPath
+from trt_qat.qat.placement.own_path import OwnPath, deployed_within
 from trt_qat.qat.placement.values import HOOKS
 
 PROGRAM = "_qdq_program"
@@ -198,7 +198,10 @@ def _placed_forward(original: type[nn.Module]) -> Callable[..., Any]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         program: Program = vars(self)[PROGRAM]
         if program.deploys(self, args, kwargs):
-            return program.forward(self, *args, **kwargs)
+            if torch.compiler.is_compiling():  # and no run of the owner's code goes on around it
+                return program.forward(self, *args, **kwargs)
+            with deployed_within(self):
+                return program.forward(self, *args, **kwargs)
         own = vars(self).get(OWN_FORWARD) or functools.partial(original.forward, self)
         return program.own_path.run(self, own, args, kwargs)
 
