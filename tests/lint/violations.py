@@ -470,6 +470,39 @@ def quantized_attention(
     return b.model(pair(y, "out"))
 
 
+def listed_scale(*, listed: bool) -> ModelProto:
+    """A pair before a convolution, its one scale in a list or not."""
+    b = Builder()
+    shape = (1,) if listed else ()
+    scale, zero = np.full(shape, 0.1, np.float32), np.zeros(shape, np.int8)
+    x = b.dequantize(b.quantize(_input(b), scale, zero, "in_q"), scale, zero, "in_dq")
+    return b.model(b.qdq(b.conv(x, (16, 16)), name="out"))
+
+
+def cut_product(axis: int | None, by: str = "Split", *, heads: bool = True) -> ModelProto:
+    """Heads of query, key and value of one product, a scale for each of its columns or for all."""
+    b = Builder()
+    x = b.qdq(b.input("x", ["N", 8, 32]), name="in")
+    y = b.node("MatMul", x, b.weight("w", (32, 96), axis), name="qkv")
+    y = b.node("Add", y, b.store("bias", np.zeros(96, np.float32)), name="biased")
+    if by == "Split":
+        b.node("Split", y, b.store("sizes", np.full(3, 32)), name="cut", outputs=3, axis=-1)
+        parts = ["cut_out", "cut_out_1", "cut_out_2"]
+        if heads:
+            shape = b.store("shape", np.array([0, 0, 2, 16]))
+            parts = [b.node("Reshape", part, shape, name=f"{part}_parted") for part in parts]
+            parts = [b.node("Transpose", part, perm=[0, 2, 1, 3]) for part in parts]
+    else:
+        y = b.node("Reshape", y, b.store("shape", np.array([0, 0, 3, 2, 16])), name="parted")
+        y = b.node("Transpose", y, name="heads", perm=[2, 0, 3, 1, 4])
+        at = [b.store(f"at_{i}", np.array(i)) for i in range(3)]
+        parts = [b.node("Gather", y, index, name=f"part_{index}", axis=0) for index in at]
+    turn = [0, 1, 3, 2] if heads else [0, 2, 1]
+    turned = b.node("Transpose", parts[1], name="turn", perm=turn)
+    scores = b.node("Softmax", b.node("MatMul", parts[0], turned, name="scores"), axis=-1)
+    return b.model(b.qdq(b.node("MatMul", scores, parts[2], name="mixed"), name="out"))
+
+
 def _recurrent(*, quantized: bool) -> ModelProto:
     b = Builder()
     x = b.input("x", [5, 1, 16])
@@ -656,6 +689,10 @@ CASES = (
     Case("QDQ123", lambda: _recurrent(quantized=True), lambda: _recurrent(quantized=False)),
     Case("QDQ123", lambda: quantized_norm(quantized=True), lambda: quantized_norm(quantized=False)),
     Case("QDQ124", lambda: float_conv(), _clean),
+    Case("QDQ125", lambda: listed_scale(listed=True), lambda: listed_scale(listed=False)),
+    Case("QDQ126", lambda: cut_product(1), lambda: cut_product(None)),
+    Case("QDQ126", lambda: cut_product(1, "Gather"), lambda: cut_product(None, "Gather")),
+    Case("QDQ126", lambda: cut_product(1), lambda: cut_product(1, heads=False)),
     Case("QDQ201", lambda: _float_softmax(softmax=True), lambda: _float_softmax(softmax=False),
          tensorrt="11.4"),
     Case("QDQ301", _clean, _clean, target=_NO_INT8, good_target="t4"),

@@ -22,7 +22,7 @@ from trt_qat.mend.mends import quantize_shortcuts, share_concat_scales
 
 # Changes of scale or of rounding move outputs by a few codes; the others by nothing.
 _EXACT = {
-    "QDQ004", "QDQ010", "QDQ017", "QDQ106", "QDQ107", "QDQ108", "QDQ119", "QDQ311"
+    "QDQ004", "QDQ010", "QDQ017", "QDQ106", "QDQ107", "QDQ108", "QDQ119", "QDQ125", "QDQ311"
 }  # fmt: skip
 
 
@@ -74,6 +74,7 @@ _MODELS = {
     "QDQ004": lambda: fixed_parameter("zero"),
     "QDQ017": lambda: _violating("QDQ017"),
     "QDQ119": lambda: _violating("QDQ119"),
+    "QDQ125": lambda: _violating("QDQ125"),
     "QDQ311": lambda: _violating("QDQ311"),
     "QDQ010": lambda: _violating("QDQ010"),
     "QDQ101": _shortcut_with_a_scale,

@@ -39,6 +39,7 @@ class Confirmation:
         warnings: of either, each once.
         targets: compute capabilities that it was built for.
         agreement: predicted and listed precisions, layer by layer; None without a build.
+        against_fp16: kernels and bytes of this network and of its FP16 form; None: not asked.
         note: why it was not built; empty if it was.
         scope: what this evidence says and what it does not.
     """
@@ -50,6 +51,7 @@ class Confirmation:
     warnings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     agreement: dict[str, Any] | None = None
+    against_fp16: dict[str, Any] | None = None
     note: str = ""
     scope: str = ""
 

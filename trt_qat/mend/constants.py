@@ -37,6 +37,25 @@ def fold_parameters(graph: Graph) -> list[Change]:
     return changes
 
 
+def unlist_scales(graph: Graph) -> list[Change]:
+    """Store without dimensions the scales and zero points of shape [1] around activations."""
+    changes, made = [], dict[str, str]()
+    for node in graph.nodes:
+        if not (node.is_quantize() or node.is_dequantize()) or graph.is_constant(node.input(0)):
+            continue
+        values = [graph.constant(node.input(at)) for at in (_SCALE, _ZERO_POINT) if node.input(at)]
+        known = [v for v in values if v is not None and v.size == 1 and v.dtype.isbuiltin == 1]
+        if len(known) < len(values) or known[0].shape != (1,) or graph.scaling(node).block_size:
+            continue
+        for at, value in zip((_SCALE, _ZERO_POINT), known, strict=False):
+            name = node.input(at)
+            if name not in made:
+                made[name] = store(graph, f"{name}_scalar", value.reshape(()))
+            node.proto.input[at] = made[name]
+        changes.append(Change("QDQ125", node.name, "Stored its one scale without dimensions."))
+    return changes
+
+
 def _unread(graph: Graph, names: set[str]) -> list[Node]:
     """Return the nodes that only wrote tensors that nothing reads any more."""
     gone: list[Node] = []

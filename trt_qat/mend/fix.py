@@ -168,6 +168,7 @@ _RULES: Mapping[mends.Mend, tuple[str, ...]] = {
     constants.fold_codes: ("QDQ017",),
     constants.state_axes: ("QDQ311",),
     constants.add_zero_points: ("QDQ312",),
+    constants.unlist_scales: ("QDQ125",),
     symmetric.activations: ("QDQ001", "QDQ002"),
     symmetric.weights: ("QDQ001", "QDQ002"),
     pads.move_pairs: ("QDQ119",),

@@ -150,6 +150,7 @@ ALL: tuple[Mend, ...] = (
     constants.fold_int32,
     constants.fold_codes,
     constants.state_axes,
+    constants.unlist_scales,
     refused.fold_scalars,
     refused.rename_dimensions,
     refused.rename_pairs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trt_qat.engine.evidence.sides import sentence
 from trt_qat.gate.verdict import Verdict
 from trt_qat.page.markup import Markup, note, section, table, tag
 from trt_qat.wording import counted
@@ -57,6 +58,8 @@ def _rows(found: Document) -> Iterator[tuple[str, str]]:
     if traffic and traffic["bytes_read"] is not None:
         moved = (traffic["bytes_read"] + traffic["bytes_written"]) / _MB
         yield "activations moved", f"{moved:.3g} MB an inference{_shapes(source)}"
+    if sides := found.get("against_fp16"):
+        yield "INT8 or FP16", sentence(sides)
     told = found.get("times")
     if told:
         yield "median latency", f"{told['compute_ms']['p50']:.4g} ms, of trtexec"

@@ -34,7 +34,7 @@ def build_stage(run: Run) -> dict[str, Any]:
             "census": found["census"],
             "sparsity": found["sparsity"],
             "skipped_tactics": found["skipped_tactics"],
-            **{key: found[key] for key in ("scope", "traffic") if key in found},
+            **{key: found[key] for key in ("scope", "traffic", "against_fp16") if key in found},
         },
     }
 

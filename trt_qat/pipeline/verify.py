@@ -208,11 +208,12 @@ def _judged(onnx: Path, spec: EngineSpec) -> PreflightReport:
     """
     from trt_qat.engine.aot import load
     from trt_qat.engine.confirm.preflight import preflight as judge
+    from trt_qat.lint.rules.confirmed import FP16
 
     asked, insists = spec.preflight.confirm, spec.preflight.confirm == "rtx"
     if insists or (asked == "auto" and load.why_not() is None):
         try:
-            return judge(onnx, spec.target, confirm="rtx")
+            return judge(onnx, spec.target, confirm="rtx", ignore=(FP16,))  # the build says it
         except CompilerDied:
             if insists:
                 raise

@@ -200,6 +200,9 @@ class BuildSpec(Spec):
     timeout_s: float | None = Field(
         default=None, gt=0.0, description="rtx: of the compiler's process; absent: 3600"
     )
+    compare_fp16: bool = Field(
+        default=True, description="rtx: build an FP16 form too, and say which of them moves less"
+    )
     remainder: Literal["fp16", "fp32"] = Field(
         default="fp16", description="what is not INT8 computes in it; TensorRT's default is fp32"
     )

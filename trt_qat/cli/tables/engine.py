@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Group
@@ -11,6 +12,7 @@ from rich.text import Text
 from trt_qat.cli.tables.log import facts_line, performance_line
 from trt_qat.cli.tables.times import layer_times_table
 from trt_qat.engine.evidence.layer_info import BUILD_LOG, INSPECTORS, PLAN_HEADER, PROFILE
+from trt_qat.engine.evidence.sides import MB, moved, sentence
 from trt_qat.wording import counted
 
 MIB = 1 << 20
@@ -51,6 +53,8 @@ def _moved(document: dict[str, Any]) -> list[str]:
             f"{counted(traffic['kernels'], 'kernel')} that read and write {moved:.3g} MB of "
             f"activations an inference{f' ({shapes})' if shapes else ''}"
         )
+    if sides := document.get("against_fp16"):
+        lines.append(sentence(sides))
     agreed = document.get("agreement")
     if agreed:
         lines.append(
@@ -180,6 +184,8 @@ def difference_table(differences: dict[str, Any], first: str, second: str) -> Gr
         cells = [str(each[key]) if each else "" for each in differences["sparsity"]]
         if any(cells):
             counts.add_row(f"sparsity {key}", *cells)
+    for title, cells in _traffic_rows(differences):
+        counts.add_row(title, *cells)
     changed = Table("layer", "what", first, second, box=None, pad_edge=False)
     for entry in differences["changed"]:
         fields = [key for key in entry if key != "name"]
@@ -199,6 +205,17 @@ def difference_table(differences: dict[str, Any], first: str, second: str) -> Gr
     counts.add_row("of it in layers without a partner", *alone)
     slower = layer_times_table(times["layers"], first, second)
     return Group(counts, Text(), slower, Text(), changed, Text("\n".join(lines)))
+
+
+def _traffic_rows(differences: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield what both builds run and move, where a compiler's listing tells it."""
+    both = differences.get("traffic", [None, None])
+    if not all(both):
+        return
+    yield "kernels that run", [str(each["kernels"]) for each in both]
+    sizes = [moved(each) for each in both]
+    if None not in sizes:
+        yield "MB moved, weights among them", [f"{(size or 0) / MB:.3g}" for size in sizes]
 
 
 def _cell(value: Any) -> str:

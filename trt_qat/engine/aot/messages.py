@@ -36,6 +36,7 @@ KNOWN = (
           r"|types (don't|do not) match", "QDQ009"),
     Known(r"has type Int32 but must have type", "QDQ010"),
     Known(r"number of scales is not equal", "QDQ012"),
+    Known(r"scale and zero point must have the same", "QDQ014"),
     Known(r"Quantized constant .* is only allowed before DQ", "QDQ019"),
     Known(r"different constant values or have contradictory", "QDQ020"),
     Known(r"new name is already in use", "QDQ021"),

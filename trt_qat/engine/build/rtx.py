@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat import artifact
+from trt_qat.engine import compat
 from trt_qat.engine.aot import capability, load, options
 from trt_qat.engine.aot.agree import agreement
 from trt_qat.engine.aot.answer import Answer, Job
 from trt_qat.engine.aot.child import BUILD_S, Compiler, Say
 from trt_qat.engine.build.checks import gone_after_an_error, refuse_errors
+from trt_qat.engine.build.fp16_side import side_by_side
 from trt_qat.engine.build.network_io import Network
 from trt_qat.engine.build.options import MIB, Profile, profiles
 from trt_qat.engine.build.result import EngineArtifact
@@ -54,7 +56,7 @@ def build_rtx(
     names = (*([target] if target else []), *spec.more_targets)
     capabilities = capability.of_targets(names)
     if preflight:
-        refuse_errors(onnx, target, ".".join(map(str, options.SURFACE)))
+        refuse_errors(onnx, target, ".".join(map(str, compat.rtx_surface())))
     for key in options.ignored(spec):
         say(f"{key} changes nothing in a plan of {load.TITLE}")
     cast = typed_path(out) if spec.remainder == "fp16" else None
@@ -74,6 +76,12 @@ def build_rtx(
         if listing is not None:
             fates = judge(read, target).layers
             document["agreement"] = agreement(listing.kernels, fates).to_dict()
+            if described.quantized and spec.compare_fp16:
+                say("building its FP16 form, to set what both move in a row")
+                document["against_fp16"] = side_by_side(
+                    compiler, sized or listing, onnx, job, keep=spec.keep_fp32, feeds=feeds,
+                    timeout_s=spec.timeout_s or BUILD_S,
+                )  # fmt: skip
         _keep(out, document, (onnx, read), spec, answer)
         return EngineArtifact(out, read, document, answer.seconds, tuple(log.splitlines()))
 
@@ -210,6 +218,7 @@ def _keep(
             "sparsity": None,
             "census": document["census"],
             "traffic": document.get("traffic"),
+            "against_fp16": document.get("against_fp16"),
         },
         seconds=answer.seconds,
     )

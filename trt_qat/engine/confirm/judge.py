@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from trt_qat.engine.evidence.sides import sentence
 from trt_qat.lint.confirmation import Confirmation, Refused
 from trt_qat.lint.rule import Finding
-from trt_qat.lint.rules.confirmed import BUILDER, CRASH, FLOAT, PARSER
+from trt_qat.lint.rules.confirmed import BUILDER, CRASH, FLOAT, FP16, PARSER
 
 BY_PARSER = frozenset(
     {
@@ -22,7 +23,8 @@ network computes the same: those are confirmed or left open, never contradicted.
 """
 BY_BUILDER = frozenset({"QDQ004", "QDQ017", "QDQ019", "QDQ020", "QDQ022", "QDQ310"})
 """Rules about what a builder takes, which is asked for a target alone."""
-_BY_LISTING = frozenset({"QDQ006"})
+BY_LISTING = frozenset({"QDQ006", "QDQ125", "QDQ126"})
+"""Rules about what is accepted and multiplied in float, which a listing shows."""
 _WARNED: Mapping[str, str] = {"QDQ002": "Defaulting to INT8"}
 """Words of a warning that says as much as a refusal: something else is computed."""
 
@@ -58,7 +60,7 @@ def _verdict(finding: Finding, told: Confirmation) -> tuple[bool | None, str | N
     if warned and any(warned in warning for warning in told.warnings):
         text = next(warning for warning in told.warnings if warned in warning)
         return True, f"{told.by}, parser: {text}"
-    if finding.rule in _BY_LISTING and told.agreement is not None:
+    if finding.rule in BY_LISTING and told.agreement is not None:
         return _by_listing(finding, told)
     if finding.severity == "info" or not told.parsed:
         return None, None  # the parser stops at the first node that it refuses
@@ -70,7 +72,7 @@ def _verdict(finding: Finding, told: Confirmation) -> tuple[bool | None, str | N
 
 
 def _by_listing(finding: Finding, told: Confirmation) -> tuple[bool | None, str | None]:
-    """A weight along the wrong axis is accepted, and multiplied in float."""
+    """What is accepted and multiplied in float stands in the listing, with its type."""
     differ = (told.agreement or {}).get("float", {})
     if finding.node in differ:
         return True, f"{told.by}, listing: it multiplies in {differ[finding.node]}"
@@ -126,9 +128,15 @@ def _mend(refused: Refused) -> str:
     return f"Export the model without what is refused{at}, or compute it outside the engine."
 
 
-def silent(told: Confirmation) -> list[Finding]:
-    """Return a finding for each layer that was predicted INT8 and is listed in float."""
+def silent(findings: Sequence[Finding], told: Confirmation) -> list[Finding]:
+    """Return a finding for each layer that was predicted INT8 and is listed in float.
+
+    Args:
+        findings: of preflight, with NVIDIA's verdict; what one of them foresaw is not said again.
+        told: what the compiler lists.
+    """
     agreement = told.agreement or {}
+    foreseen = {each.node for each in findings if each.rule in BY_LISTING and each.confirmed}
     return [
         Finding(
             rule=FLOAT,
@@ -142,4 +150,25 @@ def silent(told: Confirmation) -> list[Finding]:
         )
         for entry in agreement.get("differ", ())
         if entry["predicted"] == "int8" and entry["listed"] not in (None, "int8")
+        if entry["name"] not in foreseen
+    ]
+
+
+def outweighed(told: Confirmation) -> list[Finding]:
+    """Return a finding where the FP16 form of the network is the better engine on the target."""
+    sides = told.against_fp16
+    if sides is None or sides["better"] != "fp16":
+        return []
+    return [
+        Finding(
+            rule=FP16,
+            severity="info",
+            node="",
+            message=f"For TensorRT for RTX on {', '.join(told.targets)}: {sentence(sides)} "
+            "(nothing was timed; TensorRT's own optimizer fuses otherwise).",
+            mend="For RTX build the float network with remainder fp16, or quantize with one scale "
+            "a weight (quantize.weights = 'per_tensor') and look again; for TensorRT leave it.",
+            confirmed=True,
+            confirmed_by=f"{told.by}, listings",
+        )
     ]

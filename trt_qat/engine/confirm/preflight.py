@@ -18,18 +18,20 @@ from trt_qat.engine.aot.agree import agreement, seen
 from trt_qat.engine.aot.answer import Answer, Job, Refusal
 from trt_qat.engine.aot.child import BUILD_S, Compiler
 from trt_qat.engine.build import network_io
+from trt_qat.engine.build.fp16_side import side_by_side
 from trt_qat.engine.build.options import profiles
 from trt_qat.engine.build.rtx import Shapes, shapes_of
-from trt_qat.engine.confirm.judge import judged, silent, unforeseen
+from trt_qat.engine.build.typed import typed_onnx
+from trt_qat.engine.confirm.judge import judged, outweighed, silent, unforeseen
 from trt_qat.engine.evidence.listing import SCOPE, listing_of
-from trt_qat.errors import CompilerDied, GraphError, InputError, nearest
+from trt_qat.errors import CheckFailed, CompilerDied, GraphError, InputError, nearest
 from trt_qat.graph.shapes import InputShapes
 from trt_qat.lint.confirmation import Confirmation, Refused
 from trt_qat.lint.fate import LayerFate
-from trt_qat.lint.preflight import PreflightReport
+from trt_qat.lint.preflight import PreflightReport, chosen_rules
 from trt_qat.lint.preflight import preflight as judge
 from trt_qat.lint.rule import RULES, SEVERITIES
-from trt_qat.lint.rules.confirmed import BUILDER, CRASH, PARSER
+from trt_qat.lint.rules.confirmed import BUILDER, CRASH, FP16, PARSER
 from trt_qat.recipe.specs import BuildSpec, ShapeRange
 
 Confirm = Literal["rtx"]
@@ -82,9 +84,10 @@ def preflight(
         return report
     load.require()
     device = targets.target(target) if isinstance(target, str) else target
-    with _file(path_or_model) as path, _running(compiler) as asked:
-        told = _ask(asked, path, device, report.layers, shapes)
     left = tuple(entry.upper() for entry in ignore)
+    sides = any(rule.id == FP16 for rule in chosen_rules(select, ignore))
+    with _file(path_or_model) as path, _running(compiler) as asked:
+        told = _ask(asked, path, device, report.layers, shapes, sides=sides)
     return with_word(report, told, tensorrt, left)
 
 
@@ -93,10 +96,12 @@ def with_word(
 ) -> PreflightReport:
     """Return a report with NVIDIA's word on each finding, and findings of what it alone says."""
     old = tensorrt is not None and targets.parse_version(tensorrt) < (10, 0)
+    known = judged(report.findings, told, old=old)
     findings = [
-        *judged(report.findings, told, old=old),
+        *known,
         *unforeseen(report.findings, told, RULES, left),
-        *silent(told),
+        *silent(known, told),
+        *outweighed(told),
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return replace(report, findings=tuple(findings), confirmation=told)
@@ -129,8 +134,19 @@ def _ask(
     device: targets.Target | None,
     fates: Sequence[LayerFate],
     shapes: InputShapes | None,
+    *,
+    sides: bool,
 ) -> Confirmation:
-    """Ask the parser, and the builder where it knows the target and the shapes."""
+    """Ask the parser, and the builder where it knows the target and the shapes.
+
+    Args:
+        compiler: to ask.
+        path: of the model.
+        device: the target; None: the builder is not asked.
+        fates: of the weighted layers.
+        shapes: of inputs, by name.
+        sides: build it and its FP16 form, where a layer is INT8.
+    """
     by = f"{load.TITLE} {load.version()}"
     note, profile = _not_built(path, device, shapes)
     try:
@@ -145,6 +161,8 @@ def _ask(
             )  # fmt: skip
             answer = compiler.build(job, timeout_s=BUILD_S)
             log = job.log.read_text(encoding="utf-8")
+            int8 = answer.built and any(fate.precision == "int8" for fate in fates)
+            against = _against_fp16(compiler, job) if sides and int8 else None
     except CompilerDied as error:
         if not error.crashed:
             raise
@@ -158,8 +176,24 @@ def _ask(
         built=True,
         targets=(capability.dotted(device.sm),),
         agreement=_agreed(log, fates),
+        against_fp16=against,
         scope=SCOPE,
     )
+
+
+def _against_fp16(compiler: Compiler, job: Job) -> dict[str, object] | None:
+    """Return what the network with an FP16 remainder moves, and its FP16 form; None: unknown."""
+    folder = job.log.parent
+    try:
+        typed = typed_onnx(job.onnx, folder / "typed.onnx", ())
+        asked = replace(job, onnx=typed, log=folder / "typed.log")
+        built = compiler.build(asked, timeout_s=BUILD_S).built
+        listing = listing_of(asked.log.read_text(encoding="utf-8")) if built else None
+        if listing is None:
+            return None
+        return side_by_side(compiler, listing, job.onnx, asked, timeout_s=BUILD_S)
+    except (GraphError, InputError, CheckFailed, CompilerDied):
+        return None  # the verdict on the model itself stands
 
 
 def _not_built(

@@ -32,6 +32,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     return {
         "census": [ours["census"], theirs["census"]],
         "sparsity": [ours["sparsity"], theirs["sparsity"]],
+        "traffic": [ours.get("traffic"), theirs.get("traffic")],
         "only_a": [layer.name for layer in a if id(layer) not in shared[0]],
         "only_b": [layer.name for layer in b if id(layer) not in shared[1]],
         "changed": changed,

@@ -13,6 +13,7 @@ from trt_qat.lint.rules import (  # importing them fills the registry
     placement,
     quantization,
     release,
+    rtx,
     scales,
     target,
     valid,
@@ -20,5 +21,5 @@ from trt_qat.lint.rules import (  # importing them fills the registry
 
 __all__ = [
     "RULES", "attention", "confirmed", "constants", "forms", "fusion", "importing", "kernels",
-    "parser", "placement", "quantization", "release", "scales", "target", "valid",
+    "parser", "placement", "quantization", "release", "rtx", "scales", "target", "valid",
 ]  # fmt: skip
