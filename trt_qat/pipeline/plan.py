@@ -7,7 +7,7 @@ from typing import Any
 from trt_qat import artifact
 from trt_qat.backends import why_no_torch
 from trt_qat.engine.aot import load
-from trt_qat.engine.build.backend import why_not
+from trt_qat.engine.build.backend import chosen, why_not
 from trt_qat.engine.machine import on_this_gpu, why_not_run
 from trt_qat.pipeline.stage import Metrics, Run, Stage, stage_fingerprint
 from trt_qat.pipeline.with_torch import torch_stage
@@ -58,7 +58,20 @@ def _write_report(run: Run) -> Metrics:
 def _bench(run: Run) -> Metrics:
     from trt_qat.pipeline.bench_stage import bench_stage
 
-    return bench_stage(run, f"trt:{run.path('model.engine')}")
+    kind = "trt-rtx" if _compiled_for_rtx(run) else "trt"
+    return bench_stage(run, f"{kind}:{run.path('model.engine')}")
+
+
+def _compiled_for_rtx(run: Run) -> bool:
+    """Tell whether TensorRT for RTX makes the engine of a run, if any does here."""
+    spec = run.recipe.spec
+    return why_not(spec.build.backend, spec.target) is None and (
+        chosen(spec.build.backend, spec.target) == "rtx"
+    )
+
+
+def _why_not_timed(run: Run) -> str | None:
+    return load.why_not_run() if _compiled_for_rtx(run) else why_not_run()
 
 
 PLAN = (
@@ -158,6 +171,7 @@ PLAN = (
         packages=("benching/*.py", "engine/**/*.py", "runners/*.py"),
         work=_bench,
         why_not=why_not_run,
+        why_not_for=_why_not_timed,
         optional=True,
         facts=on_this_gpu,
     ),

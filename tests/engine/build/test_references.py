@@ -1,12 +1,14 @@
 """Every reference architecture is parsed and built by NVIDIA's compiler, and predicted right.
 
 Most of the time goes into exports, so all but one run with ``-m slow``; ``benchmarks/rtx.py`` sets
-their forms side by side, ModelOpt's stock placement among them.
+their forms side by side. ModelOpt's stock placement is written by torch's TorchScript exporter,
+which needs no more than ModelOpt itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("modelopt")
 
+import modelopt.torch.quantization as mtq
+import torch
+
 import trt_qat as tq
+from benchmarks.placement import quiet
 from tests.engine.aot.rtx import needs_rtx
 from tests.models import REFERENCE, Reference
 from trt_qat.engine.build.build import build
@@ -51,10 +57,28 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return make
 
 
-def names() -> Iterator[Any]:
-    for name in REFERENCE:
-        if name not in NOT_EXPORTED:
-            yield pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+def stock(reference: Reference, path: Path) -> Path:
+    """ModelOpt's INT8_DEFAULT_CFG, as it is exported without our placement."""
+
+    def calibrate(model: torch.nn.Module) -> None:
+        model(*reference.example_inputs(2))
+
+    with quiet():
+        config = copy.deepcopy(mtq.INT8_DEFAULT_CFG)
+        model = mtq.quantize(reference.build(), config, calibrate)
+        part = model.get_submodule(reference.traced_part)
+        torch.onnx.export(
+            part, reference.example_inputs(4), path, dynamo=False, opset_version=17
+        )  # fmt: skip
+    return path
+
+
+def names() -> list[Any]:
+    return [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in REFERENCE
+        if name not in NOT_EXPORTED
+    ]
 
 
 def held(layers: dict[str, Any]) -> None:
@@ -73,7 +97,9 @@ def held(layers: dict[str, Any]) -> None:
 def test_a_reference_is_built_and_its_precisions_are_as_predicted(
     name: str, remainder: str, exported: Exported, tmp_path: Path
 ) -> None:
-    spec = BuildSpec.model_validate({"remainder": remainder, "batch": (4, 4, 4)})
+    spec = BuildSpec.model_validate(
+        {"remainder": remainder, "batch": (4, 4, 4)} | {"compare_fp16": False}
+    )
     engine = tmp_path / "model.engine"
     made = build(exported(name, False), engine, target=TARGETS[2], spec=spec, backend="rtx")
     held(made.layers)
@@ -85,7 +111,7 @@ def test_a_reference_is_built_and_its_precisions_are_as_predicted(
 def test_a_reference_is_built_for_every_capability(
     name: str, target: str, exported: Exported, tmp_path: Path
 ) -> None:
-    spec = BuildSpec(batch=(4, 4, 4))
+    spec = BuildSpec(batch=(4, 4, 4), compare_fp16=False)
     made = build(
         exported(name, False), tmp_path / "m.engine", target=target, spec=spec, backend="rtx"
     )
@@ -99,9 +125,19 @@ def test_a_reference_is_built_for_every_capability(
 def test_a_sparse_reference_is_built_and_no_sparse_kernel_is_claimed(
     name: str, exported: Exported, tmp_path: Path
 ) -> None:
-    spec = BuildSpec(batch=(4, 4, 4))
+    spec = BuildSpec(batch=(4, 4, 4), compare_fp16=False)
     made = build(
         exported(name, True), tmp_path / "m.engine", target=TARGETS[2], spec=spec, backend="rtx"
     )
     held(made.layers)
     assert "sparse" not in made.layers["census"]["sparse"]
+
+
+@pytest.mark.parametrize("name", names())
+def test_modelopts_own_placement_is_built_too(name: str, tmp_path: Path) -> None:
+    """Where preflight sees INT8 the compiler multiplies INT8, whoever placed the pairs."""
+    path = stock(REFERENCE[name], tmp_path / "stock.onnx")
+    spec = BuildSpec(batch=(4, 4, 4), compare_fp16=False)
+    made = build(path, tmp_path / "m.engine", target=TARGETS[2], spec=spec, backend="rtx")
+    held(made.layers)
+    assert made.layers["census"]["precision"]["int8"]
