@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx as onnx_package
-
 from trt_qat.engine.aot.answer import Job
 from trt_qat.engine.aot.child import Compiler
 from trt_qat.engine.build.typed import typed_onnx
@@ -74,5 +72,5 @@ def side_by_side(
 def _halved(onnx: Path, folder: Path, keep: Sequence[str], feeds: Sequence[Feed]) -> Path:
     model = load.embed_weights(load.without_functions(load.load_graph(onnx)))
     bare = folder / "float.onnx"
-    onnx_package.save(take_out(model).model, bare)
+    bare.write_bytes(take_out(model).model.SerializeToString())
     return typed_onnx(bare, folder / "fp16.onnx", keep, feeds)
