@@ -19,7 +19,7 @@ demo: $(VENV)/.train $(VENV)/.rtx
 	$(BIN)/trt-qat run engines/digits-int8-24.toml
 
 test: $(VENV)/.dev $(VENV)/.rtx
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

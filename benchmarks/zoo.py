@@ -1,6 +1,6 @@
 """Public architectures through every step: this project beside ModelOpt's stock result.
 
-    python benchmarks/zoo.py                       # in an environment of its own, docs/measured
+    python benchmarks/zoo.py                       # in an environment of its own: docs/zoo.md
     python benchmarks/zoo.py --only timm:resnet26 --only ultralytics:yolov8n
 
 One process a network: build, sparsify (every third), quantize, one training step, export, whose

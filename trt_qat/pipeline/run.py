@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,6 +123,7 @@ def run(
         targets.target(recipe.spec.target)  # an unknown one is noticed before the training
     folder = Path(out) if out is not None else Path("runs") / recipe.spec.name
     context = Run(recipe, folder, resume=resume, progress=progress)
+    _must_be_makeable(folder)
     _rehearse(context)
     result = RunResult(folder)
     with _locked(folder):
@@ -158,6 +161,13 @@ def _until(until: str | None) -> tuple[Stage, ...]:
         )
         raise RecipeError(message)
     return PLAN[: STAGES.index(until) + 1]
+
+
+def _must_be_makeable(folder: Path) -> None:
+    """Refuse a run folder that is a file or lies in one, before torch is loaded for the rest."""
+    nearest_there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest_there.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(nearest_there))
 
 
 @contextlib.contextmanager
