@@ -6,37 +6,41 @@ Each architecture is exported in four forms: the float network and ours, both wi
 in FP16, ours with one scale a weight, and ModelOpt's stock placement (which needs its [onnx]
 extra). TensorRT for RTX builds each for the target at a batch of 8; its listing tells kernels and
 the bytes of activations that they read and write, which are the same in every run. Nothing is
-timed, and nothing here says what TensorRT 10 or 11 build: docs/rtx.md.
+timed, and nothing here says what TensorRT 10 or 11 build: docs/rtx.md. Beside it stands what one
+scale a weight costs in accuracy, on the digits of engines/digits-int8-24.toml.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.placement import batches, ours, quiet, stock
+from benchmarks.placement import batches, quiet, stock
 from tests.models import REFERENCE, Reference
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.engine.aot import load
 from trt_qat.engine.build.build import build
-from trt_qat.errors import TrtQatError
-from trt_qat.graph.qdq import Graph
-from trt_qat.recipe.specs import BuildSpec
+from trt_qat.errors import ModelError, TrtQatError, first_line
+from trt_qat.pipeline.run import run
+from trt_qat.qat.export import export
+from trt_qat.qat.quantize import quantize
+from trt_qat.recipe.specs import BuildSpec, ExportSpec, QuantizeSpec
 
 RESULT = Path(__file__).parent / "results" / "cpu" / "rtx.json"
+ENGINE = Path("engines/digits-int8-24.toml")
 BATCH = 8
 
 
@@ -48,54 +52,50 @@ def floating(reference: Reference, path: Path) -> None:
         torch.onnx.export(part, example, path, dynamo=True, opset_version=18, external_data=False)
 
 
-def per_tensor(reference: Reference, path: Path) -> None:
-    """Write our QDQ ONNX with one scale for each weight: its values rounded once more.
+def ours(reference: Reference, path: Path, weights: str = "per_channel") -> None:
+    """Write our QDQ ONNX; that exports compute what their models do is held elsewhere."""
+    spec = QuantizeSpec.model_validate({"weights": weights})
+    model = quantize(reference.build(), batches(reference), spec=spec)
+    part = model.get_submodule(reference.traced_part)
+    export(part, batches(reference)[0], path, spec=ExportSpec(verify=False))
 
-    `quantize.weights = "per_tensor"` does not reach the file where a BatchNormalization is folded
-    into the weight: each channel's factor then makes a scale of its own.
+
+def theirs(reference: Reference, path: Path) -> None:
+    """Write ModelOpt's own QDQ ONNX.
+
+    Raises:
+        ModelError: it cannot export the architecture.
     """
-    ours(reference, path)
-    model = onnx.load(path)
-    graph = Graph(model)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in [node for node in graph.nodes if node.is_dequantize()]:
-        scaling, codes = graph.scaling(node), graph.constant(node.input(0))
-        if codes is None or scaling.scale is None or scaling.scale.size == 1:
-            continue
-        shape = [1] * codes.ndim
-        shape[scaling.axis] = scaling.scale.size
-        values = codes * scaling.scale.reshape(shape)
-        scale = np.float32(np.abs(values).max() / 127)
-        again = np.round(values / scale).astype(np.int8)
-        stored[node.input(0)].CopyFrom(numpy_helper.from_array(again, node.input(0)))
-        names = [f"{node.name}/one_scale", f"{node.name}/one_zero"]
-        for name, value in zip(names, (scale, np.int8(0)), strict=True):
-            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-        del node.proto.input[1:]
-        node.proto.input.extend(names)
-    onnx.save(model, path)
+    try:
+        stock(reference, path)
+    except ImportError:
+        raise
+    except Exception as error:  # of its exporter, or of torch's
+        message = f"ModelOpt does not export it: {first_line(error)}"
+        raise ModelError(message) from error
 
 
 FORMS: dict[str, Callable[[Reference, Path], object]] = {
     "fp16": floating,
     "int8": ours,
-    "int8_per_tensor": per_tensor,
-    "modelopt": stock,
+    "int8_per_tensor": partial(ours, weights="per_tensor"),
+    "modelopt": theirs,
 }
 
 
 def measure(reference: Reference, folder: Path, target: str) -> dict[str, Any]:
     """Return what the compiler lists of each form of an architecture."""
-    return {form: _form(reference, form, folder, target) for form in FORMS}
+    return {form: measure_form(reference, form, folder, target) for form in FORMS}
 
 
-def _form(reference: Reference, form: str, folder: Path, target: str) -> dict[str, Any]:
+def measure_form(reference: Reference, form: str, folder: Path, target: str) -> dict[str, Any]:
+    """Return what the compiler lists of one form of an architecture."""
     path = folder / f"{reference.name}.{form}.onnx"
     try:
         FORMS[form](reference, path)
         made = build(
             path, path.with_suffix(".engine"), target=target, backend="rtx", preflight=False,
-            spec=BuildSpec(batch=(BATCH, BATCH, BATCH)),
+            spec=BuildSpec(batch=(BATCH, BATCH, BATCH), compare_fp16=False),
         )  # fmt: skip
     except TrtQatError as error:
         return {"built": False, "why": str(error).replace(f"{folder}/", "")}
@@ -111,6 +111,24 @@ def _form(reference: Reference, form: str, folder: Path, target: str) -> dict[st
             for entry in agreed["differ"]
         ],
     }
+
+
+def accuracies(folder: Path) -> dict[str, Any]:
+    """Return what one scale a weight costs the digits network, from one float network.
+
+    Args:
+        folder: scratch.
+    """
+    found: dict[str, Any] = {}
+    for weights in ("per_channel", "per_tensor"):
+        out = folder / weights
+        if found and not out.exists():
+            shutil.copytree(folder / "per_channel", out)
+        overrides = [f"quantize.weights={weights}"]
+        told = run(ENGINE, out=out, until="finetune", overrides=overrides).metrics
+        found.setdefault("fp32", told["fp32"])
+        found[weights] = {stage: told[stage] for stage in ("ptq", "qat")}
+    return found
 
 
 def total(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -155,20 +173,33 @@ def _cell(entry: dict[str, Any]) -> str:
     return f"{entry['kernels']} / {entry['moved'] / 1e6:.2f}"
 
 
+def _kept(path: Path, name: str, target: str) -> dict[str, Any]:
+    """Return a row, measured unless it lies in the folder of an earlier run."""
+    if not path.is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            write_json(path, measure(REFERENCE[name], Path(scratch), target))
+    row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return row
+
+
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", choices=list(REFERENCE), help="repeatable")
     parser.add_argument("--target", default="rtx-4090")
+    parser.add_argument("--keep", type=Path, help="folder of rows; finished ones are reused")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     load.require()
     torch.set_num_threads(1)  # sums in one order: the same scales on every machine
     rows = {}
     with tempfile.TemporaryDirectory() as scratch:
+        folder = given.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in given.only or [name for name in REFERENCE if REFERENCE[name].traceable]:
-            rows[name] = measure(REFERENCE[name], Path(scratch), given.target)
+            rows[name] = _kept(folder / f"{name}.json", name, given.target)
             print(name, file=sys.stderr, flush=True)
+        accuracy = None if given.only else accuracies(folder)
     only = [word for name in given.only or () for word in ("--only", name)]
     write_json(
         given.out,
@@ -179,11 +210,13 @@ def main() -> None:
             "target": given.target,
             "batch": BATCH,
             "total": total(rows),
+            "accuracy": accuracy,
             "architectures": rows,
         },
     )
     Console(width=120).print(table(rows))
-    refused = [name for name, row in rows.items() if not all(e["built"] for e in row.values())]
+    ours_alone = {form for form in FORMS if form != "modelopt"}
+    refused = [n for n, row in rows.items() if not all(row[f]["built"] for f in ours_alone)]
     sys.exit(f"not built: {', '.join(refused)}" if refused else 0)
 
 

@@ -17,6 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import rtx_tables
 from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +28,7 @@ DOCUMENTS = (
     ROOT / "docs" / "costs.md",
     ROOT / "docs" / "bench.md",
     ROOT / "docs" / "evidence.md",
+    ROOT / "docs" / "rtx.md",
 )
 RESULTS = ROOT / "benchmarks" / "results" / "cpu"
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -319,6 +323,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "claims": claims,
     "recorded": recorded,
+    "rtx": lambda: markdown(*rtx_tables.moved(read("rtx"))),
+    "rtx-accuracy": lambda: markdown(*rtx_tables.accuracy(read("rtx"))),
     **{name.replace("_", "-"): partial(cost_ratios, name) for name in COSTS},
     "cost-startup": cost_startup,
     "cost-memory": cost_memory,
