@@ -151,6 +151,8 @@ def test_int8_that_is_compiled_in_float_is_told(compiler: Compiler) -> None:
     finding = only(report, "QDQ504")
     assert (finding.node, finding.severity) == ("up", "info")
     assert "no INT8 ConvTranspose" in finding.message
+    assert report.confirmation is not None
+    assert (report.confirmation.agreement or {})["foreseen"] == 1
 
 
 @needs_rtx

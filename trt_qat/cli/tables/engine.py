@@ -57,9 +57,10 @@ def _moved(document: dict[str, Any]) -> list[str]:
         lines.append(sentence(sides))
     agreed = document.get("agreement")
     if agreed:
+        known = agreed.get("foreseen", 0)
         lines.append(
             f"preflight predicted the precision of {agreed['precision']} of {agreed['found']} "
-            "weighted layers right"
+            f"weighted layers right{f', and {known} float on this compiler' if known else ''}"
         )
         lines += [_differing(entry) for entry in agreed["differ"]]
     return lines

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from trt_qat.engine.evidence.listing import Kernel, behind, ends_in_int8
 from trt_qat.lint.fate import LayerFate
+from trt_qat.lint.rule import Finding
+
+FLOAT_RULES = frozenset({"QDQ006", "QDQ125", "QDQ126"})
+"""Rules about what is accepted and multiplied in float, which a listing shows."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Agreement:
         precision: of those found, those whose precision is as predicted.
         input: likewise, whether they read codes.
         epilogue: likewise, whether they end in codes; where the compiler puts the Q is its own.
+        foreseen: of the others, those that this compiler was expected to compute in float: every
+            ConvTranspose, and layers that a rule about it names.
         differ: the others: name, what was predicted, what is listed, and why where it is known.
     """
 
@@ -53,6 +59,7 @@ class Agreement:
     precision: int
     input: int
     epilogue: int
+    foreseen: int
     differ: tuple[dict[str, Any], ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,8 +94,17 @@ def seen(kernels: Sequence[Kernel], name: str) -> Seen:
     )
 
 
-def agreement(kernels: Sequence[Kernel], fates: Iterable[LayerFate]) -> Agreement:
-    """Set predictions against a listing."""
+def agreement(
+    kernels: Sequence[Kernel], fates: Iterable[LayerFate], findings: Iterable[Finding] = ()
+) -> Agreement:
+    """Set predictions against a listing.
+
+    Args:
+        kernels: of the listing.
+        fates: what TensorRT makes of every weighted layer.
+        findings: of preflight: rules about this compiler name layers that it computes in float.
+    """
+    named = {finding.node for finding in findings if finding.rule in FLOAT_RULES}
     rows = [(fate, seen(kernels, fate.name)) for fate in fates]
     found = [(fate, one) for fate, one in rows if one.precision is not None]
     right = [(fate, one) for fate, one in found if _same(fate, one)]
@@ -99,12 +115,19 @@ def agreement(kernels: Sequence[Kernel], fates: Iterable[LayerFate]) -> Agreemen
         precision=len(right),
         input=sum(fate.input_int8 == one.input_int8 for fate, one in found),
         epilogue=sum(fate.output_int8 == one.epilogue_int8 for fate, one in found),
+        foreseen=sum(_foreseen(fate, one, named) for fate, one in found),
         differ=tuple(differ),
     )
 
 
 def _same(fate: LayerFate, one: Seen) -> bool:
     return one.precision is not None and (fate.precision == "int8") == (one.precision == "int8")
+
+
+def _foreseen(fate: LayerFate, one: Seen, named: Collection[str]) -> bool:
+    """Tell whether a layer that differs is float because of what this compiler is known to lack."""
+    known = fate.op == "ConvTranspose" or fate.name in named
+    return not _same(fate, one) and known and fate.precision == "int8"
 
 
 def _difference(fate: LayerFate, one: Seen) -> dict[str, Any]:

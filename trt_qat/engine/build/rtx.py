@@ -74,8 +74,9 @@ def build_rtx(
             sized = _sized(compiler, job, listing, Path(folder), spec.timeout_s or BUILD_S)
         document = _document(out, answer, log, listing, sized, job, names, spec)
         if listing is not None:
-            fates = judge(read, target).layers
-            document["agreement"] = agreement(listing.kernels, fates).to_dict()
+            told = judge(read, target)
+            found = agreement(listing.kernels, told.layers, told.findings)
+            document["agreement"] = found.to_dict()
             if described.quantized and spec.compare_fp16:
                 say("building its FP16 form, to set what both move in a row")
                 document["against_fp16"] = side_by_side(

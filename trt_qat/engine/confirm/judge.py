@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from trt_qat.engine.aot.agree import FLOAT_RULES
 from trt_qat.engine.evidence.sides import sentence
 from trt_qat.lint.confirmation import Confirmation, Refused
 from trt_qat.lint.rule import Finding
@@ -23,8 +24,8 @@ network computes the same: those are confirmed or left open, never contradicted.
 """
 BY_BUILDER = frozenset({"QDQ004", "QDQ017", "QDQ019", "QDQ020", "QDQ022", "QDQ310"})
 """Rules about what a builder takes, which is asked for a target alone."""
-BY_LISTING = frozenset({"QDQ006", "QDQ125", "QDQ126"})
-"""Rules about what is accepted and multiplied in float, which a listing shows."""
+BY_LISTING = FLOAT_RULES
+"""Rules that a listing confirms."""
 _WARNED: Mapping[str, str] = {"QDQ002": "Defaulting to INT8"}
 """Words of a warning that says as much as a refusal: something else is computed."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,6 @@ from trt_qat.engine.evidence.listing import SCOPE, listing_of
 from trt_qat.errors import CheckFailed, CompilerDied, GraphError, InputError, nearest
 from trt_qat.graph.shapes import InputShapes
 from trt_qat.lint.confirmation import Confirmation, Refused
-from trt_qat.lint.fate import LayerFate
 from trt_qat.lint.preflight import PreflightReport, chosen_rules
 from trt_qat.lint.preflight import preflight as judge
 from trt_qat.lint.rule import RULES, SEVERITIES
@@ -87,7 +86,7 @@ def preflight(
     left = tuple(entry.upper() for entry in ignore)
     sides = any(rule.id == FP16 for rule in chosen_rules(select, ignore))
     with _file(path_or_model) as path, _running(compiler) as asked:
-        told = _ask(asked, path, device, report.layers, shapes, sides=sides)
+        told = _ask(asked, path, device, report, shapes, sides=sides)
     return with_word(report, told, tensorrt, left)
 
 
@@ -132,7 +131,7 @@ def _ask(
     compiler: Compiler,
     path: Path,
     device: targets.Target | None,
-    fates: Sequence[LayerFate],
+    report: PreflightReport,
     shapes: InputShapes | None,
     *,
     sides: bool,
@@ -143,7 +142,7 @@ def _ask(
         compiler: to ask.
         path: of the model.
         device: the target; None: the builder is not asked.
-        fates: of the weighted layers.
+        report: of the rules.
         shapes: of inputs, by name.
         sides: build it and its FP16 form, where a layer is INT8.
     """
@@ -161,7 +160,7 @@ def _ask(
             )  # fmt: skip
             answer = compiler.build(job, timeout_s=BUILD_S)
             log = job.log.read_text(encoding="utf-8")
-            int8 = answer.built and any(fate.precision == "int8" for fate in fates)
+            int8 = answer.built and any(fate.precision == "int8" for fate in report.layers)
             against = _against_fp16(compiler, job) if sides and int8 else None
     except CompilerDied as error:
         if not error.crashed:
@@ -175,7 +174,7 @@ def _ask(
         told,
         built=True,
         targets=(capability.dotted(device.sm),),
-        agreement=_agreed(log, fates),
+        agreement=_agreed(log, report),
         against_fp16=against,
         scope=SCOPE,
     )
@@ -235,10 +234,11 @@ def _refused(refusal: Refusal, stage: str) -> Refused:
     return Refused(stage, refusal.text, refusal.node, refusal.source, rule, shared)
 
 
-def _agreed(log: str, fates: Sequence[LayerFate]) -> dict[str, object] | None:
+def _agreed(log: str, report: PreflightReport) -> dict[str, object] | None:
     listing = listing_of(log)
     if listing is None:
         return None
-    rows = {fate.name: seen(listing.kernels, fate.name).precision for fate in fates}
+    rows = {fate.name: seen(listing.kernels, fate.name).precision for fate in report.layers}
     floats = {name: kind for name, kind in rows.items() if kind not in (None, "int8")}
-    return agreement(listing.kernels, fates).to_dict() | {"float": floats}
+    found = agreement(listing.kernels, report.layers, report.findings)
+    return found.to_dict() | {"float": floats}
