@@ -17,7 +17,7 @@ PACKAGE = Path(trt_qat.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "templates" not in path.parts)
 
 ONLY_IN = {
-    "torch": ("qat/", "pipeline/torch_stages.py", "gate/torchmetrics_scores.py"),
+    "torch": ("qat/", "pipeline/torch_", "gate/torchmetrics_scores.py"),
     "modelopt": ("qat/",),
     "accelerate": ("qat/",),
     "onnxscript": ("qat/",),

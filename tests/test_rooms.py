@@ -34,7 +34,7 @@ GROUND = (
 
 ORDER = (
     *GROUND,
-    *("recipe", "measure", "data", "graph", "runners", "lint", "mend"),
+    *("recipe", "measure", "data", "tasks", "graph", "runners", "lint", "mend"),
     *("qat.quantizers", "qat.placement", "qat"),
     *("engine", "engine.evidence", "engine.aot", "engine.build"),
     *("engine.confirm", "engine.execution", "engine.handover"),

@@ -22,21 +22,30 @@ if TYPE_CHECKING:
     from trt_qat.engine.build.result import EngineArtifact
     from trt_qat.engine.confirm.preflight import preflight
     from trt_qat.engine.evidence.trust import inspect_file as inspect
+    from trt_qat.engine.handover.bundle import bundle
+    from trt_qat.gate.gate import check
     from trt_qat.lint.preflight import PreflightReport
+    from trt_qat.mend.fix import fix
+    from trt_qat.page import write as report
     from trt_qat.pipeline.run import RunResult, run
+    from trt_qat.pipeline.torch_loop import Run
     from trt_qat.qat.adopt import adopt
     from trt_qat.qat.export import export
     from trt_qat.qat.finetune import finetune
     from trt_qat.qat.quantize import quantize, ranges_of
     from trt_qat.qat.reports import report_of
+    from trt_qat.qat.sensitivity import sensitivity
     from trt_qat.qat.sparsify import sparsify
     from trt_qat.recipe.load import Recipe, load_recipe
     from trt_qat.recipe.specs import (
         BuildSpec,
         CalibrationSpec,
         ExportSpec,
+        FinetuneSpec,
         QuantizeSpec,
         SparsitySpec,
+        TaskSpec,
+        TrainSpec,
     )
     from trt_qat.runners.open import runner
     from trt_qat.runners.ort import OrtRunner
@@ -56,15 +65,20 @@ _HOME = {
     "finetune": "trt_qat.qat.finetune",
     "export": "trt_qat.qat.export",
     "report_of": "trt_qat.qat.reports",
+    "sensitivity": "trt_qat.qat.sensitivity",
     # how, instead of a dict
+    "TaskSpec": "trt_qat.recipe.specs",
     "CalibrationSpec": "trt_qat.recipe.specs",
     "SparsitySpec": "trt_qat.recipe.specs",
     "QuantizeSpec": "trt_qat.recipe.specs",
     "ExportSpec": "trt_qat.recipe.specs",
+    "TrainSpec": "trt_qat.recipe.specs",
+    "FinetuneSpec": "trt_qat.recipe.specs",
     "BuildSpec": "trt_qat.recipe.specs",
     # judge
     "preflight": "trt_qat.engine.confirm.preflight",
     "PreflightReport": "trt_qat.lint.preflight",
+    "fix": "trt_qat.mend.fix",
     # build
     "build": "trt_qat.comparison.built",
     "EngineArtifact": "trt_qat.engine.build.result",
@@ -86,9 +100,14 @@ _HOME = {
     "ArraySplit": "trt_qat.data",
     "run": "trt_qat.pipeline.run",
     "RunResult": "trt_qat.pipeline.run",
+    "Run": "trt_qat.pipeline.torch_loop",
+    # of a run folder
+    "check": "trt_qat.gate.gate",
+    "report": "trt_qat.page",
+    "bundle": "trt_qat.engine.handover.bundle",
 }
 
-_CALLED_THERE = {"load_data": "load", "inspect": "inspect_file"}
+_CALLED_THERE = {"load_data": "load", "inspect": "inspect_file", "report": "write"}
 
 __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     # train
@@ -100,15 +119,20 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "finetune",
     "export",
     "report_of",
+    "sensitivity",
     # how, instead of a dict
+    "TaskSpec",
     "CalibrationSpec",
     "SparsitySpec",
     "QuantizeSpec",
     "ExportSpec",
+    "TrainSpec",
+    "FinetuneSpec",
     "BuildSpec",
     # judge
     "preflight",
     "PreflightReport",
+    "fix",
     # build
     "build",
     "EngineArtifact",
@@ -130,6 +154,11 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "ArraySplit",
     "run",
     "RunResult",
+    "Run",
+    # of a run folder
+    "check",
+    "report",
+    "bundle",
 ]
 
 

@@ -36,9 +36,9 @@ def split(count: int = 20, classes: int = 2, seed: int = 0) -> ArraySplit:
 def assert_disjoint(data: Dataset) -> None:
     for one, other in combinations(data.parts(), 2):
         assert not set(one.ids.tolist()) & set(other.ids.tolist()), (one.name, other.name)
-    test = set(data.test.image_digests)
+    test = set(data.test.sample_digests or ())
     for part in (data.train, data.validation, data.calibration):
-        assert not set(part.image_digests) & test, part.name
+        assert not set(part.sample_digests or ()) & test, part.name
 
 
 # digits

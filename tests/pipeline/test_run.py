@@ -30,6 +30,7 @@ from trt_qat.errors import (
     SparsityLost,
 )
 from trt_qat.graph.sparsity import layer_sparsity
+from trt_qat.pipeline import flow
 from trt_qat.pipeline import run as pipeline
 from trt_qat.pipeline.plan import STAGES
 from trt_qat.pipeline.run import RunResult, run
@@ -180,7 +181,7 @@ def test_the_calibration_samples_are_locked_and_the_ranges_name_them(run_folder:
 @pytest.mark.skipif(backends.why_no_tensorrt() is None, reason="TensorRT and a GPU are here")
 def test_stages_that_need_a_gpu_are_skipped_with_a_sentence(finished: RunResult) -> None:
     skipped = {record.name: record.why for record in finished.stages if record.status == "skipped"}
-    assert set(skipped) == {"build", "bench"}
+    assert set(skipped) == {"build", "score", "bench"}
     assert all("TensorRT" in str(why) or "GPU" in str(why) for why in skipped.values())
 
 
@@ -348,7 +349,7 @@ def test_a_lock_beside_the_calibration_set_is_verified(tmp_path: Path) -> None:
 def test_two_runs_cannot_write_into_one_folder(tmp_path: Path) -> None:
     engine = write_engine(tmp_path)
     with (
-        pipeline._locked(tmp_path / "run"),
+        flow.locked(tmp_path / "run"),
         pytest.raises(InputError, match=r"another run is writing there"),
     ):
         run(engine, out=tmp_path / "run")

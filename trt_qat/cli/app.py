@@ -23,6 +23,8 @@ from trt_qat.cli.compare import compare
 from trt_qat.cli.doctor import doctor
 from trt_qat.cli.init import init
 from trt_qat.cli.inspect import inspect
+from trt_qat.cli.merge import merge
+from trt_qat.cli.pack import pack
 from trt_qat.cli.preflight import preflight
 from trt_qat.cli.ranges import ranges
 from trt_qat.cli.report import report
@@ -33,7 +35,7 @@ from trt_qat.errors import InputError, NotProven, TrtQatError, visible
 
 COMMANDS = (
     *(doctor, init, run, preflight, compare, sensitivity),
-    *(check, report, bench, build, inspect, ranges, bundle),
+    *(check, report, bench, build, inspect, ranges, bundle, pack, merge),
 )
 """In the order in which ``--help`` lists them."""
 

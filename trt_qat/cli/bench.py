@@ -14,7 +14,8 @@ from trt_qat.cli.screen import print_json, results, say
 Specs = Annotated[
     list[str] | None,
     typer.Argument(
-        help="What to time, such as ort:model.onnx; the others are compared with the first.",
+        help="What to time, such as ort:model.onnx; the others are compared with the first. A run "
+        "folder stands for its FP32, FP16 and INT8 model.",
         metavar="SPEC...",
         show_default=False,
     ),
@@ -97,25 +98,27 @@ def bench(
     if saved is not None:
         document = plots.read(saved)
     else:
+        specs, sentence, builds = _of_runs(specs or [])
         settings = Settings(
             precision=precision,
             seconds=seconds,
             sessions=sessions,
             seed=seed,
-            rebuilds=rebuilds,
+            rebuilds=rebuilds or builds,
             streams=_numbers("--streams", streams),
             layers=layers,
             layer_file=str(layer_file or ""),
         )
         document = _measured(
-            specs or [],
+            specs,
             batches=_numbers("--batch", batch),
             data=data,
             target=target,
             model=model,
             settings=settings,
-            accuracy=_fractions(accuracy, len(specs or [])),
+            accuracy=_fractions(accuracy, len(specs)),
         )
+        document["warnings"] += [sentence] if sentence else []
     if out is not None:
         with plots.writable(out):
             write_json(out, document)
@@ -138,6 +141,27 @@ def _check(
     for path in (out, plot and plot / "ratio.svg"):
         if path is not None:
             plots.check_writable(path)
+
+
+def _of_runs(specs: Sequence[str]) -> tuple[list[str], str | None, int]:
+    """Put the models of a run folder in its place.
+
+    Returns:
+        SPECs, the sentence that is due to them, and how often engines are built that are none yet.
+    """
+    from trt_qat.pipeline.precisions import specs_of
+
+    found: list[str] = []
+    sentence, builds = None, 0
+    for spec in specs:
+        if Path(spec).is_dir():
+            inner, said = specs_of(Path(spec))
+            found += inner
+            sentence = sentence or said
+            builds = 0 if said else 2
+        else:
+            found.append(spec)
+    return found, sentence, builds
 
 
 def _measured(specs: Sequence[str], **asked: Any) -> dict[str, Any]:

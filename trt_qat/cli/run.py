@@ -33,6 +33,9 @@ Keys = Annotated[
 def run(
     engine: Recipe,
     until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="The first stage to run of a pack: build.")
+    ] = None,
     settings: RecipeKeys = None,
     out: RunOut = None,
     resume: Annotated[
@@ -50,6 +53,7 @@ def run(
             engine,
             out=out,
             until=until,
+            start=start,
             overrides=settings or (),
             resume=resume,
             progress=sys.stderr.isatty(),

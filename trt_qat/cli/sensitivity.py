@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,10 +29,9 @@ def sensitivity(
     as_json: AsJson = False,
 ) -> None:
     """Rank layers by what INT8 costs them, before QAT, on the validation images of a recipe."""
-    from dataclasses import asdict
-
     from trt_qat.cli.tables.sensitivity import sensitivity_table
     from trt_qat.pipeline.stage import Run
+    from trt_qat.pipeline.study import keep_study
     from trt_qat.pipeline.with_torch import torch_stages
     from trt_qat.recipe.load import load_recipe
 
@@ -42,21 +41,13 @@ def sensitivity(
     study = torch_stages("sensitivity").study(state, sparse=sparse)
     ranked = study.sensitivity(say)
     found = None if budget is None else study.suggest(ranked, budget, say)
-    document = asdict(ranked) | {"suggestion": None if found is None else found.to_dict()}
-    _keep(state, document)
+    document = ranked.to_dict(found)
+    keep_study(state, document)
     if as_json:
         print_json(document)
         return
     results().print(sensitivity_table(ranked, found))
     say(f"to see it in the report: trt-qat report {state.folder}")
-
-
-def _keep(state: Run, document: dict[str, Any]) -> None:
-    """Leave the study in the run folder, where the next report shows it."""
-    from trt_qat import artifact, page
-
-    fp32 = artifact.sha256_file(state.path("fp32.pt"))
-    artifact.write_json(state.path(page.SENSITIVITY), document | {"fp32": fp32})
 
 
 def _check(state: Run, budget: float | None, out: Path | None) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,56 @@ from trt_qat.wording import counted
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Batch = tuple[Images, Labels]
+
+IN_MEMORY_BYTES = 1 << 30
+"""Of images: a set that is no larger is held, which is faster; a larger one is read as it goes."""
+
+
+class Split(Protocol):
+    """Part of a data set, read in batches of ``(inputs, targets)``, which are nests of arrays."""
+
+    @property
+    def name(self) -> str:
+        """Of the part: train, validation, calibration or test."""
+
+    @property
+    def ids(self) -> Labels:
+        """``(N,) int64``, where each sample stood in its source."""
+
+    @property
+    def strata(self) -> Labels:
+        """``(N,) int64``, what the split is divided in proportion to."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it holds, the same on every machine."""
+
+    @property
+    def sample_digests(self) -> list[bytes] | None:
+        """One short digest for each sample, to find one twice; None where it is not read."""
+
+    @property
+    def images(self) -> Images:
+        """``(N, C, H, W) float32``, of a split of labelled images that is held in memory."""
+
+    @property
+    def labels(self) -> Labels:
+        """``(N,) int64``, likewise."""
+
+    @property
+    def shape(self) -> Any:
+        """Of one sample's input, or of its inputs by their paths."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[Any]:
+        """Yield ``(inputs, targets)`` in order, at most ``size`` where the source lets choose."""
+
+    def head(self, count: int) -> Any:
+        """Return the first samples as one batch, ``(inputs, targets)``."""
+
+    def take(self, positions: NDArray[Any], name: str) -> Split:
+        """Return the samples at these positions as a split of another name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +125,15 @@ class ArraySplit:
         for start in range(0, len(self), size):
             yield self.images[start : start + size], self.labels[start : start + size]
 
+    def head(self, count: int) -> Batch:
+        """Return the first images and their labels as one batch."""
+        return self.images[:count], self.labels[:count]
+
+    @property
+    def strata(self) -> Labels:
+        """The labels: parts have the classes in proportion."""
+        return self.labels
+
     def take(self, positions: NDArray[Any], name: str) -> ArraySplit:
         """Return the images at these positions as a split of another name."""
         return ArraySplit(self.images[positions], self.labels[positions], name, self.ids[positions])
@@ -86,6 +145,11 @@ class ArraySplit:
         digest.update(np.ascontiguousarray(self.images).astype("<f4", copy=False).data)
         digest.update(np.ascontiguousarray(self.labels).astype("<i8", copy=False).data)
         return digest.hexdigest()
+
+    @property
+    def sample_digests(self) -> list[bytes]:
+        """One short digest for the pixels of each image."""
+        return self.image_digests
 
     @cached_property
     def image_digests(self) -> list[bytes]:
@@ -102,8 +166,8 @@ class Source:
     """
 
     name: str
-    train: ArraySplit
-    test: ArraySplit | None = None
+    train: Split
+    test: Split | None = None
 
 
 def labelled(images: Images, labels: NDArray[Any], name: str, first_id: int = 0) -> ArraySplit:

@@ -11,24 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_qat.data.arrays import ArraySplit, Images
+from trt_qat.data import nest
+from trt_qat.data.arrays import Split
+from trt_qat.data.nest import Nest
 from trt_qat.errors import DataError
 from trt_qat.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
-    """Unlabelled batches of a fixed choice of training images.
+    """Unlabelled batches of a fixed choice of training samples.
 
-    Iterating yields ``(batch_size, C, H, W) float32``, the same batches every time.
+    Iterating yields the inputs of a batch, such as ``(batch_size, C, H, W) float32``, the same
+    batches every time.
     """
 
-    split: ArraySplit
+    split: Split
     batch_size: int = 64
 
-    def __iter__(self) -> Iterator[Images]:
-        for images, _ in self.split.batches(self.batch_size):
-            yield images
+    def __iter__(self) -> Iterator[Nest]:
+        for inputs, _ in self.split.batches(self.batch_size):
+            yield inputs
 
     def __len__(self) -> int:
         """Return the number of samples, not of batches."""
@@ -52,16 +55,17 @@ class CalibrationSet:
             raise DataError(message)
         return CalibrationSet(self.split.take(np.arange(count), self.split.name), self.batch_size)
 
-    def feeds(self, input_name: str) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the batches as a runner takes them."""
-        for images in self:
-            yield {input_name: images}
+    def feeds(self, *names: str) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the batches as a runner takes them, by the names of its inputs."""
+        for inputs in self:
+            yield nest.feed_of(inputs, names)
 
     def lock(self) -> dict[str, Any]:
         """Return what proves which samples these are: ids in the source, and their digest."""
+        shape = self.split.shape
         return {
             "samples": len(self),
-            "shape": list(self.split.shape),
+            "shape": shape if isinstance(shape, dict) else list(shape),
             "sha256": self.digest,
             "ids": [int(position) for position in self.split.ids],
         }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_qat.data.arrays import ArraySplit, Images, Source, labelled
-from trt_qat.data.images import read_image
+from trt_qat.data.arrays import IN_MEMORY_BYTES, ArraySplit, Images, Source, Split, labelled
+from trt_qat.data.folder import FolderItems
+from trt_qat.data.sample_split import SampleSplit, whole
+from trt_qat.data.samples import Collate, Held, Items, Passes
 from trt_qat.errors import DataError
 from trt_qat.files import read_npz
 from trt_qat.recipe.specs import DataSpec
@@ -59,27 +61,25 @@ def _classes(path: Path) -> list[str]:
 
 def _class_folders(
     path: Path, classes: list[str], spec: DataSpec, name: str, first_id: int
-) -> ArraySplit:
-    images: list[NDArray[np.float32]] = []
+) -> Split:
+    files: list[Path] = []
     labels: list[int] = []
     for label, class_name in enumerate(classes):
-        files = sorted(_image_files(path / class_name))
-        if not files:
+        found = sorted(_image_files(path / class_name))
+        if not found:
             message = (
                 f"{path / class_name}: no images; allowed: {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
             raise DataError(message)
-        for file in files:
-            image = read_image(file, channels=spec.channels, size=spec.size)
-            if images and image.shape != images[0].shape:
-                message = (
-                    f"{file}: {image.shape}, but the images before it are {images[0].shape} "
-                    "(C, H, W); set data.size and data.channels to make them equal"
-                )
-                raise DataError(message)
-            images.append(image)
-            labels.append(label)
-    return labelled(np.stack(images), np.asarray(labels), name, first_id)
+        files += found
+        labels += [label] * len(found)
+    classed = np.asarray(labels, dtype=np.int64)
+    images = FolderItems(path, files, classed, spec)
+    if len(files) * images.first.nbytes > IN_MEMORY_BYTES:
+        return whole(Items(images, None, str(path), spec.workers), name, first_id, classed)
+    return labelled(
+        np.stack([images.read(at) for at in range(len(files))]), classed, name, first_id
+    )
 
 
 def _image_files(path: Path) -> Iterable[Path]:
@@ -88,8 +88,8 @@ def _image_files(path: Path) -> Iterable[Path]:
     return (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def npz(path: Path) -> Source:
-    """Read an ``.npz`` of images and labels.
+def npz(path: Path, *, images: bool = True) -> Source:
+    """Read an ``.npz`` of images and labels; without ``images``, of any inputs and targets.
 
     Keys are ``x_train`` and ``y_train`` with or without ``x_test`` and ``y_test``, or ``images``
     and ``labels``. ``uint8`` pixels are divided by 255, floating ones are taken as they are.
@@ -98,23 +98,33 @@ def npz(path: Path) -> Source:
         DataError: the file is damaged, a key is missing, or shapes or types do not fit.
     """
     arrays = read_npz(path, NPZ_HELP)
-    for images, labels in NPZ_KEYS:
-        if images in arrays:
-            train = _npz_split(path, arrays, images, labels, "train", 0)
+    read = _npz_split if images else _npz_any
+    for inputs, targets in NPZ_KEYS:
+        if inputs in arrays:
+            train = read(path, arrays, (inputs, targets), "train", 0)
             break
     else:
         message = f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; {NPZ_HELP}"
         raise DataError(message)
     if "x_test" not in arrays:
         return Source(path.stem, train)
-    return Source(
-        path.stem, train, _npz_split(path, arrays, "x_test", "y_test", "test", len(train))
-    )
+    test = read(path, arrays, ("x_test", "y_test"), "test", len(train))
+    return Source(path.stem, train, test)
+
+
+def _npz_any(
+    path: Path, arrays: dict[str, NDArray[Any]], keys: tuple[str, str], name: str, first_id: int
+) -> SampleSplit:
+    given = arrays[keys[0]]
+    if given.ndim == 4 and given.dtype == np.uint8:
+        given = as_images(given, f"{path}, {keys[0]}")
+    return whole(Held(given, arrays.get(keys[1]), f"{path}, {keys[0]}"), name, first_id)
 
 
 def _npz_split(
-    path: Path, arrays: dict[str, NDArray[Any]], images: str, labels: str, name: str, first_id: int
+    path: Path, arrays: dict[str, NDArray[Any]], keys: tuple[str, str], name: str, first_id: int
 ) -> ArraySplit:
+    images, labels = keys
     if labels not in arrays:
         message = f"{path}: {images} without {labels}; {NPZ_HELP}"
         raise DataError(message)
@@ -124,33 +134,83 @@ def _npz_split(
     )
 
 
-def from_function(function: Callable[[str], Iterable[Any]], name: str) -> Source:
-    """Collect the batches that ``function("train")`` and ``function("test")`` yield.
+def from_function(
+    function: Callable[[str], Any],
+    name: str,
+    *,
+    images: bool = True,
+    collate: Collate | None = None,
+    workers: int = 0,
+) -> Source:
+    """Read what ``function("train")`` and ``function("test")`` return or yield.
 
-    A batch is ``(images, labels)``, arrays or tensors of the shapes and types an ``.npz`` may hold.
+    A data set with ``__len__`` and ``__getitem__``, which gives ``(inputs, targets)`` of one
+    sample, is read sample by sample and shuffled here. Batches ``(inputs, targets)`` come in their
+    own order, the same at every call. Nothing but small sets of labelled images is held in memory.
+
+    Args:
+        function: of the user.
+        name: import path, for messages.
+        images: batches are ``(images, labels)``, arrays or tensors as an ``.npz`` may hold them.
+        collate: makes a batch of samples; None: equal shapes are stacked.
+        workers: processes that read a data set of samples for training.
 
     Raises:
         DataError: nothing is yielded, or a batch is not such a pair.
     """
-    train = _collect(function, name, "train", 0)
-    return Source(name, train, _collect(function, name, "test", len(train)))
+
+    def part(which: str, first_id: int) -> Split:
+        found, where = function(which), f"{name}({which!r})"
+        by_number = hasattr(found, "__getitem__") and hasattr(found, "__len__")
+        if by_number and not isinstance(found, (list, tuple)):
+            return whole(Items(found, collate, where, workers), which, first_id)
+        return _batched(function, found, (which, where), first_id, images=images)
+
+    train = part("train", 0)
+    return Source(name, train, part("test", len(train)))
 
 
-def _collect(
-    function: Callable[[str], Iterable[Any]], name: str, part: str, first_id: int
-) -> ArraySplit:
-    images: list[Images] = []
-    labels: list[NDArray[Any]] = []
-    where = f"{name}({part!r})"
-    for batch in function(part):
+def _batched(
+    function: Callable[[str], Any],
+    found: Iterable[Any],
+    named: tuple[str, str],
+    first_id: int,
+    *,
+    images: bool,
+) -> Split:
+    part, where = named
+    if not images:
+        return whole(Passes(lambda: function(part), where), part, first_id)
+    small = _collect(_images(found, where), where, part, first_id)
+    if small is not None:
+        return small
+    return whole(Passes(lambda: _images(function(part), where), where), part, first_id)
+
+
+def _images(batches: Iterable[Any], where: str) -> Iterator[tuple[Images, NDArray[np.int64]]]:
+    for batch in batches:
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             message = f"{where} yielded {type(batch).__name__}; a batch is (images, labels)"
             raise DataError(message)
-        images.append(as_images(np.asarray(batch[0]), where))
-        labels.append(as_labels(np.asarray(batch[1]), where))
+        yield as_images(np.asarray(batch[0]), where), as_labels(np.asarray(batch[1]), where)
+
+
+def _collect(
+    batches: Iterable[tuple[Images, NDArray[np.int64]]], where: str, part: str, first_id: int
+) -> ArraySplit | None:
+    """Return the batches as arrays; None where they are too many to be held."""
+    images: list[Images] = []
+    labels: list[NDArray[Any]] = []
+    held = 0
+    for batch in batches:
+        images.append(batch[0])
+        labels.append(batch[1])
         if images[-1].shape[1:] != images[0].shape[1:]:
             message = f"{where}: images of {images[-1].shape[1:]} after {images[0].shape[1:]}"
             raise DataError(message)
+        held += images[-1].nbytes
+        if held > IN_MEMORY_BYTES:
+            return None
     if not images:
         message = f"{where} yielded nothing; it must yield (images, labels) batches"
         raise DataError(message)

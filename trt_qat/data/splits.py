@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.artifact import fingerprint
-from trt_qat.data.arrays import ArraySplit, Source
+from trt_qat.data.arrays import ArraySplit, Source, Split
 from trt_qat.errors import DataError
 from trt_qat.recipe.specs import CalibrationSpec, DataSpec
 
@@ -36,20 +36,21 @@ class Dataset:
     """
 
     name: str
-    train: ArraySplit
-    validation: ArraySplit
-    calibration: ArraySplit
-    test: ArraySplit
+    train: Split
+    validation: Split
+    calibration: Split
+    test: Split
     dropped: int
 
-    def parts(self) -> Iterator[ArraySplit]:
+    def parts(self) -> Iterator[Split]:
         """Yield the four parts in the order of their use."""
         yield from (self.train, self.validation, self.calibration, self.test)
 
     @property
-    def classes(self) -> int:
-        """Number of classes: the largest label and one."""
-        return 1 + max(int(part.labels.max()) for part in self.parts())
+    def classes(self) -> int | None:
+        """Number of classes, the largest label and one; None where labels are not held."""
+        held = [part.labels for part in self.parts() if isinstance(part, ArraySplit)]
+        return 1 + max(int(labels.max()) for labels in held) if held else None
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Data
     train, test = source.train, source.test
     if test is None:
         count = max(1, round(TEST_PART * len(train)))
-        rest, held = stratified(train.labels, count, spec.seed)
+        rest, held = stratified(train.strata, count, spec.seed)
         train, test = train.take(_some(rest, "training"), "train"), train.take(held, "test")
     train, dropped = _without(train, test)
     count = round(spec.validation * len(train))
@@ -109,7 +110,7 @@ def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Data
             "both sides need some: give more images, or another part such as 0.1"
         )
         raise DataError(message)
-    rest, held = stratified(train.labels, count, spec.seed)
+    rest, held = stratified(train.strata, count, spec.seed)
     train, validation = train.take(rest, "train"), train.take(held, "validation")
     if calibration.samples >= len(train):
         half = len(train) // 2
@@ -121,7 +122,7 @@ def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Data
             f"for training and calibration; {mend}"
         )
         raise DataError(message)
-    rest, held = stratified(train.labels, calibration.samples, calibration.seed)
+    rest, held = stratified(train.strata, calibration.samples, calibration.seed)
     return Dataset(
         name=source.name,
         train=train.take(rest, "train"),
@@ -132,12 +133,15 @@ def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Data
     )
 
 
-def _without(train: ArraySplit, test: ArraySplit) -> tuple[ArraySplit, int]:
+def _without(train: Split, test: Split) -> tuple[Split, int]:
     if train.shape != test.shape:
         message = f"training images are {train.shape}, test images {test.shape}; they must agree"
         raise DataError(message)
-    held = set(test.image_digests)
-    keep = np.flatnonzero([digest not in held for digest in train.image_digests])
+    digests, others = train.sample_digests, test.sample_digests
+    if digests is None or others is None:
+        return train, 0
+    held = set(others)
+    keep = np.flatnonzero([digest not in held for digest in digests])
     dropped = len(train) - len(keep)
     if dropped == 0:
         return train, 0

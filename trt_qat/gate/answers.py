@@ -25,7 +25,7 @@ from trt_qat.wording import counted
 Array = NDArray[Any]
 
 ANSWERS = "answers.npz"
-LOGITS = {"fp32": "fp32_logits.npz", "qat": "qat_logits.npz"}
+LOGITS = {"fp32": "fp32_logits.npz", "qat": "qat_logits.npz", "engine": "engine_answers.npz"}
 """Stages whose answers lie in a file of their own."""
 
 ADDED_LATER = ("bench.json", "layers.json", "model.engine")

@@ -13,7 +13,7 @@ from trt_qat.gate.checks import Check, artefact_checks
 from trt_qat.gate.metric_checks import metric_checks, parsed_preset
 from trt_qat.gate.snapshot import Snapshot, read_baseline, write_baseline
 from trt_qat.gate.take import take, test_set
-from trt_qat.gate.task_metrics import RESAMPLES
+from trt_qat.gate.task_metrics import RESAMPLES, default_metric
 from trt_qat.gate.verdict import PARTS, Verdict, of_folder
 from trt_qat.measure.metrics import accuracy_kept
 from trt_qat.recipe.specs import Tolerances
@@ -135,7 +135,8 @@ def update(
     Args:
         run: the folder of a run.
         baseline: the file to write.
-        metrics: top1, top5, miou, map or import paths; none: the old baseline's, or else top1.
+        metrics: score, top1, top5, miou, map or import paths; none: the old baseline's, or else
+            top1, and for other tasks than classification their score.
         stage: whose answers are judged; None: the old baseline's, or else the engine's or ONNX's.
         resamples: for metrics of whole sets; None: the old baseline's, or else 200.
 
@@ -151,10 +152,12 @@ def update(
     if path.exists():
         with contextlib.suppress(InputError):  # a damaged one is what this command mends
             known = read_baseline(path)
+    answers = folder.answers()
+    usual = default_metric(next(iter(answers.outputs.values())))
     snapshot = take(
         folder,
-        folder.answers(),
-        metrics=metrics or (tuple(known.metrics) if known else ("top1",)),
+        answers,
+        metrics=metrics or (tuple(known.metrics) if known else (usual,)),
         stage=stage or (known.stage if known else None),
         resamples=resamples or (known.resamples if known else RESAMPLES),
     )

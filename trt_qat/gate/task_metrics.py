@@ -31,8 +31,9 @@ def measure(name: str, outputs: Array, labels: Array, *, resamples: int = RESAMP
     """Score answers by a metric.
 
     Args:
-        name: top1, top5, miou, map, or ``package.module:function``. The function takes the outputs
-            ``(N, ...)`` and the labels ``(N, ...)`` and returns ``(N,)`` scores or one number.
+        name: score, top1, top5, miou, map, or ``package.module:function``. The function takes the
+            outputs ``(N, ...)`` and the labels ``(N, ...)`` and returns ``(N,)`` scores or one
+            number.
         outputs: what a model answered.
         labels: what was right.
         resamples: of a metric that returns one number.
@@ -147,7 +148,27 @@ def _torchmetrics(name: str, function: str) -> Function:
     return found
 
 
+def default_metric(outputs: Array) -> str:
+    """Return what a run's answers are judged by unless something is said.
+
+    Args:
+        outputs: ``(N, ...)`` of a stage; ``(N,)`` are the scores of its task, one a sample.
+    """
+    return "score" if outputs.ndim == 1 else "top1"
+
+
+def _score(outputs: Array, labels: Array) -> Array:
+    if outputs.ndim != 1:
+        message = (
+            f"score takes one number a sample, as runs of other tasks than classification keep; "
+            f"got outputs {outputs.shape}; give --metric top1 or package.module:function"
+        )
+        raise InputError(message)
+    return outputs
+
+
 BUILT_IN: dict[str, Callable[[], Function]] = {
+    "score": lambda: _score,
     "top1": lambda: _top(1),
     "top5": lambda: _top(5),
     "miou": lambda: _torchmetrics("miou", "miou"),

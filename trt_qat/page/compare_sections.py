@@ -25,7 +25,10 @@ def ptq_against_qat(manifest: Document, parts: Document) -> Iterator[Markup]:
     seconds = {stage["name"]: stage["seconds"] for stage in manifest["stages"]}
     spec = manifest["recipe"]["spec"]
     calibrated = parts.get("ranges", {}).get("samples", spec["calibration"]["samples"])
-    trained, epochs = manifest["data"]["train"]["samples"], spec["finetune"]["epochs"]
+    train = manifest["data"].get("train")
+    trained, epochs = ("by a loop of its own", "") if train is None else (
+        f"{train['samples']:,}", f"{spec['finetune']['epochs']:g}"
+    )  # fmt: skip
     points = 100 * (qat["accuracy"] - ptq["accuracy"])
     rows = [
         ("accuracy", *(percent(entry["accuracy"]) for entry in (ptq, qat))),
@@ -35,8 +38,8 @@ def ptq_against_qat(manifest: Document, parts: Document) -> Iterator[Markup]:
         ("calibration", _seconds(seconds.get("quantize")), "as PTQ"),
         ("training", "none", _seconds(seconds.get("finetune"))),
         ("images calibrated on", f"{calibrated:,}", f"{calibrated:,}"),
-        ("images trained on", "none", f"{trained:,}"),
-        ("epochs", "none", f"{epochs:g}"),
+        ("images trained on", "none", trained),
+        ("epochs", "none", epochs),
     ]
     kind = "2:4 and INT8" if is_sparse(scores) else "INT8"
     yield section(

@@ -92,7 +92,9 @@ def _accuracy(scores: Document) -> Iterator[Markup]:
             title,
             percent(entry["accuracy"]),
             f"{percent(entry['interval95'][0])} to {percent(entry['interval95'][1])}",
-            f"{entry['correct']:,} of {entry['samples']:,}",
+            f"{entry['correct']:,} of {entry['samples']:,}"
+            if "correct" in entry
+            else f"{entry['metric']} of {entry['samples']:,} samples",
             f"{entry['seconds']:.2f}",
         )
         for title, entry in rows

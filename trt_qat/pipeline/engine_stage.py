@@ -6,6 +6,7 @@ from typing import Any
 
 from trt_qat import artifact
 from trt_qat.comparison.built import build
+from trt_qat.data import nest
 from trt_qat.engine.build import network_io
 from trt_qat.engine.evidence import evidence
 from trt_qat.pipeline.stage import Run
@@ -40,11 +41,9 @@ def build_stage(run: Run) -> dict[str, Any]:
 
 
 def _feeds(run: Run) -> list[Feed]:
-    """Return calibration samples, to measure what FP16 can hold; none for several inputs."""
+    """Return calibration samples, to measure what FP16 can hold."""
     inputs = network_io.read(run.path("model.onnx")).inputs
-    if len(inputs) != 1:
-        return []
-    ((name, tensor),) = inputs.items()
-    images = next(iter(run.calibration))
-    first = tensor.shape[0]
-    return [{name: images[:first] if isinstance(first, int) else images}]
+    given = next(iter(run.calibration))
+    first = next(iter(inputs.values())).shape[0]
+    given = nest.rows(given, slice(0, first)) if isinstance(first, int) else given
+    return [nest.feed_of(given, list(inputs))]

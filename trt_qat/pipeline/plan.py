@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trt_qat import artifact
@@ -9,11 +10,12 @@ from trt_qat.backends import why_no_torch
 from trt_qat.engine.aot import load
 from trt_qat.engine.build.backend import chosen, why_not
 from trt_qat.engine.machine import on_this_gpu, why_not_run
+from trt_qat.errors import RecipeError, nearest
 from trt_qat.pipeline.stage import Metrics, Run, Stage, stage_fingerprint
 from trt_qat.pipeline.with_torch import torch_stage
 from trt_qat.recipe.specs import EngineSpec
 
-QAT_CODE = ("recipe/specs.py", "data/*.py", "qat/**/*.py")
+QAT_CODE = ("recipe/specs.py", "recipe/task.py", "data/*.py", "tasks/*.py", "qat/**/*.py")
 GRAPH_CODE = ("graph/*.py", "runners/*.py", "pipeline/verify.py")
 COMPARE_CODE = ("measure/*.py", "comparison/*.py", "qat/tapped.py", "gate/parity.py")
 
@@ -48,6 +50,18 @@ def _compilers() -> dict[str, object] | None:
     return {**(on_this_gpu() or {}), **found} or None
 
 
+def _precisions(run: Run) -> Metrics:
+    from trt_qat.pipeline.precisions import precisions
+
+    return precisions(run)
+
+
+def _score(run: Run) -> Metrics:
+    from trt_qat.pipeline.score_stage import score_stage
+
+    return score_stage(run, _engine(run))
+
+
 def _write_report(run: Run) -> Metrics:
     from trt_qat import page
 
@@ -58,8 +72,13 @@ def _write_report(run: Run) -> Metrics:
 def _bench(run: Run) -> Metrics:
     from trt_qat.pipeline.bench_stage import bench_stage
 
+    return bench_stage(run, _engine(run))
+
+
+def _engine(run: Run) -> str:
+    """Return the SPEC of a run's engine."""
     kind = "trt-rtx" if _compiled_for_rtx(run) else "trt"
-    return bench_stage(run, f"{kind}:{run.path('model.engine')}")
+    return f"{kind}:{run.path('model.engine')}"
 
 
 def _compiled_for_rtx(run: Run) -> bool:
@@ -78,7 +97,7 @@ PLAN = (
     Stage(
         "train",
         outputs=("fp32.pt", "fp32_logits.npz", "train.history.json"),
-        tables=("model", "train"),
+        tables=("model", "task", "train"),
         packages=QAT_CODE,
         work=torch_stage("train"),
         why_not=why_no_torch,
@@ -87,7 +106,7 @@ PLAN = (
         "sparsify",
         outputs=("sparsity.json",),
         parents=("fp32.pt",),
-        tables=("model", "sparsity"),
+        tables=("model", "task", "sparsity"),
         packages=QAT_CODE,
         work=torch_stage("sparsify"),
         why_not=why_no_torch,
@@ -96,7 +115,7 @@ PLAN = (
         "quantize",
         outputs=("ranges.json", "placement.json"),
         parents=("fp32.pt", "sparsity.json"),
-        tables=("model", "sparsity", "quantize", "calibration"),
+        tables=("model", "task", "sparsity", "quantize", "calibration"),
         packages=QAT_CODE,
         work=torch_stage("quantize"),
         why_not=why_no_torch,
@@ -105,14 +124,14 @@ PLAN = (
         "finetune",
         outputs=("qat.pt", "qat_logits.npz", "finetune.history.json"),
         parents=("fp32.pt", "sparsity.json", "ranges.json", "placement.json"),
-        tables=("model", "sparsity", "quantize", "finetune"),
+        tables=("model", "task", "sparsity", "quantize", "finetune"),
         packages=QAT_CODE,
         work=torch_stage("finetune"),
         why_not=why_no_torch,
     ),
     Stage(
         "export",
-        outputs=("model.onnx",),
+        outputs=("model.onnx", "fp32.onnx"),
         parents=("fp32.pt", "ranges.json", "qat.pt"),
         tables=("model", "sparsity", "quantize", "export"),
         packages=(*QAT_CODE, "graph/*.py", "runners/*.py"),
@@ -156,12 +175,33 @@ PLAN = (
             "fp32.pt",
             "qat.pt",
             "qat_logits.npz",
+            "fp32.onnx",
             "sparsity.json",
             "ranges.json",
         ),
-        tables=("tolerances",),
-        packages=(*GRAPH_CODE, *COMPARE_CODE),
+        tables=("task", "tolerances"),
+        packages=(*GRAPH_CODE, *COMPARE_CODE, "tasks/*.py", "pipeline/answers.py"),
         work=_verify("compare"),
+    ),
+    Stage(
+        "precisions",
+        outputs=("precisions.json",),
+        parents=("model.onnx", "fp32.onnx"),
+        tables=("task", "build", "target"),
+        packages=(*GRAPH_CODE, "lint/**/*.py", "mend/*.py", "tasks/*.py", "pipeline/precisions.py"),
+        work=_precisions,
+    ),
+    Stage(
+        "score",
+        outputs=("engine.json", "engine_answers.npz"),
+        parents=("model.engine", "model.onnx"),
+        tables=("task", "tolerances"),
+        packages=("runners/*.py", "engine/execution/*.py", "comparison/*.py", "tasks/*.py"),
+        work=_score,
+        why_not=why_not_run,
+        why_not_for=_why_not_timed,
+        optional=True,
+        facts=on_this_gpu,
     ),
     Stage(
         "bench",
@@ -196,3 +236,21 @@ def trained(run: Run) -> bool:
     """Tell whether the run folder holds the float model that this recipe trains."""
     train = PLAN[0]
     return artifact.fresh(run.path(train.outputs[0]), stage_fingerprint(train, run)) is not None
+
+
+def until_stage(plan: Sequence[Stage], until: str | None) -> tuple[Stage, ...]:
+    """Return a plan up to the stage of this name; None: all of it.
+
+    Raises:
+        RecipeError: it has no such stage.
+    """
+    names = [stage.name for stage in plan]
+    if until is None:
+        return tuple(plan)
+    if until not in names:
+        message = (
+            f"--until {until!r}: no such stage; did you mean {nearest(until, names)[0]!r}? "
+            f"allowed: {', '.join(names)}"
+        )
+        raise RecipeError(message)
+    return tuple(plan[: names.index(until) + 1])

@@ -30,6 +30,8 @@ class Run:
         resume: go on from the last checkpoint of an interrupted training.
         progress: draw bars on stderr.
         checkpoints: of the stage that is running.
+        made: what a loop of the user's made in this process: its models by stage, and how its
+            answers are scored. Nothing in a run of a recipe, which rebuilds each from files.
     """
 
     recipe: Recipe
@@ -37,17 +39,23 @@ class Run:
     resume: bool = False
     progress: bool = True
     checkpoints: Path = field(default=Path("checkpoints"))
+    made: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> Dataset:
         """The data set, read once."""
         spec = self.recipe.spec
-        return load(spec.data, spec.calibration, self.recipe.folder)
+        return load(spec.data, spec.calibration, self.recipe.folder, spec.task)
 
     @cached_property
     def calibration(self) -> CalibrationSet:
         """The calibration set of the recipe."""
         return CalibrationSet(self.data.calibration, self.recipe.spec.calibration.batch_size)
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether what the model answers is kept sample by sample, and not its scores alone."""
+        return self.recipe.spec.task.kind == "classification"
 
     def path(self, name: str) -> Path:
         """Where a file of the run lies."""
@@ -121,6 +129,10 @@ def _named_files(stage: Stage, run: Run) -> dict[str, str]:
             files["model.factory"] = source_file(spec.model.factory, base)
         if spec.model.weights is not None:
             files["model.weights"] = base / spec.model.weights
+    if "task" in stage.tables:
+        for key in ("loss", "metrics", "collate", "decode"):
+            if (named := getattr(spec.task, key)) is not None:
+                files[f"task.{key}"] = source_file(named, base)
     if "calibration" in stage.tables and spec.calibration.ranges is not None:
         files["calibration.ranges"] = base / spec.calibration.ranges
     return {

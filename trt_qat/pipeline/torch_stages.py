@@ -10,32 +10,39 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trt_qat import artifact
 from trt_qat.comparison.layerwise import Layers, compare_layers
+from trt_qat.data import nest
 from trt_qat.data.ranges import Ranges
-from trt_qat.errors import ModelError
-from trt_qat.measure import metrics
+from trt_qat.engine.build import network_io
 from trt_qat.pipeline.stage import Metrics, Run
+from trt_qat.pipeline.torch_task import (
+    CalibrationBatches,
+    example_of,
+    first_batch_runs,
+    float_model,
+    kept_score,
+    measure,
+    score,
+    teacher_of,
+    train_in_place,
+)
 from trt_qat.qat import checkpoint
-from trt_qat.qat.batches import logits_of
-from trt_qat.qat.evaluate import evaluate
 from trt_qat.qat.export import export as export_onnx
 from trt_qat.qat.factory import build_model, load_weights
-from trt_qat.qat.finetune import finetune as train_model
+from trt_qat.qat.float_onnx import export_float
+from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.quantize import quantize as quantize_model
 from trt_qat.qat.quantize import ranges_of
 from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.qat.runner import TorchRunner
 from trt_qat.qat.sensitivity import Study
 from trt_qat.qat.sparsify import sparsify as sparsify_model
 from trt_qat.qat.tapped import TorchTapped
-from trt_qat.recipe.specs import TrainSpec
+from trt_qat.qat.tensors import as_arrays
 from trt_qat.runners.ort_tapped import OrtTapped
-
-EXAMPLE_IMAGES = 2
-"""In the batch that models are traced with: torch.export takes a size of 1 for a constant."""
 
 
 def rehearse(run: Run) -> None:
@@ -44,52 +51,64 @@ def rehearse(run: Run) -> None:
     model = build_model(spec.model, run.recipe.folder, seed=spec.train.seed)
     if spec.model.weights is not None:
         load_weights(model, run.recipe.folder / spec.model.weights)
-    _first_batch_runs(model, run)
-    model = sparsify_model(model, _example(run), spec.sparsity)
-    quantize_model(model, [_example(run)], spec=spec.quantize)
+    first_batch_runs(model, run)
+    model = sparsify_model(model, example_of(run), spec.sparsity)
+    quantize_model(model, [example_of(run)], spec=spec.quantize)
 
 
 def train(run: Run) -> Metrics:
-    """Train the float model, or load its weights; keep what it answers on the test set."""
+    """Train the float model, or load its weights; keep what it answers on the test set.
+
+    An embedding without a loss of its own is not trained: it is what its factory gives.
+    """
     spec = run.recipe.spec
     model = build_model(spec.model, run.recipe.folder, seed=spec.train.seed)
-    if spec.model.weights is None:
-        _train(run, model, spec.train)
-    else:
+    if spec.model.weights is not None:
         load_weights(model, run.recipe.folder / spec.model.weights)
+    elif spec.task.kind != "embedding" or spec.task.loss is not None:
+        train_in_place(run, model, spec.train, None)
     checkpoint.save(model, run.path("fp32.pt"))
     artifact.write_json(run.path("train.history.json"), report_of(model).history)
-    entry, logits = _score(run, model)
-    _keep_logits(run, "fp32_logits.npz", logits)
-    return {"fp32": entry}
+    return {"fp32": kept_score(run, model, "fp32_logits.npz")}
 
 
 def sparsify(run: Run) -> Metrics:
     """Apply the 2:4 masks, list the layers, and measure the pruned float model."""
     model = _sparse_model(run)
+    write_sparsity(run, model)
+    return {"sparse": score(run, model) if report_of(model).sparse else None}
+
+
+def write_sparsity(run: Run, model: nn.Module) -> None:
+    """Write ``sparsity.json``: every layer that holds 2:4, and why others do not."""
     report = report_of(model)
     document = {"sparse": _notes(report.sparse), "skipped": _notes(report.skipped)}
     artifact.write_json(run.path("sparsity.json"), document)
-    return {"sparse": _score(run, model)[0] if report.sparse else None}
 
 
 def quantize(run: Run) -> Metrics:
     """Place Q/DQ and measure ranges: of the dense model as the baseline, and of the sparse one."""
     spec = run.recipe.spec
-    dense = _quantized(run, _float_model(run), None)
-    baseline = _score(run, dense)[0]
+    dense = _quantized(run, float_model(run), None)
+    baseline = score(run, dense)
     cached = None
     if spec.calibration.ranges is not None:
         cached = Ranges.load(run.recipe.folder / spec.calibration.ranges)
     model, sparse = dense, None
     if spec.sparsity.enabled or cached is not None:
         model = _quantized(run, _sparse_model(run), cached)
-        sparse = _score(run, model)[0]
+        sparse = score(run, model)
     ranges = ranges_of(model)
     if cached is None:
         ranges = replace(ranges, data_digest=run.calibration.digest, samples=len(run.calibration))
     with artifact.atomic_path(run.path("ranges.json")) as path:
         ranges.save(path)
+    write_placement(run, model)
+    return {"ptq": baseline, "sparse_ptq": sparse}
+
+
+def write_placement(run: Run, model: nn.Module) -> None:
+    """Write ``placement.json``: every layer, and why it is INT8 or not."""
     report = report_of(model)
     document = {
         "quantized": _notes(report.quantized),
@@ -99,66 +118,81 @@ def quantize(run: Run) -> Metrics:
         "warnings": list(report.warnings),
     }
     artifact.write_json(run.path("placement.json"), document)
-    return {"ptq": baseline, "sparse_ptq": sparse}
 
 
 def finetune(run: Run) -> Metrics:
     """Train the quantized model; keep its weights and what it answers on the test set."""
     model = _ranged_model(run)
-    _train(run, model, run.recipe.spec.finetune)
+    train_in_place(run, model, run.recipe.spec.finetune, teacher_of(run))
     checkpoint.save(model, run.path("qat.pt"))
-    entry, logits = _score(run, model)
-    _keep_logits(run, "qat_logits.npz", logits)
+    entry = kept_score(run, model, "qat_logits.npz")
     artifact.write_json(run.path("finetune.history.json"), report_of(model).history)
     return {"qat": entry}
 
 
 def export(run: Run) -> Metrics:
     """Write the QDQ ONNX of the trained model."""
-    model = _ranged_model(run)
-    checkpoint.load_into(model, run.path("qat.pt"))
+    model, example, spec = trained_model(run), example_of(run), run.recipe.spec.export
+    export_float(float_model(run), example, run.path("fp32.onnx"), spec=spec)
     # Straight to its place, not through atomic_path: export renames by itself, and a large model
     # names the file of its weights after its own.
-    path = export_onnx(model, _example(run), run.path("model.onnx"), spec=run.recipe.spec.export)
+    path = export_onnx(model, example, run.path("model.onnx"), spec=spec)
     sidecar = artifact.read_sidecar(path)
     assert sidecar is not None
-    return sidecar.metrics
+    return sidecar.metrics | {"outputs": _output_form(model, run)}
+
+
+def _output_form(model: nn.Module, run: Run) -> Any:
+    """Return the model's outputs with the ONNX's names in them; None where they do not pair."""
+    names = list(network_io.read(run.path("model.onnx")).outputs)
+    outputs = as_arrays(evaluated(model, example_of(run)))
+    found = [leaf for _, leaf in nest.leaves(outputs)]
+    return nest.structure(outputs, names) if len(found) == len(names) else None
+
+
+def trained_model(run: Run) -> nn.Module:
+    """Return the quantized model after QAT."""
+    if "qat" in run.made:
+        own: nn.Module = run.made["qat"]
+        return own.eval()
+    model = _ranged_model(run)
+    return checkpoint.load_into(model, run.path("qat.pt")).eval()
+
+
+def runner(run: Run) -> TorchRunner:
+    """Return the model after QAT as a runner."""
+    return TorchRunner(trained_model(run))
 
 
 def layers(run: Run, samples: int) -> Layers:
-    """Compare the exported ONNX with the trained model layer by layer, on test images."""
-    model = _ranged_model(run)
-    checkpoint.load_into(model, run.path("qat.pt"))
+    """Compare the exported ONNX with the trained model layer by layer, on test samples."""
     candidate = OrtTapped(run.path("model.onnx"))
-    value = candidate.model.graph.input[0]
-    fixed = value.type.tensor_type.shape.dim[0].dim_value
-    images = run.data.test.images[: fixed or samples]
-    if len(images) < fixed:
-        images = np.concatenate([images, np.repeat(images[-1:], fixed - len(images), axis=0)])
-    return compare_layers(TorchTapped(model), candidate, [{value.name: images}])
+    inputs = candidate.model.graph.input
+    fixed = inputs[0].type.tensor_type.shape.dim[0].dim_value
+    given, _ = run.data.test.head(fixed or samples)
+    have = nest.count(given)
+    if have < fixed:
+        given = nest.rows(given, np.minimum(np.arange(fixed), have - 1))
+    feed = nest.feed_of(given, [value.name for value in inputs])
+    return compare_layers(TorchTapped(trained_model(run)), candidate, [feed])
 
 
 def study(run: Run, *, sparse: bool) -> Study:
     """Return the study of a trained run: its float model, with or without its 2:4 masks."""
     spec = run.recipe.spec
     return Study(
-        _sparse_model(run) if sparse else _float_model(run),
-        [torch.from_numpy(images) for images in run.calibration],
+        _sparse_model(run) if sparse else float_model(run),
+        CalibrationBatches(run),
         run.data.validation,
         spec=spec.quantize,
         calibration=spec.calibration,
+        measure=measure(run),
+        teacher=teacher_of(run),
     )
 
 
-def _float_model(run: Run) -> nn.Module:
-    spec = run.recipe.spec
-    model = build_model(spec.model, run.recipe.folder, seed=spec.train.seed)
-    model.load_state_dict(torch.load(run.path("fp32.pt"), map_location="cpu", weights_only=True))
-    return model.eval()
-
-
 def _sparse_model(run: Run) -> nn.Module:
-    return sparsify_model(_float_model(run), _example(run), run.recipe.spec.sparsity)
+    return sparsify_model(float_model(run), example_of(run), run.recipe.spec.sparsity)
 
 
 def _ranged_model(run: Run) -> nn.Module:
@@ -168,57 +202,13 @@ def _ranged_model(run: Run) -> nn.Module:
 
 def _quantized(run: Run, model: nn.Module, ranges: Ranges | None) -> nn.Module:
     spec = run.recipe.spec
-    batches = [torch.from_numpy(images) for images in run.calibration]
     return quantize_model(
-        model, batches, spec=spec.quantize, calibration=spec.calibration, ranges=ranges
-    )
-
-
-def _train(run: Run, model: nn.Module, spec: TrainSpec) -> None:
-    train_model(
         model,
-        run.data.train,
-        spec=spec,
-        validation_batches=run.data.validation,
-        checkpoint_dir=run.checkpoints,
-        resume=run.resume,
-        progress=run.progress,
+        CalibrationBatches(run),
+        spec=spec.quantize,
+        calibration=spec.calibration,
+        ranges=ranges,
     )
-
-
-def _score(run: Run, model: nn.Module) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
-    found = evaluate(model, run.data.test)
-    return metrics.scored(found.logits, run.data.test.labels, found.seconds), found.logits
-
-
-def _keep_logits(run: Run, name: str, logits: np.ndarray[Any, Any]) -> None:
-    with artifact.atomic_path(run.path(name)) as path:
-        np.savez(path, logits=logits)
-
-
-def _example(run: Run) -> Tensor:
-    return torch.from_numpy(run.data.calibration.images[:EXAMPLE_IMAGES])
-
-
-def _first_batch_runs(model: nn.Module, run: Run) -> None:
-    """Check that the model takes these images and has a logit for every class.
-
-    Raises:
-        ModelError: it does not, or has fewer logits than there are classes.
-    """
-    shape = (EXAMPLE_IMAGES, *run.data.test.shape)
-    try:
-        with torch.no_grad():
-            logits = logits_of(model.eval()(_example(run)))
-    except (RuntimeError, TypeError, ValueError) as error:
-        message = f"the model cannot take images {shape}: {error}; mend model.args or the data"
-        raise ModelError(message) from error
-    if logits.ndim != 2 or logits.shape[1] < run.data.classes:
-        message = (
-            f"the model returns {tuple(logits.shape)} for images {shape}; the data has "
-            f"{run.data.classes} classes, so (N, {run.data.classes}) or wider is needed"
-        )
-        raise ModelError(message)
 
 
 def _notes(notes: tuple[LayerNote, ...]) -> list[dict[str, str]]:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trt_qat import artifact
 from trt_qat.backends import why_no_torch
 from trt_qat.comparison.compare import Comparison, compare_outputs
+from trt_qat.comparison.compare import compare as compare_runners
 from trt_qat.comparison.histograms import histograms
 from trt_qat.comparison.layerwise import MIN_LOCAL_SQNR_DB
+from trt_qat.data import nest
 from trt_qat.errors import CompilerDied, SparsityLost
 from trt_qat.gate.parity import chance_failures, chance_of, parity_failures
 from trt_qat.graph.layer_facts import layer_facts
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.section import around
 from trt_qat.graph.sparsity import LayerSparsity, layer_sparsity
-from trt_qat.measure import metrics
+from trt_qat.measure.outputs import Axes
+from trt_qat.pipeline.answers import Answered, answered, batches, feed_of, identified
 from trt_qat.pipeline.stage import Metrics, Run
 from trt_qat.pipeline.with_torch import torch_stages
 from trt_qat.recipe.specs import EngineSpec
@@ -34,7 +35,6 @@ from trt_qat.runners.protocol import Outputs
 if TYPE_CHECKING:
     from trt_qat.lint.preflight import PreflightReport
 
-BATCH = 256
 LAYER_SAMPLES = 64
 HISTOGRAM_SAMPLES = 64
 
@@ -45,16 +45,12 @@ def compare(run: Run) -> Metrics:
     What falls short of the recipe's tolerances is listed under ``failures``, so that everything
     is written before the run is failed.
     """
-    tolerances = run.recipe.spec.tolerances
-    with np.load(run.path("qat_logits.npz")) as archive:
-        reference = ("torch:fake-quant", {"logits": archive["logits"]})
-    parity, entry, answers = _against(run, reference, fused=False)
-    fused, fused_entry, fused_answers = _against(run, reference, fused=True)
-    _keep_answers(run, {"onnx": answers, "onnx_fused": fused_answers})
+    (parity, plain), (fused, integers) = (_against(run, fused=fused) for fused in (False, True))
+    _keep_answers(run, {"onnx": plain.kept, "onnx_fused": integers.kept})
     sparsity = _sparsity(run)
-    known = chance_of(answers, run.data.test.labels)
-    failures = [*parity_failures(parity, tolerances), *_accuracy_failures(run)]
-    failures += chance_failures(known, entry)
+    known = chance_of(plain.kept, identified(run)) if run.keeps_outputs else None
+    failures = [*parity_failures(parity, run.recipe.spec.tolerances), *_accuracy_failures(run)]
+    failures += chance_failures(known, plain.entry)
     failures += [
         _failure("sparsity", f"layer {layer['module']} does not hold 2:4 in the exported weights")
         for layer in sparsity
@@ -74,7 +70,7 @@ def compare(run: Run) -> Metrics:
         }
     )
     artifact.write_json(run.path("compare.json"), document)
-    return {"onnx": entry, "onnx_fused": fused_entry, "failures": failures}
+    return {"onnx": plain.entry, "onnx_fused": integers.entry, "failures": failures}
 
 
 def _layers(run: Run) -> dict[str, Any]:
@@ -89,7 +85,7 @@ def _layers(run: Run) -> dict[str, Any]:
     section = around(load_graph(run.path("model.onnx")), first.name) if first else []
     return {
         "layers": [asdict(layer) for layer in found.layers],
-        "layer_samples": min(LAYER_SAMPLES, len(run.data.test.images)),
+        "layer_samples": min(LAYER_SAMPLES, len(run.data.test)),
         "min_local_sqnr_db": MIN_LOCAL_SQNR_DB,
         "first_divergence": None if first is None else asdict(first),
         "section": section,
@@ -99,21 +95,26 @@ def _layers(run: Run) -> dict[str, Any]:
 def _layer_evidence(run: Run) -> dict[str, Any]:
     """Return what the report shows of every layer, and of every tensor that is quantized."""
     candidate = OrtTapped(run.path("model.onnx"))
-    value = candidate.model.graph.input[0]
-    fixed = value.type.tensor_type.shape.dim[0].dim_value
-    images = run.data.test.images[: fixed or HISTOGRAM_SAMPLES]
-    seen = [] if len(images) < fixed else histograms(candidate, {value.name: images})
+    inputs = candidate.model.graph.input
+    fixed = inputs[0].type.tensor_type.shape.dim[0].dim_value
+    given, _ = run.data.test.head(fixed or HISTOGRAM_SAMPLES)
+    count = nest.count(given)
+    feed = nest.feed_of(given, [value.name for value in inputs])
+    seen = [] if count < fixed else histograms(candidate, feed)
     return {
         "weights": [asdict(layer) for layer in layer_facts(candidate.model)],
         "histograms": [counts.to_dict() for counts in seen],
-        "histogram_samples": len(images),
+        "histogram_samples": count,
     }
 
 
 def _keep_answers(run: Run, answers: Outputs) -> None:
     """Keep what the ONNX answers on the test set: `trt_qat.gate` compares runs sample by sample."""
-    test = run.data.test
-    arrays: dict[str, Any] = {"labels": test.labels, "ids": test.ids, **answers}
+    arrays: dict[str, Any] = {"labels": identified(run), "ids": run.data.test.ids, **answers}
+    if not run.keeps_outputs:
+        for stage in ("fp32", "qat"):
+            with np.load(run.path(f"{stage}_logits.npz")) as archive:
+                arrays[stage] = archive["scores"]
     with artifact.atomic_path(run.path("answers.npz")) as path:
         np.savez_compressed(path, **arrays)
 
@@ -123,11 +124,8 @@ def _failure(check: str, message: str) -> dict[str, str]:
 
 
 def _accuracy_failures(run: Run) -> Iterator[dict[str, str]]:
-    float_model = artifact.read_sidecar(run.path("fp32.pt"))
-    trained = artifact.read_sidecar(run.path("qat.pt"))
-    assert float_model is not None
-    assert trained is not None
-    fp32, qat = float_model.metrics["fp32"]["accuracy"], trained.metrics["qat"]["accuracy"]
+    float_model, trained = _entry(run, "fp32"), _entry(run, "qat")
+    fp32, qat = float_model["accuracy"], trained["accuracy"]
     allowed = run.recipe.spec.tolerances.accuracy_loss
     if fp32 - qat > allowed:
         yield _failure(
@@ -137,41 +135,35 @@ def _accuracy_failures(run: Run) -> Iterator[dict[str, str]]:
         )
 
 
-def _against(
-    run: Run, reference: tuple[str, Outputs], *, fused: bool
-) -> tuple[Comparison, dict[str, Any], NDArray[Any]]:
-    test = run.data.test
-    start = time.perf_counter()
-    with OrtRunner(run.path("model.onnx"), fused=fused) as runner:
-        logits = infer_all(runner, test.images)
+def _entry(run: Run, stage: str) -> dict[str, Any]:
+    sidecar = artifact.read_sidecar(run.path(f"{stage}.pt"))
+    assert sidecar is not None
+    entry: dict[str, Any] = sidecar.metrics[stage]
+    return entry
+
+
+def _against(run: Run, *, fused: bool) -> tuple[Comparison, Answered]:
+    """Compare the ONNX with the trained model, and score it; logits that were kept are taken."""
+    onnx = run.path("model.onnx")
+    with OrtRunner(onnx, fused=fused) as runner:
         name = f"{runner.name}:model.onnx"
-    entry = metrics.scored(logits, test.labels, time.perf_counter() - start)
-    tolerances = run.recipe.spec.tolerances
-    found = compare_outputs(
-        reference,
-        (name, {"logits": logits}),
-        labels=test.labels,
-        min_agreement=tolerances.argmax_agreement,
-    )
-    return found, entry, logits
-
-
-def infer_all(runner: OrtRunner, images: NDArray[np.float32]) -> NDArray[Any]:
-    """Return the first output for every image, ``(N, ...)``.
-
-    A model of a fixed batch is fed batches of that size; the last is filled up with repetitions,
-    whose answers are dropped.
-    """
-    (name, spec), *_ = runner.inputs.items()
-    size = spec.shape[0] if isinstance(spec.shape[0], int) else BATCH
-    answers = []
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        fill = size - len(batch) if isinstance(spec.shape[0], int) else 0
-        fed = np.concatenate([batch, np.repeat(batch[-1:], fill, axis=0)]) if fill else batch
-        output = next(iter(runner.infer({name: fed}).values()))
-        answers.append(output[: len(batch)])
-    return np.concatenate(answers)
+        found = answered(run, runner)
+    if run.keeps_outputs:
+        with np.load(run.path("qat_logits.npz")) as archive:
+            reference = ("torch:fake-quant", {"logits": archive["logits"]})
+        parity = compare_outputs(
+            reference,
+            (name, {"logits": found.kept}),
+            labels=identified(run),
+            min_agreement=run.recipe.spec.tolerances.argmax_agreement,
+        )
+        return parity, found
+    model, again = torch_stages("compare").runner(run), OrtRunner(onnx, fused=fused)
+    feeds = (feed_of(again, inputs) for inputs, _ in batches(run, again))
+    axes = Axes(task=run.recipe.spec.task.kind)
+    parity = compare_runners(model, again, feeds, axes=axes, layers=False)
+    both = {"ref": _entry(run, "qat")["accuracy"], "cand": found.entry["accuracy"]}
+    return replace(parity, ref="torch:fake-quant", cand=name, accuracy=both), found
 
 
 def _sparsity(run: Run) -> list[dict[str, Any]]:

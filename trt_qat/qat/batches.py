@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from trt_qat.data.sample_split import SampleSplit
 from trt_qat.errors import DataError, ModelError
 from trt_qat.qat.placement.calls import call_model
 from trt_qat.qat.randomness import mix_seed
+from trt_qat.qat.sample_feed import STREAMED_BATCH, SampleFeed
+from trt_qat.qat.tensors import as_tensors, tensors_in
 
 Batch = tuple[Any, Any]
 """``(inputs, targets)``; inputs are a tensor, a tuple or a dict of tensors."""
@@ -43,19 +46,21 @@ def forward(model: nn.Module, inputs: Any) -> Any:
     return call_model(model, inputs)
 
 
-def logits_of(outputs: Any) -> Tensor:
-    """The logits among a model's outputs: itself, ``.logits`` or the first member.
+def logits_of(outputs: Any, name: str | None = None) -> Tensor:
+    """The logits among a model's outputs: those named, itself, ``.logits`` or the first member.
 
     Raises:
         ModelError: none of these is a tensor.
     """
     found = outputs
-    if isinstance(found, Mapping):
+    if isinstance(found, Mapping) and name is not None:
+        found = found.get(name)
+    elif isinstance(found, Mapping):
         found = found["logits"] if "logits" in found else next(iter(found.values()), None)
     elif hasattr(found, "logits"):
         found = found.logits
     elif isinstance(found, (tuple, list)) and found:
-        found = found[0]
+        found = found[int(name) if name is not None and name.isdigit() else 0]
     if not isinstance(found, Tensor):
         message = (
             f"the model returned {type(outputs).__name__}, in which no logits were found; return "
@@ -63,20 +68,6 @@ def logits_of(outputs: Any) -> Tensor:
         )
         raise ModelError(message)
     return found
-
-
-def as_tensors(value: Any) -> Any:
-    """``value`` with every numpy array in it, at any depth, as a tensor."""
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, Mapping):
-        return {key: as_tensors(member) for key, member in value.items()}
-    if isinstance(value, (tuple, list)):
-        members = [as_tensors(member) for member in value]
-        if hasattr(value, "_fields"):  # a named tuple takes its members one by one
-            return type(value)(*members)
-        return members if isinstance(value, list) else tuple(members)
-    return value
 
 
 def split_batch(batch: Any) -> Batch:
@@ -139,14 +130,16 @@ class ArrayFeed:
 class LoaderFeed:
     """Reads a DataLoader or another re-iterable, whose own order it keeps."""
 
-    def __init__(self, source: Iterable[Any], seed: int) -> None:
+    def __init__(
+        self, source: Iterable[Any], seed: int, split: Callable[[Any], Batch] = split_batch
+    ) -> None:
         if isinstance(source, Iterator):
             message = (
                 f"train_batches is a {type(source).__name__}, which can be read only once; give a "
                 "DataLoader, a list, or an object whose __iter__ starts afresh"
             )
             raise DataError(message)
-        self._source = source
+        self._source, self._split = source, split
         self._seed = seed
         try:
             self.steps_per_epoch = len(source)  # type: ignore[arg-type]
@@ -178,7 +171,7 @@ class LoaderFeed:
                 )
                 raise DataError(message)
             if number >= skip:
-                yield split_batch(batch)
+                yield self._split(batch)
 
     def digest(self) -> str:
         """Of the batches themselves where they lie in memory, else of the set's size and kind.
@@ -188,7 +181,7 @@ class LoaderFeed:
         found = hashlib.sha256(f"{self.steps_per_epoch}".encode())
         if isinstance(self._source, Sequence):
             for batch in self._source:
-                for tensor in tensors_in(split_batch(batch)):
+                for tensor in tensors_in(self._split(batch)):
                     found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         elif isinstance(self._source, DataLoader):
             size = len(self._source.dataset) if isinstance(self._source.dataset, Sized) else -1
@@ -196,21 +189,16 @@ class LoaderFeed:
         return found.hexdigest()
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a nest of tuples and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (Mapping, tuple, list)):
-        for member in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors_in(member)
-
-
-def training_feed(source: Any, batch_size: int, seed: int) -> Feed:
+def training_feed(
+    source: Any, batch_size: int, seed: int, split: Callable[[Any], Batch] = split_batch
+) -> Feed:
     """The feed that suits ``source``: arrays are shuffled here, all else keeps its own batches."""
+    if isinstance(source, SampleSplit):  # first: to be asked for images it raises
+        return SampleFeed(source, batch_size, seed)
     if isinstance(source, ImageArrays):
         return ArrayFeed(source, batch_size, seed)
     if isinstance(source, Iterable):
-        return LoaderFeed(source, seed)
+        return LoaderFeed(source, seed, split)
     message = (
         f"train_batches is a {type(source).__name__}; allowed: a DataLoader, a re-iterable of "
         "(inputs, targets), or an object with arrays .images and .labels"
@@ -218,12 +206,18 @@ def training_feed(source: Any, batch_size: int, seed: int) -> Feed:
     raise DataError(message)
 
 
-def evaluation_batches(source: Any, batch_size: int = 256) -> Iterator[Batch]:
+def evaluation_batches(
+    source: Any, batch_size: int = 256, split: Callable[[Any], Batch] = split_batch
+) -> Iterator[Batch]:
     """Every sample once, in order."""
+    if isinstance(source, SampleSplit):
+        for inputs, targets in source.batches(STREAMED_BATCH):
+            yield as_tensors(inputs), as_tensors(targets)
+        return
     if isinstance(source, ImageArrays):
         images, labels = torch.from_numpy(source.images), torch.from_numpy(source.labels)
         for start in range(0, len(labels), batch_size):
             yield images[start : start + batch_size], labels[start : start + batch_size]
         return
     for batch in source:
-        yield split_batch(batch)
+        yield split(batch)

@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on every sample of a split: the one function behind all numbers."""
+"""How good a model's answers are, sample by sample: the one function behind all numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trt_qat.errors import DataError
-from trt_qat.qat.batches import evaluation_batches, forward, logits_of
-
-LossFunction = Callable[[Any, Any], Tensor]
-"""From a model's outputs and the targets to a scalar."""
+from trt_qat.qat.batches import evaluation_batches, forward, logits_of, split_batch
+from trt_qat.qat.inputs import inputs_of
+from trt_qat.qat.losses import LossFunction
+from trt_qat.qat.tensors import as_arrays, samples_in
+from trt_qat.tasks.classes import top1
+from trt_qat.tasks.score import Measure, Meter, Score
 
 
 @dataclass(frozen=True)
@@ -26,19 +28,21 @@ class Evaluation:
     """What a model answered on a split.
 
     Attributes:
-        accuracy: share of samples whose largest logit is the target's, 0 to 1; NaN where targets
-            are not classes.
-        correct: ``(N,) bool``, one a sample, in the order of the batches.
-        logits: ``(N, classes) float32``.
+        accuracy: the score of the whole set. Without a measure: share of samples whose largest
+            logit is the target's, 0 to 1; NaN where targets are not classes.
+        correct: ``(N,)`` bool or float32, score of each sample, in the order of the batches.
+        logits: ``(N, classes) float32``; empty where they were not to be kept.
         seconds: wall time, data included.
         loss: mean over the samples, where a loss function was given.
+        score: the same with its interval; None where there is no measure and no class.
     """
 
     accuracy: float
-    correct: NDArray[np.bool_]
+    correct: NDArray[Any]
     logits: NDArray[np.float32]
     seconds: float
     loss: float | None = None
+    score: Score | None = None
 
 
 @contextmanager
@@ -63,17 +67,28 @@ def correct_of(outputs: Any, targets: Any) -> Tensor | None:
     return logits.detach().argmax(1) == targets
 
 
-def evaluate(model: nn.Module, batches: Any, *, loss_fn: LossFunction | None = None) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    batches: Any,
+    *,
+    loss_fn: LossFunction | None = None,
+    measure: Measure | None = None,
+    teacher: nn.Module | None = None,
+    keep: bool = True,
+) -> Evaluation:
     """Run ``model`` over ``batches`` in eval mode, without gradients.
 
     Args:
         model: stays on its device, and every module keeps its mode.
-        batches: a DataLoader, an iterable of ``(inputs, targets)`` with targets ``(N,) int64``,
-            or an object with arrays ``.images`` and ``.labels``.
+        batches: a DataLoader, an iterable of ``(inputs, targets)``, or a split of a data set;
+            with a teacher inputs alone will do.
         loss_fn: its mean is reported if given.
+        measure: how answers are scored; None: by their class, where targets ``(N,) int64`` are.
+        teacher: its outputs are the targets.
+        keep: the logits; without, memory does not grow with the number of samples.
 
     Returns:
-        Accuracy, and each sample's answer.
+        The score, and each sample's.
 
     Raises:
         DataError: there is no sample, or a batch is not a pair of inputs and targets.
@@ -81,27 +96,47 @@ def evaluate(model: nn.Module, batches: Any, *, loss_fn: LossFunction | None = N
     """
     start = time.perf_counter()
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    correct: list[Tensor] = []
+    meter = Meter(measure or top1())
     logits: list[Tensor] = []
     loss, count = 0.0, 0
     with eval_mode(model), torch.no_grad():
-        for inputs, targets in evaluation_batches(batches):
+        for inputs, targets in evaluation_batches(batches, split=splitter(model, teacher)):
             inputs, targets = send_to_device((inputs, targets), device)
             outputs = forward(model, inputs)
-            if (right := correct_of(outputs, targets)) is not None:
-                correct.append(right.cpu())
-            logits.append(logits_of(outputs).float().cpu())
+            if teacher is not None:
+                targets = taught(teacher, inputs)
+            if measure is not None:
+                meter.update(as_arrays(outputs), as_arrays(targets))
+            elif (right := correct_of(outputs, targets)) is not None:
+                meter.kept += list(right.cpu().numpy())
+            if keep:
+                logits.append(logits_of(outputs).float().cpu())
+            size = samples_in(inputs)
             if loss_fn is not None:
-                loss += float(loss_fn(outputs, targets)) * len(logits[-1])
-            count += len(logits[-1])
+                loss += float(loss_fn(outputs, targets)) * size
+            count += size
     if not count:
         message = "there is nothing to evaluate: the batches hold no sample"
         raise DataError(message)
-    answers = torch.cat(correct).numpy() if correct else np.zeros(0, dtype=np.bool_)
+    score = meter.score() if meter.kept else None
     return Evaluation(
-        accuracy=float(answers.mean()) if correct else float("nan"),
-        correct=answers,
-        logits=torch.cat(logits).numpy(),
+        accuracy=score.value if score else float("nan"),
+        correct=score.samples if score else np.zeros(0, dtype=np.bool_),
+        logits=torch.cat(logits).numpy() if keep else np.zeros(0, dtype=np.float32),
         seconds=time.perf_counter() - start,
         loss=loss / count if loss_fn is not None else None,
+        score=score,
     )
+
+
+def splitter(model: nn.Module, teacher: nn.Module | None) -> Callable[[Any], tuple[Any, Any]]:
+    """Return what takes a batch apart: with a teacher, into inputs alone."""
+    if teacher is None:
+        return split_batch
+    return lambda batch: (inputs_of(model, batch), None)
+
+
+def taught(teacher: nn.Module, inputs: Any) -> Any:
+    """Return what a teacher answers, in eval mode and without gradients."""
+    with eval_mode(teacher), torch.no_grad():
+        return forward(teacher, inputs)

@@ -26,10 +26,12 @@ from trt_qat.qat import foreign, onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
-from trt_qat.qat.inputs import spec_of
-from trt_qat.qat.placement.calls import tensors_of
+from trt_qat.qat.inputs import inputs_of, spec_of
+from trt_qat.qat.io_names import name_io
+from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
 from trt_qat.qat.state import unwrapped
+from trt_qat.qat.tensors import as_arrays
 from trt_qat.qat.verify import resized, verify
 from trt_qat.recipe.specs import ExportSpec
 
@@ -59,10 +61,11 @@ def export(
 
     Args:
         model: from `quantize`, fine-tuned or not; unchanged afterwards.
-        example_inputs: one batch: a tensor, a tuple, or a dict by argument name.
+        example_inputs: one batch: a tensor or array, a tuple, a dict by argument name, or
+            ``(inputs, targets)``.
         path: of the ONNX file; written to a temporary name and renamed.
-        spec: opset, form of the weights (rounded to INT8 in either), dynamic batch, comparison; or
-            a dict of these.
+        spec: opset, form of the weights (rounded to INT8 in either), dynamic batch, comparison,
+            names; a spec or a dict of its keys.
 
     Returns:
         ``path``.
@@ -75,8 +78,10 @@ def export(
     """
     spec, start = spec_of(ExportSpec, spec, "export"), time.perf_counter()
     model, target = _exportable(model), Path(path)
-    inputs, exported = _traced(model, example_inputs, spec)
+    example_inputs = inputs_of(model, example_inputs)
+    inputs, exported = traced(model, example_inputs, spec, lambda: deployed(model, spec.weights))
     graph = onnx_passes.clean(exported, opset=spec.opset)
+    name_io(graph, as_arrays(evaluated(model, inputs)), spec)
     onnx_passes.check(graph, weights=spec.weights)
     found: dict[str, Any] = {"checked": False, "why": "export.verify is false"}
 
@@ -87,7 +92,12 @@ def export(
             found.update(verified.to_dict())
             del found["why"]
 
-    _save(graph, target, check)
+    save(graph, target, check)
+    _seal(target, spec, found, time.perf_counter() - start)
+    return target
+
+
+def _seal(target: Path, spec: ExportSpec, found: dict[str, Any], seconds: float) -> None:
     document = spec.model_dump(mode="json")
     artifact.write_sidecar(
         target,
@@ -95,9 +105,8 @@ def export(
         parents={},
         spec={"export": document},
         metrics={"bytes": target.stat().st_size, "verification": found},
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
     )
-    return target
 
 
 def _exportable(model: nn.Module) -> nn.Module:
@@ -112,8 +121,13 @@ def _exportable(model: nn.Module) -> nn.Module:
     return model
 
 
-def _traced(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> tuple[Any, ir.Model]:
-    """Return the inputs that the model was traced with, and its graph.
+def traced(
+    model: nn.Module,
+    example_inputs: Any,
+    spec: ExportSpec,
+    form: Callable[[], contextlib.AbstractContextManager[Any]],
+) -> tuple[Any, ir.Model]:
+    """Return the inputs that the model was traced with, and its graph; ``form`` it has meanwhile.
 
     Two samples do for a dynamic batch, and are compared faster. A model that takes multiples of a
     number only is traced with all.
@@ -126,7 +140,7 @@ def _traced(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> tuple[An
         batches += [example_inputs] if max(sizes) > TRACED_SAMPLES else []
     for last, inputs in zip((*[False] * (len(batches) - 1), True), batches, strict=True):
         try:
-            with deployed(model, spec.weights), torch.no_grad():
+            with form(), torch.no_grad():
                 return inputs, _run_exporter(model, inputs, spec)
         except ModelError:
             if last:
@@ -245,7 +259,7 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _save(graph: ir.Model, target: Path, check: Callable[[Path], None]) -> None:
+def save(graph: ir.Model, target: Path, check: Callable[[Path], None]) -> None:
     """Write the graph, and its weights beside it where protobuf's limit asks for that.
 
     ``check`` is called with the whole file under its temporary name; where it raises, nothing is

@@ -7,7 +7,7 @@ schedule (about a tenth of the float one at a fraction of its rate, 2004.09602).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from torch import nn
 
 from trt_qat.errors import InputError, ModelError, RecipeError
 from trt_qat.qat.batches import training_feed
-from trt_qat.qat.evaluate import LossFunction
+from trt_qat.qat.evaluate import splitter
+from trt_qat.qat.inputs import spec_of
+from trt_qat.qat.losses import LossFunction
 from trt_qat.qat.randomness import preserved_random_state
 from trt_qat.qat.reports import report_of
-from trt_qat.qat.trainer import Trainer
+from trt_qat.qat.trainer import Goal, Trainer
 from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
+from trt_qat.tasks.score import Measure
 
 
 def finetune(
@@ -31,8 +34,10 @@ def finetune(
     train_batches: Any,
     loss_fn: LossFunction | None = None,
     *,
-    spec: TrainSpec | None = None,
+    spec: TrainSpec | Mapping[str, Any] | None = None,
     validation_batches: Any = None,
+    measure: Measure | None = None,
+    teacher: nn.Module | None = None,
     checkpoint_dir: Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -47,12 +52,16 @@ def finetune(
         model: takes the inputs of a batch: a tensor, the members of a tuple, a dict's keywords.
         train_batches: a DataLoader, a re-iterable of ``(inputs, targets)`` of tensors or numpy
             arrays, or an object with arrays ``.images (N, C, H, W) float32`` and
-            ``.labels (N,) int64``, which is shuffled here.
-        loss_fn: from ``(outputs, targets)`` to a scalar; cross entropy if left out.
-        spec: the knobs; ``FinetuneSpec()`` if left out, a ``TrainSpec`` for float training.
+            ``.labels (N,) int64``, which is shuffled here. Inputs alone with a teacher.
+        loss_fn: from ``(outputs, targets)`` to a scalar; cross entropy if left out, with a teacher
+            the distance to it.
+        spec: the knobs or a dict of them; ``FinetuneSpec()`` if left out, a ``TrainSpec`` for
+            float training.
         validation_batches: like ``train_batches``; read after each epoch. Kept are the latest
             weights whose accuracy is within one standard error of the best epoch's; where targets
             are no classes, those of the lowest loss. Without it the last weights are kept.
+        measure: what validation samples are scored by; their class if left out.
+        teacher: a model whose outputs are the targets, where there are no labels.
         checkpoint_dir: where a checkpoint is kept up to date; none is written if left out.
         resume: go on from the checkpoint in ``checkpoint_dir`` if there is one.
         progress: draw a bar on stderr.
@@ -71,20 +80,32 @@ def finetune(
         ModelError: no parameter to train, no logits, or the checkpoint is of another model.
         CheckFailed: the loss or a weight became NaN or infinite; the message names layer and step.
     """
-    chosen = spec if spec is not None else FinetuneSpec()
-    if resume and checkpoint_dir is None:
+    chosen = _checked(model, spec, resume=resume, folder=checkpoint_dir)
+    device, goal = next(model.parameters()).device, Goal(loss_fn, measure, teacher)
+    with _accelerator(chosen) as accelerator, preserved_random_state():
+        split = splitter(model, teacher)
+        feed = training_feed(train_batches, chosen.batch_size, chosen.seed, split)
+        trainer = Trainer(accelerator, model, feed, goal, chosen, checkpoint_dir)
+        trainer.run(validation_batches, resume=resume, progress=progress)
+    report_of(model).history = trainer.history
+    return model.to(device).eval()
+
+
+def _checked(
+    model: nn.Module,
+    spec: TrainSpec | Mapping[str, Any] | None,
+    *,
+    resume: bool,
+    folder: Path | None,
+) -> TrainSpec:
+    """Return the knobs, after what cannot be trained was refused."""
+    if resume and folder is None:
         message = "resume = True needs checkpoint_dir, the folder of the checkpoint to go on from"
         raise InputError(message)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         message = f"{type(model).__name__} has no parameter with requires_grad; nothing to train"
         raise ModelError(message)
-    device = next(model.parameters()).device
-    with _accelerator(chosen) as accelerator, preserved_random_state():
-        feed = training_feed(train_batches, chosen.batch_size, chosen.seed)
-        trainer = Trainer(accelerator, model, feed, loss_fn, chosen, checkpoint_dir)
-        trainer.run(validation_batches, resume=resume, progress=progress)
-    report_of(model).history = trainer.history
-    return model.to(device).eval()
+    return spec if isinstance(spec, TrainSpec) else spec_of(FinetuneSpec, spec, "finetune")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from trt_qat.errors import DataError, ModelError, RecipeError
-from trt_qat.qat.batches import as_tensors
+from trt_qat.qat.tensors import as_tensors
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
@@ -23,14 +23,14 @@ def input_batches(model: nn.Module, given: Any) -> Iterator[Any]:
 
     Args:
         model: whose forward says how many inputs it takes.
-        given: an iterable of batches, as a DataLoader or a list, or one batch: a tensor, an array
-            or a dict. A batch may hold targets behind its inputs, or under ``labels``; numpy arrays
-            become tensors.
+        given: an iterable of batches, as a DataLoader or a list, or one batch: a tensor, an array,
+            a dict, or a pair of a dict and targets. A batch may hold targets behind its inputs, or
+            under ``labels``; numpy arrays become tensors.
 
     Raises:
         DataError: it is nothing of these.
     """
-    if isinstance(given, (torch.Tensor, np.ndarray, Mapping)):
+    if isinstance(given, (torch.Tensor, np.ndarray, Mapping)) or _labelled(model, given):
         given = [given]
     if not isinstance(given, Iterable):
         message = (
@@ -53,6 +53,8 @@ def inputs_of(model: nn.Module, batch: Any) -> Any:
         members = tuple(batch)
         if len(members) == 2 and (not _binds(signature, members, {}) or _labels(*members)):
             return _tensors(members[0])
+        if len(members) == 2 and _keywords(signature, members[0]):
+            return _tensors(members[0])
         return _tensors(members)
     return _tensors(batch)
 
@@ -70,6 +72,18 @@ def _binds(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str
     except TypeError:
         return False
     return True
+
+
+def _keywords(signature: inspect.Signature, first: Any) -> bool:
+    """Tell whether the first of a pair is a whole batch: a dict of the forward's arguments."""
+    return isinstance(first, Mapping) and bool(first) and _binds(signature, (), dict(first))
+
+
+def _labelled(model: nn.Module, given: Any) -> bool:
+    """Tell whether what was given is one batch of a dict of inputs, with its targets."""
+    if not isinstance(given, tuple) or len(given) != 2 or isinstance(given[1], Mapping):
+        return False
+    return _keywords(inspect.signature(model.forward), given[0])
 
 
 def _labels(inputs: Any, targets: Any) -> bool:

@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from trt_qat.errors import InputError, ModelError, RecipeError
-from trt_qat.measure.metrics import sqnr_db
-from trt_qat.qat.evaluate import evaluate
+from trt_qat.measure.difference import Difference
+from trt_qat.qat.batches import evaluation_batches, forward
+from trt_qat.qat.evaluate import eval_mode, evaluate, splitter
+from trt_qat.qat.inputs import spec_of
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
+from trt_qat.qat.tensors import as_arrays, tensors_in
 from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
+from trt_qat.tasks.score import Measure
 
 Say = Callable[[str], None]
+
+HELD_BYTES = 256 << 20
+"""Of the float model's outputs, that the quantized ones are held against."""
 
 EQUAL_DB = 300.0
 """Stands for an infinite SQNR, of equal outputs, so that layers can be ranked and JSON written."""
@@ -55,6 +64,10 @@ class Sensitivity:
 
     full_db: float
     layers: tuple[LayerSensitivity, ...]
+
+    def to_dict(self, suggestion: Suggestion | None = None) -> dict[str, Any]:
+        """Return the JSON form, with what was suggested."""
+        return asdict(self) | {"suggestion": None if suggestion is None else suggestion.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,8 @@ class Study:
             ``.labels``.
         spec: what the recipe excludes already, heads, attention.
         calibration: the algorithm.
+        measure: what the samples are scored by; None: their class.
+        teacher: its outputs are the targets; None: the samples have them.
 
     Raises:
         ModelError: the model cannot be copied.
@@ -103,15 +118,22 @@ class Study:
     def __init__(
         self,
         model: nn.Module,
-        calibration_batches: Sequence[Any],
+        calibration_batches: Any,
         split: Any,
         *,
-        spec: QuantizeSpec | None = None,
-        calibration: CalibrationSpec | None = None,
+        spec: QuantizeSpec | Mapping[str, Any] | None = None,
+        calibration: CalibrationSpec | Mapping[str, Any] | None = None,
+        measure: Measure | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
-        self.model, self.batches, self.split = model, list(calibration_batches), split
-        self.spec, self.calibration = spec or QuantizeSpec(), calibration or CalibrationSpec()
-        self.float_answers = evaluate(model, split)
+        again = isinstance(calibration_batches, Iterator)
+        self.batches = list(calibration_batches) if again else calibration_batches
+        self.model, self.split = model, split
+        self.spec = spec_of(QuantizeSpec, spec, "sensitivity")
+        self.calibration = spec_of(CalibrationSpec, calibration, "sensitivity")
+        self.measure, self.teacher = measure, teacher
+        self.float_accuracy = self._score(model)
+        self.float_outputs = list(self._outputs(model))
         self.layers = tuple(note.name for note in report_of(self._quantized(self.spec)).quantized)
 
     def sensitivity(self, say: Say = lambda line: None) -> Sensitivity:
@@ -142,7 +164,7 @@ class Study:
         if not 0 <= budget <= 1:
             message = f"budget {budget}: allowed: a part of 1, as 0.005 for half a point"
             raise InputError(message)
-        fp32 = self.float_answers.accuracy
+        fp32 = self.float_accuracy
         if math.isnan(fp32):
             message = "the targets are not classes, so there is no accuracy to keep; use the SQNR"
             raise InputError(message)
@@ -173,16 +195,33 @@ class Study:
 
     def _accuracy(self, kept: tuple[str, ...]) -> float:
         if set(kept) == set(self.layers):
-            return self.float_answers.accuracy
-        return evaluate(self._quantized(self._without(kept)), self.split).accuracy
+            return self.float_accuracy
+        return self._score(self._quantized(self._without(kept)))
+
+    def _score(self, model: nn.Module) -> float:
+        return evaluate(
+            model, self.split, measure=self.measure, teacher=self.teacher, keep=False
+        ).accuracy
+
+    def _outputs(self, model: nn.Module) -> Iterator[list[NDArray[Any]]]:
+        """Yield what a model answers, batch by batch, as far as it can be held for comparison."""
+        held = 0
+        split = splitter(model, self.teacher)
+        with eval_mode(model), torch.no_grad():
+            for inputs, _ in evaluation_batches(self.split, split=split):
+                tensors = tensors_in(forward(model, inputs))
+                arrays = [as_arrays(tensor) for tensor in tensors if tensor.is_floating_point()]
+                yield arrays
+                held += sum(array.nbytes for array in arrays)
+                if held > HELD_BYTES:
+                    return
 
     def _db(self, spec: QuantizeSpec) -> float:
         try:
             model = self._quantized(spec)
         except (ModelError, RecipeError):  # nothing is left to quantize
             return EQUAL_DB
-        found = sqnr_db(self.float_answers.logits, evaluate(model, self.split).logits)
-        return EQUAL_DB if found is None else found
+        return _worst_db(self.float_outputs, self._outputs(model))
 
     def _quantized(self, spec: QuantizeSpec) -> nn.Module:
         try:
@@ -191,3 +230,53 @@ class Study:
             message = f"{type(self.model).__name__} cannot be copied: {error}"
             raise ModelError(message) from error
         return quantize(model, self.batches, spec=spec, calibration=self.calibration)
+
+
+def sensitivity(
+    model: nn.Module,
+    calibration_batches: Any,
+    samples: Any,
+    *,
+    budget: float | None = None,
+    spec: QuantizeSpec | Mapping[str, Any] | None = None,
+    calibration: CalibrationSpec | Mapping[str, Any] | None = None,
+    measure: Measure | None = None,
+    teacher: nn.Module | None = None,
+) -> tuple[Sensitivity, Suggestion | None]:
+    """Rank layers by what INT8 costs them, and with a budget say which to keep float.
+
+    Args:
+        model: float, dense or with 2:4 masks; never changed.
+        calibration_batches: as `quantize` takes them.
+        samples: to judge by: batches of ``(inputs, targets)`` that can be read again.
+        budget: score that may be lost, 0 to 1; None: nothing is suggested.
+        spec: what is excluded already, heads, attention.
+        calibration: the algorithm.
+        measure: what the samples are scored by; None: their class.
+        teacher: its outputs are the targets; None: the samples have them.
+
+    Raises:
+        TrtQatError: as of `Study`.
+    """
+    study = Study(
+        model,
+        calibration_batches,
+        samples,
+        spec=spec,
+        calibration=calibration,
+        measure=measure,
+        teacher=teacher,
+    )
+    ranked = study.sensitivity()
+    return ranked, None if budget is None else study.suggest(ranked, budget)
+
+
+def _worst_db(wanted: Iterable[list[NDArray[Any]]], found: Iterable[list[NDArray[Any]]]) -> float:
+    """Return the SQNR of the output that is farthest off."""
+    differences: dict[int, Difference] = {}
+    for left, right in zip(wanted, found, strict=False):
+        for at, pair in enumerate(zip(left, right, strict=True)):
+            difference = differences.setdefault(at, Difference())
+            difference.update(*pair, f"output {at}")
+    each = [difference.sqnr_db for difference in differences.values()]
+    return min((EQUAL_DB if db is None else db for db in each), default=EQUAL_DB)

@@ -5,30 +5,49 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import broadcast, recursively_apply, send_to_device
 from torch import Tensor, nn
 
 from trt_qat.errors import CheckFailed, DataError, ModelError
-from trt_qat.qat.batches import Feed, forward, logits_of
+from trt_qat.qat.batches import Feed, forward
 from trt_qat.qat.checkpointing import load_checkpoint, save_checkpoint
-from trt_qat.qat.evaluate import LossFunction, correct_of, evaluate
+from trt_qat.qat.evaluate import correct_of, evaluate, taught
 from trt_qat.qat.finite import not_finite
+from trt_qat.qat.losses import LossFunction, loss_of
 from trt_qat.qat.progress import TrainingProgress
 from trt_qat.qat.randomness import augment, seed_step
 from trt_qat.qat.schedule import make_optimizer, make_scheduler
-from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
+from trt_qat.qat.tensors import samples_in
+from trt_qat.recipe.specs import FinetuneSpec, TaskSpec, TrainSpec
+from trt_qat.tasks.score import Measure
 
 CHECKPOINT_STEPS = 200
 """A kill costs at most this many steps, or an epoch if that is shorter."""
 
 ROWS_PER_EPOCH = 20
 """Of the history, at most: enough for a curve, few enough for a report."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a model is trained for.
+
+    Attributes:
+        loss_fn: from outputs and targets to a scalar; None: cross entropy, or the distance to the
+            teacher.
+        measure: what the validation samples are scored by; None: by their class.
+        teacher: its outputs are the targets; None: the batches have them.
+    """
+
+    loss_fn: LossFunction | None = None
+    measure: Measure | None = None
+    teacher: nn.Module | None = None
 
 
 class Trainer:
@@ -39,14 +58,17 @@ class Trainer:
         accelerator: Accelerator,
         model: nn.Module,
         feed: Feed,
-        loss_fn: LossFunction | None,
+        goal: Goal,
         spec: TrainSpec,
         folder: Path | None,
     ) -> None:
         self.accelerator, self.feed, self.spec, self.folder = accelerator, feed, spec, folder
+        self.goal = goal
         self.total = max(1, round(spec.epochs * feed.steps_per_epoch))
         self.frozen_from = round(spec.freeze_batchnorm * self.total)
-        self.loss_fn = loss_fn or _cross_entropy(spec.label_smoothing)
+        self.loss_fn = goal.loss_fn or _default_loss(spec, goal.teacher)
+        if goal.teacher is not None:
+            goal.teacher.to(accelerator.device)
         # Convolutions of a CPU train 1.2 to 1.5 times faster on it; tensor cores want it too.
         # It is taken back at the end: ModelOpt refuses to sparsify such a model.
         self.images_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
@@ -117,6 +139,8 @@ class Trainer:
         inputs, targets = send_to_device((inputs, targets), self.accelerator.device)
         if self.images_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if self.goal.teacher is not None:
+            targets = taught(self.goal.teacher, inputs)
         with self.accelerator.autocast():
             outputs = forward(self.model, inputs)
             loss = self.loss_fn(outputs, targets)
@@ -131,7 +155,7 @@ class Trainer:
         self.optimizer.step()
         self.scheduler.step()
         right = correct_of(outputs, targets)
-        count = len(targets) if isinstance(targets, Tensor) and targets.ndim else 1
+        count = samples_in(inputs)
         hits = float(right.sum()) if right is not None else float("nan")
         self.sums += torch.tensor([value * count, hits, count], dtype=torch.float64)
         self.used_lr = rate
@@ -204,7 +228,14 @@ class Trainer:
             # Each process has seen other images: go by the statistics of the first.
             for buffer in self.plain.buffers():
                 broadcast(buffer)
-        found = evaluate(self.plain, validation, loss_fn=self.loss_fn)
+        found = evaluate(
+            self.plain,
+            validation,
+            loss_fn=self.loss_fn,
+            measure=self.goal.measure,
+            teacher=self.goal.teacher,
+            keep=False,
+        )
         row = self.history[-1]
         row["validation_loss"] = found.loss
         score = -float(found.loss or 0.0)
@@ -261,21 +292,20 @@ class Trainer:
 def _as_good(score: float, correct: Tensor, best: dict[str, Any]) -> bool:
     """Tell whether later weights are no worse than the best score so far, but for chance.
 
-    Chance is one standard error of the difference on the same samples, the square root of the
-    number that only one of the two gets right (the rule of Breiman et al., 1984). The schedule
-    favours later weights: early ones, at a high rate, scatter, and a lucky one is no better.
+    Chance is one standard error of the difference on the same samples, of right and wrong the root
+    of the number that only one of the two gets right (the rule of Breiman et al., 1984). The
+    schedule favours later weights: early ones, at a high rate, scatter, and a lucky one is no
+    better.
     """
     if score >= best["score"]:
         return True
     seen = best["correct"]
     if not len(correct) or len(correct) != len(seen):
         return False
-    deficit = int(seen.sum()) - int(correct.sum())
-    return deficit <= math.sqrt(int((seen != correct).sum()))
+    behind = seen.double() - correct.double()
+    return float(behind.sum()) <= math.sqrt(float(behind.square().sum()))
 
 
-def _cross_entropy(label_smoothing: float) -> LossFunction:
-    def loss(outputs: Any, targets: Any) -> Tensor:
-        return F.cross_entropy(logits_of(outputs), targets, label_smoothing=label_smoothing)
-
-    return loss
+def _default_loss(spec: TrainSpec, teacher: nn.Module | None) -> LossFunction:
+    kind = "classification" if teacher is None else "embedding"
+    return loss_of(TaskSpec(kind=kind), Path(), spec.label_smoothing)  # type: ignore[arg-type]

@@ -6,21 +6,17 @@ the benchmarks in ``benchmarks/`` measured; a field's description is what the CL
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Patterns = tuple[str, ...]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+from trt_qat.recipe.spec import Fraction, Patterns
+from trt_qat.recipe.spec import Spec as Spec
+from trt_qat.recipe.task import TaskSpec as TaskSpec
+
 TacticSourceName = Literal[
     "cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions"
 ]
-
-
-class Spec(BaseModel):
-    """Base of every spec: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class ModelSpec(Spec):
@@ -50,6 +46,7 @@ class DataSpec(Spec):
     std: tuple[float, ...] = Field(default=(), description="divided by, after the mean")
     validation: Fraction = Field(default=0.1, description="part of the training split held back")
     seed: int = Field(default=0, description="of the split")
+    workers: int = Field(default=0, ge=0, description="processes that read samples for training")
 
 
 class CalibrationSpec(Spec):
@@ -153,6 +150,12 @@ class ExportSpec(Spec):
     verify: bool = Field(
         default=True,
         description="keep the file only if it computes what the model does at every Q/DQ pair",
+    )
+    input_names: Patterns = Field(
+        default=(), description="in the order of the inputs; absent: names of forward's arguments"
+    )
+    output_names: Patterns = Field(
+        default=(), description="in the order of the outputs; absent: keys of a dict, else torch's"
     )
 
 
@@ -282,6 +285,7 @@ class EngineSpec(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: ModelSpec
     data: DataSpec
+    task: TaskSpec = TaskSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     sparsity: SparsitySpec = SparsitySpec()
     quantize: QuantizeSpec = QuantizeSpec()

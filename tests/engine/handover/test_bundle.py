@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from tests.runs import command_line
 from trt_qat.artifact import sha256_file, write_sidecar
 from trt_qat.engine.handover.bundle import bundle
-from trt_qat.engine.handover.serving import nvinfer_config, triton_config
+from trt_qat.engine.handover.nvinfer import nvinfer_config
+from trt_qat.engine.handover.serving import triton_config
 from trt_qat.errors import InputError
 from trt_qat.recipe.specs import BuildSpec, DataSpec
 from trt_qat.runners.protocol import TensorSpec
@@ -116,10 +118,15 @@ def test_a_run_without_an_engine_hands_over_how_to_build_it(run: Path) -> None:
     assert names == [
         "triton/small/config.pbtxt",
         "triton/small/labels.txt",
+        "triton-onnx/small/config.pbtxt",
+        "triton-onnx/small/labels.txt",
+        "triton-onnx/small/1/model.onnx",
         "deepstream/config_infer.txt",
         "deepstream/labels.txt",
         "trtexec/model.onnx",
         "trtexec/build.sh",
+        "client.py",
+        "README.md",
     ]
     assert "is not built" in made.notes[0]
     assert (run / "bundle/deepstream/labels.txt").read_text() == "0;1;2;3;4;5;6;7;8;9\n"
@@ -171,3 +178,60 @@ def test_the_command_prints_what_it_wrote(run: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "bundle/trtexec/build.sh" in done.stdout
     assert "note: " in done.stderr
+
+
+def test_the_client_asks_the_onnx_of_the_bundle(run: Path) -> None:
+    bundle(run)
+    done = subprocess.run(
+        [sys.executable, run / "bundle" / "client.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split(maxsplit=1)[1].strip() == "float32 (1, 10)"
+    page = (run / "bundle" / "README.md").read_text()
+    assert "| input | `x` | float32 |" in page
+    assert "client.py localhost:8000" in page
+
+
+def test_an_onnx_alone_is_bundled_under_its_own_name(run: Path, tmp_path: Path) -> None:
+    onnx = tmp_path / "my net.onnx"
+    shutil.copy(run / "model.onnx", onnx)
+    made = bundle(onnx)
+    assert made.folder == tmp_path / "my net-bundle"
+    text = (made.folder / "triton-onnx/my-net/config.pbtxt").read_text()
+    assert 'platform: "onnxruntime_onnx"' in text
+    assert 'default_model_filename: "model.onnx"' in text
+    assert "KIND_AUTO" in text
+    assert any("pixels from 0 to 1 are assumed" in note for note in made.notes)
+
+
+# nvinfer, by task
+
+
+def nvinfer(task: str, outputs: dict[str, TensorSpec]) -> configparser.ConfigParser:
+    text = nvinfer_config(
+        INPUTS, outputs, spec=BuildSpec(), data=DataSpec(source="x"), classes=3, task=task
+    )
+    parser = configparser.ConfigParser()
+    parser.read_string(text)
+    return parser
+
+
+def test_a_detector_names_its_parser_and_its_outputs() -> None:
+    boxes = TensorSpec("boxes", ("batch", 4, 8, 8), "float32")
+    found = nvinfer("detection", {"boxes": boxes, "classes": boxes})
+    assert found["property"]["network-type"] == "0"
+    assert found["property"]["parse-bbox-func-name"] == "NvDsInferParseCustom"
+    assert found["property"]["output-blob-names"] == "boxes;classes"
+    assert found["class-attrs-all"]["nms-iou-threshold"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [("classification", "1"), ("segmentation", "2"), ("embedding", "100"), ("own", "100")],
+)
+def test_the_network_type_is_that_of_the_task(task: str, kind: str) -> None:
+    assert nvinfer(task, OUTPUTS)["property"]["network-type"] == kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,17 @@ from trt_qat import artifact
 from trt_qat.engine import compat
 from trt_qat.engine.build import network_io
 from trt_qat.engine.build.typed import typed_onnx, typed_path
-from trt_qat.engine.handover import serving, trtexec
+from trt_qat.engine.handover import client, nvinfer, serving, trtexec
 from trt_qat.errors import InputError
 from trt_qat.files import read_json, reason
 from trt_qat.recipe.specs import EngineSpec
 from trt_qat.targets import parse_version
 from trt_qat.wording import counted
+
+TRITON, TRITON_ONNX = "triton", "triton-onnx"
+
+OWN = "unknown"
+"""Where a recipe names its data, and there is no recipe."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,29 @@ class Bundle:
         }
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is bundled: a run, or an ONNX alone."""
+
+    onnx: Path
+    engine: Path
+    spec: EngineSpec
+    folder: Path
+
+    @classmethod
+    def of(cls, given: Path) -> _Source:
+        """Find the files of a run folder, or those beside an ONNX."""
+        if given.is_file():
+            stem = re.sub(r"[^A-Za-z0-9._-]", "-", given.stem).lstrip("._-") or "model"
+            spec = EngineSpec.model_validate(
+                {"name": stem, "model": {"factory": stem}, "data": {"source": OWN}}
+            )
+            folder = given.with_name(f"{given.stem}-bundle")
+            return cls(given, given.with_suffix(".engine"), spec, folder)
+        spec = _spec(given)
+        return cls(given / "model.onnx", given / "model.engine", spec, given / "bundle")
+
+
 def bundle(
     run: str | Path,
     out: str | Path | None = None,
@@ -52,52 +81,105 @@ def bundle(
     tensorrt: str | None = None,
     labels: str | Path | None = None,
 ) -> Bundle:
-    """Write a Triton model repository, a DeepStream configuration and the trtexec command.
+    """Write Triton repositories, a DeepStream configuration, the trtexec command and a client.
 
     Args:
-        run: a run folder with a verified ``model.onnx``; its engine is taken along if it is there.
-        out: the bundle's folder; None: ``bundle`` in the run folder.
+        run: a run folder with a verified ``model.onnx``, or any ONNX; an engine is taken along if
+            it is there, beside an ONNX under its name.
+        out: the bundle's folder; None: ``bundle`` in the run folder, ``NAME-bundle`` by an ONNX.
         tensorrt: version that the command is for; None: that of the engine, else 10.3.
         labels: a file with one class name a line; None: the numbers of the classes.
 
     Raises:
         InputError: no finished run, labels that do not fit, or an option that the version lacks.
+        GraphError: the file is no ONNX.
     """
-    run = Path(run)
-    spec = _spec(run)
-    folder = Path(out) if out is not None else run / "bundle"
-    network = network_io.read(run / "model.onnx")
-    engine = run / "model.engine"
+    source = _Source.of(Path(run))
+    spec, engine = source.spec, source.engine
+    folder = Path(out) if out is not None else source.folder
+    network = network_io.read(source.onnx)
     sidecar = artifact.read_sidecar(engine) if engine.is_file() else None
     version = parse_version(tensorrt or _built_by(sidecar) or "10.3")
-    names = _labels(labels, network)
-    model = folder / "triton" / spec.name
+    names = _labels(labels, network, spec)
     text = "".join(f"{name}\n" for name in names)
-    config = serving.triton_config(
+    files, notes = _triton(folder, source, network, text, version)
+    if spec.data.source == OWN:
+        notes.append(
+            "how inputs are prepared is not known of an ONNX alone: pixels from 0 to 1 are assumed"
+        )
+    files += _deepstream(folder, spec, network, text, len(names), notes)
+    files += _trtexec(folder, source, network, version, notes)
+    files += _for_people(folder, spec, network, notes)
+    return Bundle(folder, tuple(files), tuple(notes))
+
+
+def _triton(
+    folder: Path, source: _Source, network: network_io.Network, labels: str, version: compat.Version
+) -> tuple[list[Path], list[str]]:
+    """Write a repository for the engine, and one for onnxruntime."""
+    files: list[Path] = []
+    notes: list[str] = []
+    spec, engine = source.spec, source.engine
+    for place, platform in ((TRITON, "tensorrt_plan"), (TRITON_ONNX, "onnxruntime_onnx")):
+        model = folder / place / spec.name
+        config = serving.triton_config(
+            spec.name,
+            network.inputs,
+            network.outputs,
+            spec=spec.build,
+            labels=bool(labels),
+            version=version,
+            platform=platform,
+        )
+        files.append(artifact.write_text(model / "config.pbtxt", config))
+        files += [artifact.write_text(model / serving.LABELS, labels)] if labels else []
+    if engine.is_file():
+        files.append(_copy(engine, folder / TRITON / spec.name / "1" / serving.PLAN))
+    else:
+        plan = f"{TRITON}/{spec.name}/1/{serving.PLAN}"
+        notes.append(f"{engine} is not built: trtexec/build.sh writes {plan}")
+    onnx = folder / TRITON_ONNX / spec.name / "1" / serving.ONNX
+    files.append(_copy(source.onnx, onnx))
+    # Weights of a large model lie beside it, by the names that its file has for them.
+    files += [_copy(p, onnx.parent / p.name) for p in
+              source.onnx.parent.glob(f"{source.onnx.name}.*.data")]  # fmt: skip
+    return files, notes
+
+
+def _for_people(
+    folder: Path, spec: EngineSpec, network: network_io.Network, notes: list[str]
+) -> list[Path]:
+    images = ":" not in spec.data.source and spec.data.source != OWN
+    prepared = client.preparation(spec.data.mean, spec.data.std, images=images)
+    onnx = f"{TRITON_ONNX}/{spec.name}/1/{serving.ONNX}"
+    script = client.client_script(
+        spec.name, network.inputs, list(network.outputs), onnx=onnx, prepared=prepared
+    )
+    files = {
+        f"{TRITON}/": "a Triton model repository of the TensorRT engine",
+        f"{TRITON_ONNX}/": "the same of the ONNX, by onnxruntime",
+        "deepstream/": "a configuration of Gst-nvinfer",
+        "trtexec/": "the ONNX and the command that builds the engine",
+        client.CLIENT: "asks the model once",
+    }
+    page = client.readme(
         spec.name,
         network.inputs,
         network.outputs,
-        spec=spec.build,
-        labels=bool(names),
-        version=version,
-    )
-    files = [artifact.write_text(model / "config.pbtxt", config)]
-    files += [artifact.write_text(model / serving.LABELS, text)] if names else []
-    notes: list[str] = []
-    if engine.is_file():
-        files.append(_copy(engine, model / "1" / serving.PLAN))
-    else:
-        notes.append(
-            f"{engine} is not built: trtexec/build.sh writes triton/{spec.name}/1/model.plan"
-        )
-    files += _deepstream(folder, spec, network, text, len(names), notes)
-    files += _trtexec(folder, run, spec, network, version, notes)
-    return Bundle(folder, tuple(files), tuple(notes))
+        files={path: what for path, what in files.items() if (folder / path).exists()
+               or path == client.CLIENT},
+        prepared=prepared,
+        notes=notes,
+    )  # fmt: skip
+    return [
+        artifact.write_text(folder / client.CLIENT, script),
+        artifact.write_text(folder / "README.md", page),
+    ]
 
 
 def _spec(run: Path) -> EngineSpec:
     path = run / "manifest.json"
-    document = read_json(path, "give a folder of `trt-qat run`")
+    document = read_json(path, "give a folder of `trt-qat run`, or an ONNX")
     try:
         spec = EngineSpec.model_validate(document["recipe"]["spec"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:
@@ -117,10 +199,16 @@ def _built_by(sidecar: artifact.Sidecar | None) -> str | None:
     return None if found is None else str(found)
 
 
-def _labels(file: str | Path | None, network: network_io.Network) -> Sequence[str]:
-    """Return class names; none where the first output is not ``(N, classes)``."""
+def _labels(
+    file: str | Path | None, network: network_io.Network, spec: EngineSpec
+) -> Sequence[str]:
+    """Return class names; none where the first output has no scores of classes."""
     first = next(iter(network.outputs.values()))
     classes = first.shape[-1] if len(first.shape) == 2 else None
+    if spec.task.kind == "segmentation" and len(first.shape) == 4:
+        classes = first.shape[1]
+    elif spec.task.kind in ("regression", "embedding"):
+        classes = None
     if file is None:
         return [str(at) for at in range(classes)] if isinstance(classes, int) else []
     try:
@@ -150,15 +238,21 @@ def _deepstream(
     notes: list[str],
 ) -> list[Path]:
     try:
-        text = serving.nvinfer_config(
-            network.inputs, network.outputs, spec=spec.build, data=spec.data, classes=classes
+        text = nvinfer.nvinfer_config(
+            network.inputs,
+            network.outputs,
+            spec=spec.build,
+            data=spec.data,
+            classes=classes,
+            task=spec.task.kind,
         )
     except InputError as error:
         notes.append(f"no DeepStream configuration: {error}")
         return []
     text = text.replace("../triton/", f"../triton/{spec.name}/1/")
     # nvinfer wants the classes of a classifier on one line, parted by semicolons.
-    joined = ";".join(labels.splitlines()) + "\n"
+    classifies = spec.task.kind == "classification"
+    joined = ";".join(labels.splitlines()) + "\n" if classifies else labels
     place = folder / "deepstream"
     return [
         artifact.write_text(place / "config_infer.txt", text),
@@ -168,17 +262,16 @@ def _deepstream(
 
 def _trtexec(
     folder: Path,
-    run: Path,
-    spec: EngineSpec,
+    given: _Source,
     network: network_io.Network,
     version: compat.Version,
     notes: list[str],
 ) -> list[Path]:
-    place = folder / "trtexec"
+    place, spec = folder / "trtexec", given.spec
     typed = compat.is_strong(spec.build.typing, version) and spec.build.remainder == "fp16"
-    source = run / "model.onnx"
+    source = given.onnx
     if typed:
-        built = typed_path(run / "model.engine")
+        built = typed_path(given.engine)
         if not built.is_file():
             built = typed_onnx(source, place / "model.onnx", spec.build.keep_fp32)
         source = built

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from trt_qat.engine import compat
 from trt_qat.engine.build.options import profiles
-from trt_qat.errors import InputError
-from trt_qat.recipe.specs import BuildSpec, DataSpec
+from trt_qat.recipe.specs import BuildSpec
 from trt_qat.runners.protocol import TensorSpec
 
 # ModelConfig's DataType (Triton, model_config.proto).
@@ -23,6 +22,7 @@ _TRITON = {
 }
 LABELS = "labels.txt"
 PLAN = "model.plan"
+ONNX = "model.onnx"
 
 
 def batching(spec: BuildSpec, inputs: Mapping[str, TensorSpec]) -> int:
@@ -44,6 +44,7 @@ def triton_config(
     spec: BuildSpec,
     labels: bool,
     version: compat.Version = compat.STRONG_SINCE,
+    platform: str = "tensorrt_plan",
 ) -> str:
     """Return ``config.pbtxt`` of a model in a Triton model repository.
 
@@ -54,17 +55,20 @@ def triton_config(
         spec: of the build; its profile decides the largest batch.
         labels: the first output has a file of labels.
         version: ``(major, minor)`` of the TensorRT that builds the engine.
+        platform: ``tensorrt_plan``, or ``onnxruntime_onnx`` for the ONNX itself.
     """
-    inputs, outputs = (_as_built(each, version) for each in (inputs, outputs))
+    engine = platform == "tensorrt_plan"
+    if engine:
+        inputs, outputs = (_as_built(each, version) for each in (inputs, outputs))
     largest = batching(spec, inputs)
     blocks = [
         f'name: "{name}"',
-        'platform: "tensorrt_plan"',
-        f'default_model_filename: "{PLAN}"',
+        f'platform: "{platform}"',
+        f'default_model_filename: "{PLAN if engine else ONNX}"',
         f"max_batch_size: {largest}",
         _tensors("input", inputs, bool(largest), None),
         _tensors("output", outputs, bool(largest), LABELS if labels else None),
-        "instance_group [ { count: 1 kind: KIND_GPU } ]",
+        f"instance_group [ {{ count: 1 kind: {'KIND_GPU' if engine else 'KIND_AUTO'} }} ]",
     ]
     if largest > 1:
         opt = min(profiles(spec, inputs)[0][name].opt[0] for name in inputs)
@@ -97,82 +101,3 @@ def _tensors(
         kind_of = _TRITON[tensor.dtype]
         entries.append(f'  {{ name: "{quoted}" data_type: {kind_of} {what}{label} }}')
     return f"{kind} [\n" + ",\n".join(entries) + "\n]"
-
-
-def nvinfer_config(
-    inputs: Mapping[str, TensorSpec],
-    outputs: Mapping[str, TensorSpec],
-    *,
-    spec: BuildSpec,
-    data: DataSpec,
-    classes: int,
-) -> str:
-    """Return the configuration of DeepStream's Gst-nvinfer for an image classifier.
-
-    nvinfer computes ``net-scale-factor * (pixel - offset)`` with pixels of 0 to 255 and one factor
-    for all channels, so several values of ``std`` cannot be expressed.
-
-    Args:
-        inputs: of the engine: one, ``(N, C, H, W)``.
-        outputs: of the engine.
-        spec: of the build.
-        data: how the recipe prepares images: pixels in [0, 1], less ``mean``, over ``std``.
-        classes: number of labels.
-
-    Raises:
-        InputError: nvinfer cannot prepare such an input.
-    """
-    sizes = _image_sizes(inputs)
-    if len(set(data.std)) > 1:
-        message = (
-            f"nvinfer has one scale for all channels and data.std is {list(data.std)}; fold the "
-            "normalisation into the first layer, or train with one std"
-        )
-        raise InputError(message)
-    scale = 1.0 / (255.0 * (data.std[0] if data.std else 1.0))
-    lines = {
-        "gpu-id": 0,
-        "gie-unique-id": 1,
-        "model-engine-file": f"../triton/{PLAN}",
-        "labelfile-path": LABELS,
-        "batch-size": max(batching(spec, inputs), 1),
-        # 1 is INT8: of a network that nvinfer would build itself; a given engine is what it is.
-        "network-mode": 1,
-        "network-type": 1,
-        "num-detected-classes": classes,
-        "process-mode": 1,
-        "model-color-format": 2 if sizes[0] == 1 else 0,
-        "infer-dims": ";".join(map(str, sizes)),
-        "net-scale-factor": f"{scale:.10g}",
-        **_offsets(data.mean, int(sizes[0])),
-        "input-tensor-from-meta": 0,
-        "output-blob-names": ";".join(outputs),
-        "classifier-threshold": 0.0,
-    }
-    return "[property]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
-
-
-def _image_sizes(inputs: Mapping[str, TensorSpec]) -> tuple[int | str, ...]:
-    """Return channels, height and width of the one input.
-
-    Raises:
-        InputError: there are several, or it is no image of fixed size.
-    """
-    if len(inputs) != 1:
-        message = f"nvinfer feeds one image input; the engine has {sorted(inputs)}"
-        raise InputError(message)
-    ((name, tensor),) = inputs.items()
-    sizes = tensor.shape[1:]
-    fixed = all(isinstance(size, int) for size in sizes)
-    if len(sizes) != 3 or not fixed or sizes[0] not in (1, 3):
-        shape = ", ".join(map(str, tensor.shape))
-        message = f"nvinfer feeds (N, 1 or 3, H, W) of fixed size; input {name!r} is ({shape})"
-        raise InputError(message)
-    return sizes
-
-
-def _offsets(mean: Sequence[float], channels: int) -> dict[str, str]:
-    if not mean:
-        return {}
-    values = list(mean) * channels if len(mean) == 1 else list(mean)
-    return {"offsets": ";".join(f"{255.0 * value:.10g}" for value in values)}

@@ -1,0 +1,25 @@
+"""``trt-qat merge``: what a device found out, put back into the run folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trt_qat.cli.options import RunFolder
+
+
+def merge(
+    run_folder: RunFolder,
+    results: Annotated[
+        Path,
+        typer.Argument(help="The device's run folder, or a pack of it.", metavar="RESULTS"),
+    ],
+) -> None:
+    """Put the engine, scores and times of another machine into a run folder."""
+    from trt_qat.pipeline.merge import merge as join
+
+    for name in join(run_folder, results):
+        sys.stdout.write(f"{name}\n")

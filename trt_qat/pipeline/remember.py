@@ -1,0 +1,41 @@
+"""Where the recipe of a run folder lies, for what needs its data again on the same machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trt_qat import artifact
+from trt_qat.errors import InputError
+from trt_qat.files import read_json
+from trt_qat.pipeline.from_pack import unpacked
+from trt_qat.pipeline.pack import SAMPLES
+from trt_qat.pipeline.stage import Run
+from trt_qat.recipe.load import Recipe, load_recipe
+
+NAME = ".recipe.json"
+"""Not in the manifest, and in no pack: it is a path of this machine."""
+
+
+def remember(recipe: Recipe, folder: Path) -> None:
+    """Write down where a run's recipe lies."""
+    document = {"recipe": str(recipe.path.resolve()), "overrides": list(recipe.overrides)}
+    artifact.write_json(folder / NAME, document)
+
+
+def remembered(folder: Path) -> Run:
+    """Return the run of a folder, a recipe's or an unpacked one, with its data.
+
+    Raises:
+        InputError: it is not known here where they lie.
+    """
+    if (folder / SAMPLES).is_dir():
+        return unpacked(folder)
+    path = folder / NAME
+    if not path.is_file():
+        message = (
+            f"{folder}: it is not known where its recipe and data lie; run `trt-qat run` on the "
+            "recipe again, or in a loop of your own call run.pack(...)"
+        )
+        raise InputError(message)
+    document = read_json(path, "run the recipe again")
+    return Run(load_recipe(document["recipe"], document["overrides"]), folder, progress=False)

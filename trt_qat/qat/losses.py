@@ -1,0 +1,101 @@
+"""What a task is trained by: the loss of its kind, or the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trt_qat.errors import DataError, ModelError, TrtQatError, first_line
+from trt_qat.qat.batches import logits_of
+from trt_qat.recipe.locate import import_object
+from trt_qat.recipe.specs import TaskSpec
+
+LossFunction = Callable[[Any, Any], Tensor]
+"""From a model's outputs and the targets to a scalar."""
+
+
+def loss_of(spec: TaskSpec, base: Path, label_smoothing: float = 0.0) -> LossFunction:
+    """Return the loss of a task.
+
+    Args:
+        spec: the task.
+        base: folder that import paths start from.
+        label_smoothing: of the cross entropy of classes.
+
+    Raises:
+        RecipeError: an import path leads nowhere.
+    """
+    if spec.loss is not None:
+        return _own(import_object(spec.loss, base, "task.loss"), spec.loss)
+    if spec.kind == "regression":
+        return lambda outputs, targets: squared_error(logits_of(outputs, spec.output), targets)
+    if spec.kind == "embedding":
+        return lambda outputs, targets: distance(
+            logits_of(outputs, spec.output), logits_of(targets, spec.output)
+        )
+    ignored = spec.ignored if spec.kind == "segmentation" else -100
+    return lambda outputs, targets: cross_entropy(
+        logits_of(outputs, spec.output), targets, ignored=ignored, smoothing=label_smoothing
+    )
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, *, ignored: int = -100, smoothing: float = 0.0
+) -> Tensor:
+    """Cross entropy of ``(N, classes, ...)`` and ``(N, ...)``; of one channel, the binary one."""
+    if logits.ndim > 2 and logits.shape[1] == 1:
+        wanted = targets.reshape(logits.shape)
+        each = F.binary_cross_entropy_with_logits(
+            logits, (wanted > 0).to(logits.dtype), reduction="none"
+        )
+        return each[wanted != ignored].mean()
+    if targets.ndim == logits.ndim and logits.ndim > 2:
+        targets = targets[:, 0]
+    return F.cross_entropy(logits, targets.long(), ignore_index=ignored, label_smoothing=smoothing)
+
+
+def squared_error(answers: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of answers and targets of as many numbers.
+
+    Raises:
+        DataError: the numbers differ.
+    """
+    if answers.numel() != targets.numel():
+        message = (
+            f"task.kind = 'regression': outputs {tuple(answers.shape)} for targets "
+            f"{tuple(targets.shape)}; they must have the same shape"
+        )
+        raise DataError(message)
+    return F.mse_loss(answers, targets.reshape(answers.shape).to(answers.dtype))
+
+
+def distance(answers: Tensor, wanted: Tensor) -> Tensor:
+    """One less the cosine, and the squared error over the wanted power: direction and length."""
+    answers, wanted = answers.flatten(1), wanted.detach().flatten(1).to(answers.dtype)
+    power = wanted.square().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    apart = 1 - F.cosine_similarity(answers, wanted, dim=1).mean()
+    return apart + F.mse_loss(answers, wanted) / power
+
+
+def _own(function: Callable[..., Any], path: str) -> LossFunction:
+    def loss(outputs: Any, targets: Any) -> Tensor:
+        try:
+            found = function(outputs, targets)
+        except TrtQatError:
+            raise
+        except Exception as error:
+            # A user's function may fail in any way; the cause is kept for Python callers.
+            message = f"task.loss = {path!r} failed: {type(error).__name__}: {first_line(error)}"
+            raise DataError(message) from error
+        if not isinstance(found, Tensor) or found.ndim:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            message = f"task.loss = {path!r} returned {shape}; it must return a scalar tensor"
+            raise ModelError(message)
+        return found
+
+    return loss
