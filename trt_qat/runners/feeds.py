@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_qat.data import nest
 from trt_qat.errors import DataError
 from trt_qat.files import read_npz
 from trt_qat.runners.open import runner
@@ -85,18 +86,17 @@ def inputs_for(specs: Sequence[str], path: Path | None) -> Given:
 
 def _of_recipe(path: Path, inputs: Mapping[str, TensorSpec]) -> Given:
     found: OwnData = own_data(path)
-    if len(inputs) > 1:
-        message = (
-            f"{path}: the model has {counted(len(inputs), 'input')} ({', '.join(inputs)}), and the "
-            "recipe's images are one; give --data FILE.npz with one array per input"
-        )
-        raise DataError(message)
-    name = next(iter(inputs), "images")
-    images = found.images
+    count = found.count
     if size := fixed_batch(inputs):
-        images = images[: len(images) - len(images) % size]
-    labels = None if found.labels is None else found.labels[: len(images)]
-    return Given(_batches(path, {name: images}, inputs), labels, found.words, found.task)
+        count -= count % size
+    names = list(inputs) or [".".join(part) or "images" for part, _ in nest.leaves(found.inputs)]
+    try:
+        arrays = nest.feed_of(nest.rows(found.inputs, slice(0, count)), names)
+    except DataError as error:
+        message = f"{path}: {error}; give --data FILE.npz with one array per input"
+        raise DataError(message) from error
+    labels = None if found.labels is None else found.labels[:count]
+    return Given(_batches(path, arrays, inputs), labels, found.words, found.task)
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""The test images of a recipe or of a finished run, to compare on what the model is for."""
+"""The test samples of a recipe or of a finished run, to compare on what the model is for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from trt_qat.data import load
+from trt_qat.data import ArraySplit, load, nest
+from trt_qat.data.nest import Nest
 from trt_qat.errors import DataError, InputError
 from trt_qat.files import read_json
 from trt_qat.measure.outputs import SCORED_TASKS
@@ -20,19 +21,24 @@ from trt_qat.wording import counted
 
 MANIFEST = "manifest.json"
 
+MOST = 512
+"""Samples of a data set that is not held in memory: the first ones."""
+
 
 @dataclass(frozen=True)
 class OwnData:
-    """Test images and what is known of them.
+    """Test samples and what is known of them.
 
     Attributes:
-        images: ``(N, C, H, W) float32``, preprocessed.
+        inputs: a nest of arrays, preprocessed; ``(N, C, H, W) float32`` of images.
+        count: of samples.
         labels: ``(N, ...) int64``; None: the task has no classes.
         words: where they come from.
         task: of the recipe; None: it names none.
     """
 
-    images: NDArray[np.float32]
+    inputs: Nest
+    count: int
     labels: NDArray[np.int64] | None
     words: str
     task: str | None
@@ -56,11 +62,19 @@ def own_data(path: Path) -> OwnData:
     except (KeyError, TypeError, ValidationError) as error:
         message = f"{path / MANIFEST}: not the manifest of a run of this version; run it again"
         raise InputError(message) from error
-    return _test(spec, Path.cwd(), str(path), digest)
+    return _test(spec, _home(path), str(path), digest)
+
+
+def _home(run: Path) -> Path:
+    """Return where a run's relative paths start: its recipe's folder, where that is known here."""
+    known = run / ".recipe.json"
+    if not known.is_file():
+        return Path.cwd()
+    return Path(str(read_json(known, "run the recipe again")["recipe"])).parent
 
 
 def _test(spec: EngineSpec, base: Path, words: str, digest: str | None) -> OwnData:
-    test = load(spec.data, spec.calibration, base).test
+    test = load(spec.data, spec.calibration, base, spec.task).test
     if digest is not None and test.digest != digest:
         message = (
             f"{words}: {spec.data.source!r}, read from {base}, holds other test images than those "
@@ -69,8 +83,11 @@ def _test(spec: EngineSpec, base: Path, words: str, digest: str | None) -> OwnDa
         raise DataError(message)
     task = task_of(spec)
     scored = task is None or task in SCORED_TASKS
-    said = f"{counted(len(test.images), 'test image')} of {words}"
-    return OwnData(test.images, test.labels if scored else None, said, task)
+    inputs, targets = test.head(len(test) if isinstance(test, ArraySplit) else MOST)
+    count = nest.count(inputs)
+    labels = targets.astype(np.int64) if scored and isinstance(targets, np.ndarray) else None
+    what = "test image" if isinstance(test, ArraySplit) else "test sample"
+    return OwnData(inputs, count, labels, f"{counted(count, what)} of {words}", task)
 
 
 def task_of(spec: Any) -> str | None:
