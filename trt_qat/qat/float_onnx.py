@@ -11,12 +11,13 @@ from torch import nn
 from trt_qat.data import nest
 from trt_qat.errors import ExportMismatch
 from trt_qat.qat import onnx_passes
-from trt_qat.qat.export import save, traced
+from trt_qat.qat.export import traced
 from trt_qat.qat.inputs import inputs_of
 from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, mode
 from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
+from trt_qat.qat.written import save
 from trt_qat.recipe.specs import ExportSpec
 from trt_qat.runners.ort import OrtRunner
 

@@ -1,0 +1,78 @@
+"""Writing an ONNX graph, with the weights of a large one beside it, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from trt_qat.artifact import atomic_path
+from trt_qat.errors import ExportMismatch, first_line
+
+LARGE_MODEL_BYTES = 1_500_000_000  # protobuf ends at 2 GB: beyond this, weights go beside the file
+
+
+def save(graph: ir.Model, target: Path, check: Callable[[Path], None]) -> None:
+    """Write the graph, and its weights beside it where protobuf's limit asks for that.
+
+    ``check`` is called with the whole file under its temporary name; where it raises, nothing is
+    left of it.
+
+    The name of the weights' file holds their digest, so that the rename of the graph is the one
+    moment at which the new pair takes the place of the old one.
+    """
+    data = _data_name(graph, target)
+    try:
+        with atomic_path(target) as partial:
+            if data is None:
+                ir.save(graph, partial)
+            else:
+                with atomic_path(target.with_name(data)) as weights:
+                    ir.save(graph, partial, external_data=weights.name)
+                _refer(partial, data)
+            onnx.checker.check_model(str(partial))
+            check(partial)
+    except onnx.checker.ValidationError as error:
+        message = f"export: onnx.checker refuses {target.name}: {first_line(error)}"
+        raise ExportMismatch(message) from error
+    finally:
+        _remove_data_of_others(target)
+
+
+def _data_name(graph: ir.Model, target: Path) -> str | None:
+    """Return the name of the file for the weights; None where they fit into the graph's."""
+    values = [v.const_value for v in graph.graph.initializers.values() if v.const_value]
+    if sum(value.nbytes for value in values) <= LARGE_MODEL_BYTES:
+        return None
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(value.tobytes())
+    return f"{target.name}.{digest.hexdigest()[:12]}.data"
+
+
+def _refer(path: Path, data: str) -> None:
+    """Let every external weight of an ONNX file be in ``data``, whose bytes are not read."""
+    proto = onnx.load(path, load_external_data=False)
+    for entry in _locations(proto):
+        entry.value = data
+    onnx.save(proto, path)
+
+
+def _locations(proto: onnx.ModelProto) -> list[onnx.StringStringEntryProto]:
+    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
+    return [entry for entry in entries if entry.key == "location"]
+
+
+def _remove_data_of_others(target: Path) -> None:
+    """Remove weights that no graph at ``target`` refers to, or not any more."""
+    files = list(target.parent.glob(f"{target.name}.*.data"))
+    known: set[str] = set()
+    if files and target.is_file():
+        proto = onnx.load(target, load_external_data=False)
+        known = {entry.value for entry in _locations(proto)}
+    for path in files:
+        if path.name not in known:
+            path.unlink(missing_ok=True)
