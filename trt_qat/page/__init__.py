@@ -24,6 +24,7 @@ PARTS = {
     "engine": "layers.json",
     "placement": "placement.json",
     "ranges": "ranges.json",
+    "precisions": "precisions.json",
     "train": "train.history.json",
     "finetune": "finetune.history.json",
 }

@@ -20,6 +20,7 @@ from trt_qat.page.findings import findings
 from trt_qat.page.histogram_charts import ranges
 from trt_qat.page.layer_table import layers
 from trt_qat.page.markup import Markup, anchor, folded, note, section, table, tag
+from trt_qat.page.precision_section import precisions
 from trt_qat.page.samples import samples
 from trt_qat.page.script import POLICY, SCRIPT
 from trt_qat.page.style import STYLE
@@ -45,6 +46,7 @@ def page(manifest: Document, parts: Document) -> str:
         *ptq_against_qat(manifest, parts),
         *_training(parts),
         *checks(manifest, parts),
+        *precisions(parts.get("precisions")),
         *engine(parts, found),
         *bench_charts.sections(parts.get("bench")),
         *findings(parts),

@@ -220,7 +220,7 @@ PLAN = (
         outputs=("report.html",),
         parents=(
             *("metrics.json", "compare.json", "preflight.json", "sparsity.json", "ranges.json"),
-            "layers.json",
+            *("layers.json", "precisions.json"),
         ),
         tables=tuple(EngineSpec.model_fields),
         packages=("page/*.py", "gate/verdict.py"),
