@@ -27,6 +27,7 @@ from trt_qat.qat.placement.stock import own_code
 from trt_qat.recipe.specs import QuantizeSpec
 
 OWN_CODE = "own code: it runs"
+GROUPED, HEAD = "P9: grouped", "head"
 MIN_CHANNELS = 16
 ALIGNMENT = 8
 
@@ -102,9 +103,9 @@ def misaligned(shape: WeightShape, *, reads_network_input: bool) -> str | None:
         return f"P9: {shape.inputs}x{shape.outputs} below {MIN_CHANNELS}" if small else None
     if shape.groups > 1 and not shape.transposed:
         if shape.outputs % ALIGNMENT:
-            return f"P9: grouped, {shape.outputs} output channels not a multiple of {ALIGNMENT}"
+            return f"{GROUPED}, {shape.outputs} output channels not a multiple of {ALIGNMENT}"
         if min(shape.kernel) < 3:
-            return f"P9: grouped with a kernel of {'x'.join(map(str, shape.kernel))}, below 3"
+            return f"{GROUPED} with a kernel of {'x'.join(map(str, shape.kernel))}, below 3"
         return None
     if min(shape.inputs, shape.outputs) >= MIN_CHANNELS:
         return None
@@ -133,7 +134,7 @@ def float_layers(flow: Flow, spec: QuantizeSpec) -> dict[Vertex, str]:
         elif (why := _runs_own_code(vertex)) is not None:
             reasons[vertex] = f"{OWN_CODE} {why}"
         elif spec.heads == "float" and is_head(vertex):
-            reasons[vertex] = "head: its output is a network output"
+            reasons[vertex] = f"{HEAD}: its output is a network output"
         else:
             source = vertex.inputs[0] if vertex.inputs else vertex
             why = misaligned(

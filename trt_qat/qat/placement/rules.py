@@ -23,7 +23,7 @@ from trt_qat.qat.placement.fusion import (
     main_operand,
 )
 from trt_qat.qat.placement.kinds import Kind
-from trt_qat.qat.placement.layers import float_layers, weight_axis, weight_shape
+from trt_qat.qat.placement.layers import GROUPED, HEAD, float_layers, weight_axis, weight_shape
 from trt_qat.recipe.specs import QuantizeSpec
 
 SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on
@@ -49,6 +49,7 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
         RecipeError: a pattern matches no layer.
     """
     plan = Plan(float_layers=float_layers(flow, spec))
+    _fill_islands(plan.float_layers)
     plan.weighted = [v for v in flow.of(Kind.WEIGHTED) if v not in plan.float_layers]
     plan.weight_axes = {v: weight_axis(v, spec) for v in plan.weighted}
     plan.matmuls = [
@@ -69,6 +70,26 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
         blocked |= shared
     _place_sites(demand)
     return plan
+
+
+def _fill_islands(reasons: dict[Vertex, str]) -> None:
+    """Quantize layers without a good INT8 kernel where INT8 layers lie on both sides (P9).
+
+    Float there costs a conversion in and another out, which is more than the kernel does.
+    """
+    small = {v for v, why in reasons.items() if why.startswith(GROUPED)}
+    while outside := [v for v in small if not _is_island(v, small, reasons)]:
+        small.difference_update(outside)
+    for vertex in small:
+        del reasons[vertex]
+
+
+def _is_island(vertex: Vertex, small: set[Vertex], reasons: dict[Vertex, str]) -> bool:
+    """Tell whether all layers around are INT8, the other small ones taken for that, or heads."""
+    above, below = (_reach(vertex, step) for step in (lambda v: v.inputs, lambda v: v.users))
+    sides = [[v for v in side if v.kind is Kind.WEIGHTED] for side in (above, below)]
+    closed = [v for v in (*sides[0], *sides[1]) if v in reasons and v not in small]
+    return all(sides) and all(reasons[v].startswith(HEAD) for v in closed)
 
 
 def _has_float_reader(vertex: Vertex, demand: Demand) -> bool:
