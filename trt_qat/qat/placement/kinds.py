@@ -198,11 +198,12 @@ def classify(node: fx.Node, modules: dict[str, nn.Module]) -> Kind:
     leaf = classify_leaf(node)
     if leaf is not None:
         return leaf
-    if node.meta.get("gone"):
-        return Kind.POINTWISE  # it hands its input on
-    if node.op == "call_module":
-        return module_kind(modules[str(node.target)])
-    kind = _call_kind(node)
+    is_module = node.op == "call_module"
+    kind = module_kind(modules[str(node.target)]) if is_module else _call_kind(node)
+    if node.meta.get("gone") and kind is not Kind.COMMUTE:
+        return Kind.POINTWISE  # it hands its input on, whatever the layout in memory
+    if is_module:
+        return kind
     inputs = activations(node)
     if kind in (Kind.ADD, Kind.MUL) and len(inputs) < 2 and len(set(node.all_input_nodes)) < 3:
         return Kind.POINTWISE  # the other operand is a number or a parameter
