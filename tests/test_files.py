@@ -56,14 +56,11 @@ def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
         ("run", "FOLDER"),
         ("sensitivity", "FOLDER"),
         ("preflight", "FOLDER"),
-        ("preflight", "MODEL", "--fix", "new.onnx", "--data", "FOLDER"),
         ("build", "FOLDER", "-o", "x.engine"),
         ("build", "MODEL", "-o", "x.engine", "--recipe", "FOLDER"),
         ("inspect", "FOLDER"),
         ("compare", "--ref", "ort:FOLDER", "--cand", "ort:MODEL"),
-        ("compare", "--ref", "ort:MODEL", "--cand", "ort:MODEL", "--data", "FOLDER"),
         ("bench", "ort:FOLDER"),
-        ("bench", "ort:MODEL", "--data", "FOLDER"),
         ("bench", "ort:MODEL", "--layer-file", "FOLDER"),
         ("bench", "--from", "FOLDER"),
         ("check", "RUN", "--against", "FOLDER"),
@@ -85,6 +82,26 @@ def test_a_folder_is_told_from_a_file_that_is_absent(
     assert done.returncode == 2, done.stderr
     assert A_FOLDER in done.stderr
     assert str(tmp_path / "folder") in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("preflight", "MODEL", "--fix", "new.onnx", "--data", "FOLDER"),
+        ("compare", "--ref", "ort:MODEL", "--cand", "ort:MODEL", "--data", "FOLDER"),
+        ("bench", "ort:MODEL", "--data", "FOLDER"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_of_data_is_that_of_a_run(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    places = {"FOLDER": str(tmp_path / "folder"), "MODEL": str(linear_onnx(tmp_path))}
+    given = list(arguments)
+    for word, place in places.items():
+        given = [each.replace(word, place) for each in given]
+    done = command_line(*given, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "manifest.json: no such file; give a run folder, a recipe or an .npz" in done.stderr
 
 
 def test_a_file_is_no_run_folder(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def test_a_folder_without_a_manifest_is_bad_input(tmp_path: Path) -> None:
 
 
 def worked(carried: Path, out: Path, monkeypatch: pytest.MonkeyPatch, do: Any, *more: str) -> int:
-    monkeypatch.setattr(compat, "load", lambda: SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(
+        compat, "load", lambda: SimpleNamespace(__name__="tensorrt", __version__="10.3.0")
+    )
     monkeypatch.setattr(run, "do", do)
     work = str(out / "work")
     given = ["--carried", str(carried), "--out", str(out), "--work", work, "--only", "small"]

@@ -444,11 +444,21 @@ def test_readers_of_one_tensor_share_its_quantizer(tmp_path: Path) -> None:
 )
 def test_layers_without_a_good_int8_kernel_stay_float(layer: nn.Conv2d, why: str | None) -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
-        return m.head(F.relu(m.layer(F.relu(m.stem(x)))))  # type: ignore[no-any-return]
+        return m.head(F.relu(m.layer(torch.softmax(m.stem(x), 1))))  # type: ignore[no-any-return]
 
     head = conv(layer.out_channels, 16)
     model = quantize(net(forward, stem=conv(), layer=layer, head=head), [IMAGE])
     assert {n.name: n.why for n in report_of(model).float_layers}.get("layer") == why
+
+
+@pytest.mark.parametrize("layer", [conv(16, 16, 1, groups=4), conv(16, 12, groups=4)])
+def test_a_grouped_one_between_int8_layers_is_no_island(layer: nn.Conv2d) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.head(m.last(F.relu(m.layer(F.relu(m.stem(x))))))  # type: ignore[no-any-return]
+
+    last = conv(layer.out_channels, 16)
+    model = quantize(net(forward, stem=conv(), layer=layer, last=last, head=conv()), [IMAGE])
+    assert "layer" in {note.name for note in report_of(model).quantized}
 
 
 # E7: heads

@@ -217,6 +217,6 @@ def test_a_node_that_does_not_take_its_input_is_a_sentence(tmp_path: Path) -> No
     onnx.save(model, tmp_path / "m.onnx")
     with (
         OrtRunner(tmp_path / "m.onnx") as runner,
-        pytest.raises(DataError, match=r"m\.onnx: onnxruntime cannot run it: "),
+        pytest.raises(DataError, match=r"m\.onnx: onnxruntime cannot run x \("),
     ):
         runner.infer({"x": np.zeros((1, 4), np.float32)})

@@ -45,7 +45,9 @@ def unlist_scales(graph: Graph) -> list[Change]:
             continue
         values = [graph.constant(node.input(at)) for at in (_SCALE, _ZERO_POINT) if node.input(at)]
         known = [v for v in values if v is not None and v.size == 1 and v.dtype.isbuiltin == 1]
-        if len(known) < len(values) or known[0].shape != (1,) or graph.scaling(node).block_size:
+        if not values or len(known) < len(values) or known[0].shape != (1,):
+            continue
+        if graph.scaling(node).block_size:
             continue
         for at, value in zip((_SCALE, _ZERO_POINT), known, strict=False):
             name = node.input(at)

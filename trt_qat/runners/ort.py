@@ -134,7 +134,8 @@ class OrtRunner(Opened):
             results = run()
         except Exception as error:
             # onnxruntime's own exceptions share no public base class.
-            message = f"{self.path}: onnxruntime cannot run it: {first_line(error)}"
+            given = ", ".join(f"{name} {array.shape}" for name, array in feed.items())
+            message = f"{self.path}: onnxruntime cannot run {given}: {first_line(error)}"
             raise DataError(message) from error
         return dict(zip(self.outputs, results, strict=True))
 

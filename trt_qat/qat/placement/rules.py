@@ -8,7 +8,7 @@ and pictures, in docs/placement.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from trt_qat.qat.placement.demand import Demand, Plan, ends_of, readers_of
 from trt_qat.qat.placement.flow import Flow, Vertex
@@ -27,6 +27,11 @@ from trt_qat.qat.placement.layers import GROUPED, HEAD, float_layers, weight_axi
 from trt_qat.recipe.specs import QuantizeSpec
 
 SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on
+
+_THROUGH = frozenset(
+    {Kind.ADD, Kind.MUL, Kind.CONCAT, Kind.COMMUTE, Kind.AVERAGE, Kind.POINTWISE, Kind.BATCH_NORM}
+)
+"""What INT8 layers may have between them without a conversion to float."""
 
 _READS = {
     Kind.ADD: "a residual stream",
@@ -86,10 +91,20 @@ def _fill_islands(reasons: dict[Vertex, str]) -> None:
 
 def _is_island(vertex: Vertex, small: set[Vertex], reasons: dict[Vertex, str]) -> bool:
     """Tell whether all layers around are INT8, the other small ones taken for that, or heads."""
-    above, below = (_reach(vertex, step) for step in (lambda v: v.inputs, lambda v: v.users))
-    sides = [[v for v in side if v.kind is Kind.WEIGHTED] for side in (above, below)]
-    closed = [v for v in (*sides[0], *sides[1]) if v in reasons and v not in small]
-    return all(sides) and all(reasons[v].startswith(HEAD) for v in closed)
+
+    def closes(end: Vertex) -> bool:
+        is_layer = end.kind is Kind.WEIGHTED
+        return is_layer and (end in small or reasons.get(end, HEAD).startswith(HEAD))
+
+    sides = (_ends(vertex, lambda v: v.inputs), _ends(vertex, lambda v: v.users))
+    return all(side and all(map(closes, side)) for side in sides)
+
+
+def _ends(vertex: Vertex, step: Callable[[Vertex], list[Vertex]]) -> list[Vertex]:
+    """Return where ``step`` ends: at layers, at what computes in float, at a region's border."""
+    return [
+        v for v in _reach(vertex, step, through=_THROUGH) if v.kind not in _THROUGH and v != vertex
+    ]
 
 
 def _has_float_reader(vertex: Vertex, demand: Demand) -> bool:
@@ -102,15 +117,19 @@ def _beside_softmax(vertex: Vertex) -> bool:
     return any("softmax" in (type(v.module).__name__ + str(v.node.target)).lower() for v in around)
 
 
-def _reach(vertex: Vertex, step: Callable[[Vertex], list[Vertex]]) -> Iterator[Vertex]:
-    """Yield what ``step`` reaches through operations that are neither layers nor products."""
+def _reach(
+    vertex: Vertex,
+    step: Callable[[Vertex], list[Vertex]],
+    through: Container[Kind] = frozenset(Kind) - {Kind.WEIGHTED, Kind.MATMUL},
+) -> Iterator[Vertex]:
+    """Yield what ``step`` reaches through operations of some kinds: neither layers nor products."""
     stack, seen = list(step(vertex)), {vertex}
     while stack:
         v = stack.pop()
         if v not in seen:
             seen.add(v)
             yield v
-            if v.kind not in (Kind.WEIGHTED, Kind.MATMUL):
+            if v.kind in through:
                 stack.extend(step(v))
 
 
