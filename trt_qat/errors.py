@@ -19,7 +19,8 @@ A message says what was wrong, what was got, what is allowed and what to do next
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class TrtQatError(Exception):
@@ -89,6 +90,26 @@ class NotProven(TrtQatError):
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says; its type where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def called(what: str, function: Callable[..., Any], *given: Any) -> Any:
+    """Call what is the user's.
+
+    Args:
+        what: names it in messages.
+        function: may fail in any way.
+        given: its arguments.
+
+    Raises:
+        DataError: it failed; an error of ours passes as it is.
+    """
+    try:
+        return function(*given)
+    except TrtQatError:
+        raise
+    except Exception as error:
+        message = f"{what} failed: {type(error).__name__}: {first_line(error)}"
+        raise DataError(message) from error
 
 
 def visible(text: str, *, keep: str = "") -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trt_qat.data import nest
 from trt_qat.data.nest import Nest, Rows
-from trt_qat.errors import DataError, TrtQatError, first_line
+from trt_qat.errors import DataError, called
 
 Pair = tuple[Nest, Nest]
 """Inputs and targets of a batch; targets are None where there are none."""
@@ -69,7 +69,26 @@ def pair_of(batch: Any, where: str) -> Pair:
     raise DataError(message)
 
 
-class Items:
+class _ByNumber:
+    """Samples that are read in any order, by `batch`."""
+
+    in_any_order = True
+
+    def batch(self, positions: Rows) -> Pair:
+        """Return the samples at these positions as one batch."""
+        raise NotImplementedError
+
+    def steps(self, positions: Rows, size: int) -> int:
+        """Return the number of whole batches; a short one would be noise to BatchNorm."""
+        return max(1, len(positions) // size)
+
+    def batches(self, positions: Rows, size: int) -> Iterator[Pair]:
+        """Yield the samples at these positions, ``size`` at a time."""
+        for start in range(0, len(positions), size):
+            yield self.batch(positions[start : start + size])
+
+
+class Items(_ByNumber):
     """Samples that are read by their number, as of a data set of torch.
 
     Args:
@@ -79,32 +98,21 @@ class Items:
         workers: processes that read for training.
     """
 
-    in_any_order = True
-
     def __init__(self, source: Any, collate: Collate | None, where: str, workers: int = 0) -> None:
         self.source, self.collate, self.where, self.workers = source, collate, where, workers
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def steps(self, positions: Rows, size: int) -> int:
-        """Return the number of whole batches; a short one would be noise to BatchNorm."""
-        return max(1, len(positions) // size)
-
-    def batch(self, positions: Iterable[int]) -> Pair:
+    def batch(self, positions: Rows) -> Pair:
         """Return the samples at these positions as one batch."""
         items = [self._item(int(at)) for at in positions]
         if self.collate is not None:
-            return pair_of(_users(self.collate, self.where, items), f"{self.where}, collate")
+            return pair_of(called(self.where, self.collate, items), f"{self.where}, collate")
         pairs = [pair_of(item, self.where) for item in items]
         targets = [target for _, target in pairs]
         inputs = nest.stacked([given for given, _ in pairs])
         return inputs, None if targets[0] is None else nest.stacked(targets)
-
-    def batches(self, positions: Rows, size: int) -> Iterator[Pair]:
-        """Yield the samples at these positions, ``size`` at a time."""
-        for start in range(0, len(positions), size):
-            yield self.batch(positions[start : start + size])
 
     def digests(self) -> list[bytes] | None:
         """Return what the source says of its samples; None: nothing."""
@@ -122,10 +130,10 @@ class Items:
         return found.hexdigest()
 
     def _item(self, at: int) -> Any:
-        return _users(self.source.__getitem__, self.where, at)
+        return called(self.where, self.source.__getitem__, at)
 
 
-class Held:
+class Held(_ByNumber):
     """Nests of arrays in memory.
 
     Args:
@@ -137,8 +145,6 @@ class Held:
         DataError: the parts have different numbers of samples.
     """
 
-    in_any_order = True
-
     def __init__(self, inputs: Nest, targets: Nest, where: str) -> None:
         self.pair, self.where = nest.as_arrays((inputs, targets)), where
         self._count = nest.count(self.pair, where)
@@ -146,14 +152,10 @@ class Held:
     def __len__(self) -> int:
         return self._count
 
-    def steps(self, positions: Rows, size: int) -> int:
-        """Return the number of whole batches; a short one would be noise to BatchNorm."""
-        return max(1, len(positions) // size)
-
-    def batches(self, positions: Rows, size: int) -> Iterator[Pair]:
-        """Yield the samples at these positions, ``size`` at a time."""
-        for start in range(0, len(positions), size):
-            yield nest.rows(self.pair, positions[start : start + size])
+    def batch(self, positions: Rows) -> Pair:
+        """Return the samples at these positions as one batch."""
+        pair: Pair = nest.rows(self.pair, positions)
+        return pair
 
     def digests(self) -> list[bytes] | None:
         """Return 16 bytes for the content of every sample."""
@@ -179,9 +181,9 @@ class Passes:
         self._start, self.where = start, where
 
     def _pass(self) -> Iterator[Pair]:
-        batches = iter(_users(self._start, self.where))
+        batches = iter(called(self.where, self._start))
         end = object()
-        while (batch := _users(next, self.where, batches, end)) is not end:
+        while (batch := called(self.where, next, batches, end)) is not end:
             yield pair_of(batch, self.where)
 
     @cached_property
@@ -240,18 +242,3 @@ class Passes:
     def digest(self) -> str:
         """Return the digest of every sample, in order."""
         return hashlib.sha256(b"".join(self._seen)).hexdigest()
-
-
-def _users(function: Callable[..., Any], where: str, *given: Any) -> Any:
-    """Call what is the user's.
-
-    Raises:
-        DataError: it failed, in any way.
-    """
-    try:
-        return function(*given)
-    except TrtQatError:
-        raise
-    except Exception as error:
-        message = f"{where} failed: {type(error).__name__}: {first_line(error)}"
-        raise DataError(message) from error

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trt_qat.errors import DataError, ModelError, TrtQatError, first_line
+from trt_qat.errors import DataError, ModelError, called
 from trt_qat.qat.batches import logits_of
 from trt_qat.recipe.locate import import_object
 from trt_qat.recipe.specs import TaskSpec
@@ -84,14 +84,7 @@ def distance(answers: Tensor, wanted: Tensor) -> Tensor:
 
 def _own(function: Callable[..., Any], path: str) -> LossFunction:
     def loss(outputs: Any, targets: Any) -> Tensor:
-        try:
-            found = function(outputs, targets)
-        except TrtQatError:
-            raise
-        except Exception as error:
-            # A user's function may fail in any way; the cause is kept for Python callers.
-            message = f"task.loss = {path!r} failed: {type(error).__name__}: {first_line(error)}"
-            raise DataError(message) from error
+        found = called(f"task.loss = {path!r}", function, outputs, targets)
         if not isinstance(found, Tensor) or found.ndim:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             message = f"task.loss = {path!r} returned {shape}; it must return a scalar tensor"

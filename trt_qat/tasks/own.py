@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trt_qat.data import nest
-from trt_qat.errors import DataError, TrtQatError, first_line
+from trt_qat.errors import DataError, called
 from trt_qat.tasks.score import Array, Measure, Statistics
 
 Function = Callable[..., Any]
@@ -56,14 +56,7 @@ def _title(function: Function, name: str) -> str:
 
 
 def _called(function: Function, name: str, outputs: Any, targets: Any) -> dict[str, Array]:
-    try:
-        found = function(outputs, targets)
-    except TrtQatError:
-        raise
-    except Exception as error:
-        # A user's function may fail in any way.
-        message = f"task.metrics = {name!r} failed: {type(error).__name__}: {first_line(error)}"
-        raise DataError(message) from error
+    found = called(f"task.metrics = {name!r}", function, outputs, targets)
     named = found if isinstance(found, Mapping) else {_title(function, name): found}
     arrays = {str(key): np.asarray(nest.as_arrays(value)) for key, value in named.items()}
     if not arrays or any(array.dtype.kind not in "biuf" for array in arrays.values()):
