@@ -9,6 +9,7 @@ from trt_qat import artifact
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
 from trt_qat.files import read_json
+from trt_qat.gate import verdict
 from trt_qat.gate.answers import RunFolder
 from trt_qat.page import bench_charts
 from trt_qat.page.page import page
@@ -16,12 +17,7 @@ from trt_qat.page.samples import changes_of
 
 __all__ = ["write"]
 
-PARTS = {
-    "metrics": "metrics.json",
-    "compare": "compare.json",
-    "preflight": "preflight.json",
-    "sparsity": "sparsity.json",
-    "engine": "layers.json",
+PARTS = verdict.PARTS | {
     "placement": "placement.json",
     "ranges": "ranges.json",
     "precisions": "precisions.json",
@@ -33,7 +29,6 @@ PARTS = {
 SIZED = ("model.onnx", "model.engine", "fp32.pt")
 """Files whose size the page tells."""
 
-AGAIN = "run the recipe again"
 SENSITIVITY = "sensitivity.json"
 """Of ``trt-qat sensitivity``: no stage of a run writes it, so no manifest names it."""
 
@@ -63,7 +58,9 @@ def write(
     if not isinstance(made, dict):
         message = f"{folder / 'manifest.json'}: not the manifest of a run"
         raise InputError(message)
-    parts = {key: read_json(folder / name, AGAIN) for key, name in PARTS.items() if name in made}
+    parts = {
+        key: read_json(folder / name, verdict.AGAIN) for key, name in PARTS.items() if name in made
+    }
     if benchmark := bench_charts.of_run(folder, made):
         parts["bench"] = benchmark
     if layer_times is not None or latencies is not None:
@@ -71,7 +68,7 @@ def write(
     parts |= _beside(folder, made)
     studied = folder / SENSITIVITY
     if studied.is_file():
-        found = read_json(studied, AGAIN)
+        found = read_json(studied, verdict.AGAIN)
         if found.get("fp32") == made.get("fp32.pt"):  # else it is of another float model
             parts["sensitivity"] = found
     return write_text(folder / "report.html", page(manifest, parts))

@@ -65,7 +65,7 @@ def answered(run: Run, runner: Runner, most: int | None = None) -> Answered:
         outputs = _infer(runner, inputs)
         if run.keeps_outputs:
             kept.append(next(iter(outputs.values())))
-        meter.update(nest.restored(form, outputs) if form is not None else outputs, targets)
+        meter.update(in_form(form, outputs), targets)
         if most is not None and len(meter.kept) >= most:
             break
     score = meter.score()
@@ -77,6 +77,11 @@ def output_form(run: Run) -> Nest:
     """Return the structure of the model's outputs, with the ONNX's names; None: not known."""
     sidecar = artifact.read_sidecar(run.path("model.onnx"))
     return None if sidecar is None else sidecar.metrics.get("outputs")
+
+
+def in_form(form: Nest, outputs: Outputs) -> Nest:
+    """Return outputs in the structure that the model returns, by name where that is not known."""
+    return outputs if form is None else nest.restored(form, outputs)
 
 
 def batches(run: Run, runner: Runner) -> Iterator[tuple[Nest, Nest]]:
@@ -107,8 +112,7 @@ def batches_with_targets(run: Run, size: int) -> Iterator[tuple[Nest, Nest]]:
     with OrtRunner(path) as float_model:
         form = output_form(run)
         for inputs, _ in samples:
-            outputs = _infer(float_model, inputs)
-            yield inputs, nest.restored(form, outputs) if form is not None else outputs
+            yield inputs, in_form(form, _infer(float_model, inputs))
 
 
 def _infer(runner: Runner, inputs: Nest) -> Outputs:

@@ -90,7 +90,7 @@ def note(result: RunResult, context: Run, record: StageRecord, metrics: Metrics)
     """Put what became of a stage into the result, ``metrics.json`` and the manifest."""
     result.stages.append(record)
     result.failures += metrics.get("failures", [])
-    result.metrics |= {key: value for key, value in metrics.items() if _is_score(value)}
+    result.metrics |= {key: value for key, value in metrics.items() if is_score(value)}
     artifact.write_json(context.path("metrics.json"), result.metrics)
     result.verdict = _write_manifest(result, context)["verdict"]
 
@@ -167,9 +167,10 @@ def _write_manifest(result: RunResult, run: Run) -> dict[str, Any]:
 
 
 def _headline(metrics: Metrics) -> str:
-    entries = {key: value for key, value in metrics.items() if _is_score(value)}
+    entries = {key: value for key, value in metrics.items() if is_score(value)}
     return "".join(f", {key} {value['accuracy']:.2%}" for key, value in entries.items())
 
 
-def _is_score(value: Any) -> bool:
+def is_score(value: Any) -> bool:
+    """Tell whether a stage's metric is the score of a model, which ``metrics.json`` holds."""
     return isinstance(value, dict) and "accuracy" in value

@@ -10,7 +10,7 @@ from typing import Any
 from trt_qat import artifact, page
 from trt_qat.errors import InputError
 from trt_qat.files import read_json
-from trt_qat.pipeline.flow import locked
+from trt_qat.pipeline.flow import is_score, locked
 from trt_qat.pipeline.from_pack import DEVICE
 from trt_qat.pipeline.pack import is_pack, unpack
 from trt_qat.pipeline.plan import PLAN
@@ -98,7 +98,7 @@ def _join(folder: Path, own: Manifest, other: Manifest, taken: list[str]) -> Non
         for name in set(stage.outputs) & set(taken):
             sidecar = artifact.read_sidecar(folder / name)
             found = {} if sidecar is None else sidecar.metrics
-            metrics |= {k: v for k, v in found.items() if isinstance(v, dict) and "accuracy" in v}
+            metrics |= {key: value for key, value in found.items() if is_score(value)}
     artifact.write_json(folder / "metrics.json", metrics)
     known = [*own["failures"], *(f for f in other["failures"] if f not in own["failures"])]
     document = own | {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trt_qat import artifact
 from trt_qat.backends import why_no_torch
@@ -45,10 +46,13 @@ def compare(run: Run) -> Metrics:
     What falls short of the recipe's tolerances is listed under ``failures``, so that everything
     is written before the run is failed.
     """
-    (parity, plain), (fused, integers) = (_against(run, fused=fused) for fused in (False, True))
-    _keep_answers(run, {"onnx": plain.kept, "onnx_fused": integers.kept})
+    labels = identified(run)  # once: a streamed test set is read for them
+    (parity, plain), (fused, integers) = (
+        _against(run, labels, fused=fused) for fused in (False, True)
+    )
+    _keep_answers(run, labels, {"onnx": plain.kept, "onnx_fused": integers.kept})
     sparsity = _sparsity(run)
-    known = chance_of(plain.kept, identified(run)) if run.keeps_outputs else None
+    known = chance_of(plain.kept, labels) if run.keeps_outputs else None
     failures = [*parity_failures(parity, run.recipe.spec.tolerances), *_accuracy_failures(run)]
     failures += chance_failures(known, plain.entry)
     failures += [
@@ -108,9 +112,9 @@ def _layer_evidence(run: Run) -> dict[str, Any]:
     }
 
 
-def _keep_answers(run: Run, answers: Outputs) -> None:
+def _keep_answers(run: Run, labels: NDArray[Any], answers: Outputs) -> None:
     """Keep what the ONNX answers on the test set: `trt_qat.gate` compares runs sample by sample."""
-    arrays: dict[str, Any] = {"labels": identified(run), "ids": run.data.test.ids, **answers}
+    arrays: dict[str, Any] = {"labels": labels, "ids": run.data.test.ids, **answers}
     if not run.keeps_outputs:
         for stage in ("fp32", "qat"):
             with np.load(run.path(f"{stage}_logits.npz")) as archive:
@@ -142,7 +146,7 @@ def _entry(run: Run, stage: str) -> dict[str, Any]:
     return entry
 
 
-def _against(run: Run, *, fused: bool) -> tuple[Comparison, Answered]:
+def _against(run: Run, labels: NDArray[Any], *, fused: bool) -> tuple[Comparison, Answered]:
     """Compare the ONNX with the trained model, and score it; logits that were kept are taken."""
     onnx = run.path("model.onnx")
     with OrtRunner(onnx, fused=fused) as runner:
@@ -154,7 +158,7 @@ def _against(run: Run, *, fused: bool) -> tuple[Comparison, Answered]:
         parity = compare_outputs(
             reference,
             (name, {"logits": found.kept}),
-            labels=identified(run),
+            labels=labels,
             min_agreement=run.recipe.spec.tolerances.argmax_agreement,
         )
         return parity, found
