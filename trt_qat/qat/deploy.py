@@ -26,6 +26,7 @@ from trt_qat.qat.quantize import (
 )
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.sparsify import masked_layers
 
 WeightForm = Literal["int8", "fp32"]
 
@@ -177,14 +178,10 @@ def _codes(
     return Codes(weight_codes(weight, scale, axis, low), scale, axis, form)
 
 
-def _masked(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if getattr(m, "_weight_mask", None) is not None]
-
-
 @contextlib.contextmanager
 def _masks_applied(model: nn.Module) -> Iterator[None]:
     """Let weights that hold a 2:4 mask be what they are under it: a constant, not a product."""
-    masked = _masked(model)
+    masked = list(masked_layers(model).values())
     kept = [(m, m._parameters["weight"], m._buffers["_weight_mask"]) for m in masked]
     try:
         for layer in masked:

@@ -27,7 +27,7 @@ from trt_qat.qat.quantizers.fake_quant import (
 )
 from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
 from trt_qat.qat.reports import LayerNote, report_of
-from trt_qat.qat.sparsify import sparse_layers
+from trt_qat.qat.sparsify import masked_layers, sparse_layers
 from trt_qat.qat.state import keep, kept_within
 from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
 
@@ -173,11 +173,7 @@ def functional_weights(
 
     Where the weight is that of a layer with a 2:4 mask, the mask is applied.
     """
-    holders = {
-        module._parameters.get("weight"): module
-        for module in model.modules()
-        if getattr(module, "_weight_mask", None) is not None
-    }
+    holders = {layer._parameters.get("weight"): layer for layer in masked_layers(model).values()}
     for quantizer, source, axis in placed.functional_weights.values():
         if not isinstance(source, nn.Parameter):
             weight = source.value()

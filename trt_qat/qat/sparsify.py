@@ -76,9 +76,12 @@ def sparsify(
 
 def sparse_layers(model: nn.Module) -> tuple[str, ...]:
     """Return the paths of the layers of ``model`` that hold a 2:4 mask."""
-    return tuple(
-        n for n, m in model.named_modules() if getattr(m, "_weight_mask", None) is not None
-    )
+    return tuple(masked_layers(model))
+
+
+def masked_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of ``model`` that hold a 2:4 mask, by their paths."""
+    return {n: m for n, m in model.named_modules() if getattr(m, "_weight_mask", None) is not None}
 
 
 def _is_layer(module: nn.Module) -> bool:

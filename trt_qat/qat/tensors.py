@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trt_qat.data.nest import by_sample
+from trt_qat.data.nest import mapped
 
 
 def as_tensors(value: Any) -> Any:
@@ -28,15 +28,14 @@ def as_tensors(value: Any) -> Any:
 
 def as_arrays(value: Any) -> Any:
     """``value`` with every tensor in it as a numpy array of the CPU, floats as float32."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        return (value.float() if value.is_floating_point() else value).numpy()
-    if isinstance(value, Mapping):
-        return {key: as_arrays(member) for key, member in value.items()}
-    if isinstance(value, (tuple, list)):
-        members = [as_arrays(member) for member in value]
-        return members if by_sample(members) else tuple(members)
-    return value
+    return mapped(value, _array)
+
+
+def _array(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.is_floating_point() else value).numpy()
 
 
 def samples_in(batch: Any) -> int:

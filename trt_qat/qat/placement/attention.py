@@ -14,6 +14,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
+from trt_qat.qat.placement.proxy import replaced
+
 COMPOSITES = (
     nn.MultiheadAttention,
     nn.Transformer,
@@ -36,15 +38,9 @@ def masks_by_proxy() -> Iterator[None]:
     They ask its type by a private function, which takes nothing else than a tensor for one and has
     no public name; where a version of torch lacks it there is nothing to replace.
     """
-    original = vars(F).get("_none_or_dtype")
-    if original is None:
+    names = {"_none_or_dtype": _dtype} if hasattr(F, "_none_or_dtype") else {}
+    with replaced(F, names):
         yield
-        return
-    vars(F)["_none_or_dtype"] = _dtype
-    try:
-        yield
-    finally:
-        vars(F)["_none_or_dtype"] = original
 
 
 def _run_through(function: Callable[..., Any]) -> Callable[..., Any]:

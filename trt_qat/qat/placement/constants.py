@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_arg
 
+from trt_qat.qat.placement.calls import mode
 from trt_qat.qat.placement.program import Code
 
 
@@ -61,15 +62,8 @@ class Computed:
 
     def value(self) -> torch.Tensor:
         """Return the weight as it is now, in evaluation."""
-        training = [m for m in self.owner.modules() if m.training]
-        for module in training:
-            module.training = False
-        try:
-            with torch.no_grad():
-                weight: Any = self.code.function(self.owner)
-        finally:
-            for module in training:
-                module.training = True
+        with mode(self.owner, training=False):
+            weight: Any = self.code.function(self.owner)
         assert isinstance(weight, torch.Tensor)
         return weight
 

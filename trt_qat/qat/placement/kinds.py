@@ -90,7 +90,8 @@ _WEIGHTED_FUNCTIONS: dict[Any, str] = {
 }  # fmt: skip
 """Functions, and methods of the input, that multiply by a weight."""
 
-_OPERANDS = {"addmm": (1, "mat1", "mat2")}  # of others: position 0, whatever the names
+_INPUTS = {"addmm": (1, "mat1")}  # of others: position 0; the weight is the next one
+_FIRST = (0, "input")
 _WEIGHT_NAMES = ("weight", "other", "mat2")
 
 _FUNCTIONS: dict[Kind, set[Any]] = {
@@ -279,15 +280,14 @@ def weight_argument(node: fx.Node) -> fx.Node:
 
 
 def _weight_argument(node: fx.Node, family: str) -> Any:
-    position = _OPERANDS.get(family, (0, "", ""))[0] + 1
+    position = _INPUTS.get(family, _FIRST)[0] + 1
     given = (argument(node, position, name) for name in _WEIGHT_NAMES)
     return next((value for value in given if value is not None), None)
 
 
 def input_argument(node: fx.Node) -> Any:
     """Return the activation that a weighted function is given."""
-    position, name, _ = _OPERANDS.get(_WEIGHTED_FUNCTIONS[node.target], (0, "input", ""))
-    return argument(node, position, name)
+    return argument(node, *_INPUTS.get(_WEIGHTED_FUNCTIONS[node.target], _FIRST))
 
 
 def is_constant(value: Any) -> bool:

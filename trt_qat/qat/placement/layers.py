@@ -91,9 +91,10 @@ def weight_axis(vertex: Vertex, spec: QuantizeSpec) -> int | None:
 
     TensorRT has no INT8 ConvTranspose with a scale for each output channel.
     """
-    if spec.weights == "per_tensor" or weight_shape(vertex).transposed:
+    shape = weight_shape(vertex)
+    if spec.weights == "per_tensor" or shape.transposed:
         return None
-    return weight_of(vertex).dim() - 1 if weight_shape(vertex).columns else 0
+    return weight_of(vertex).dim() - 1 if shape.columns else 0
 
 
 def misaligned(shape: WeightShape, *, reads_network_input: bool) -> str | None:

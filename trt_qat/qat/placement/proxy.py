@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import types
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -92,6 +94,17 @@ class _Method:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.proxy.tracer.create_proxy("call_method", self.name, (self.proxy, *args), kwargs)
+
+
+@contextlib.contextmanager
+def replaced(module: types.ModuleType, functions: Mapping[str, Any]) -> Iterator[None]:
+    """Let other functions stand in a module while the block runs: what proxies cannot override."""
+    originals = {name: getattr(module, name) for name in functions}
+    try:
+        vars(module).update(functions)
+        yield
+    finally:
+        vars(module).update(originals)
 
 
 def values_of(args: Any) -> Any:

@@ -102,9 +102,7 @@ def _is_island(vertex: Vertex, small: set[Vertex], reasons: dict[Vertex, str]) -
 
 def _ends(vertex: Vertex, step: Callable[[Vertex], list[Vertex]]) -> list[Vertex]:
     """Return where ``step`` ends: at layers, at what computes in float, at a region's border."""
-    return [
-        v for v in _reach(vertex, step, through=_THROUGH) if v.kind not in _THROUGH and v != vertex
-    ]
+    return [v for v in _reach(vertex, step, through=_THROUGH) if v.kind not in _THROUGH]
 
 
 def _has_float_reader(vertex: Vertex, demand: Demand) -> bool:

@@ -29,7 +29,7 @@ from trt_qat.qat.placement.modes import (
     restore_random,
 )
 from trt_qat.qat.placement.program import Program
-from trt_qat.qat.placement.proxy import plain
+from trt_qat.qat.placement.proxy import plain, replaced
 from trt_qat.qat.placement.repairs import hold_constants, repair
 from trt_qat.qat.placement.values import ValueTracer, makes_own_product
 from trt_qat.qat.placement.why import first_reason
@@ -177,8 +177,6 @@ def _traced(module: nn.Module, call: Call, *, training: bool) -> tuple[ValueTrac
 @contextlib.contextmanager
 def tensors_of_sizes() -> Iterator[None]:
     """Let ``torch.tensor(x.shape[1])``, which nothing can override, take a traced number."""
-    names = ("tensor", "as_tensor", "scalar_tensor")
-    originals = {name: vars(torch)[name] for name in names}
 
     def taking_numbers(make: Any) -> Any:
         @functools.wraps(make)
@@ -187,13 +185,9 @@ def tensors_of_sizes() -> Iterator[None]:
 
         return made
 
-    try:
-        for name, make in originals.items():
-            setattr(torch, name, taking_numbers(make))
+    makers = (torch.tensor, torch.as_tensor, torch.scalar_tensor)
+    with replaced(torch, {make.__name__: taking_numbers(make) for make in makers}):
         yield
-    finally:
-        for name, make in originals.items():
-            setattr(torch, name, make)
 
 
 def _holds_for_training(
