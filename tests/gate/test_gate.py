@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gate as benchmark
-from tests.runs import command_line
+from tests.runs import command_line, edit
 from trt_qat import artifact
 from trt_qat.errors import CheckFailed, DataError, InputError
 from trt_qat.gate.checks import Check
@@ -75,16 +75,6 @@ def baseline(run: Path, tmp_path: Path) -> Path:
     """The baseline of that run, as it was before the test changed it."""
     update(run, tmp_path / "baseline.json")
     return tmp_path / "baseline.json"
-
-
-def edit(run: Path, name: str, change: Callable[[Any], Any]) -> None:
-    """Change a JSON file of a run as if the run had written it so."""
-    document = json.loads((run / name).read_text())
-    change(document)
-    artifact.write_json(run / name, document)
-    if name != "manifest.json":
-        digest = artifact.sha256_file(run / name)
-        edit(run, "manifest.json", lambda manifest: manifest["artifacts"].update({name: digest}))
 
 
 # A run of a recipe

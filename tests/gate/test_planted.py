@@ -14,7 +14,7 @@ import pytest
 
 import trt_qat as tq
 from tests.graph.build import Builder
-from tests.runs import command_line
+from tests.runs import command_line, edit
 from trt_qat import artifact
 from trt_qat.comparison.result import Comparison, compare_outputs
 from trt_qat.data.arrays import ArraySplit, Source
@@ -248,16 +248,6 @@ def test_a_float_onnx_is_a_warning(tmp_path: Path) -> None:
 def run(run_folder: Path, tmp_path: Path) -> Path:
     shutil.copytree(run_folder, tmp_path / "run")
     return tmp_path / "run"
-
-
-def edit(run: Path, name: str, change: Callable[[Any], Any]) -> None:
-    """Change a JSON file of a run as if the run had written it so."""
-    document = json.loads((run / name).read_text())
-    change(document)
-    artifact.write_json(run / name, document)
-    if name != "manifest.json":
-        digest = artifact.sha256_file(run / name)
-        edit(run, "manifest.json", lambda manifest: manifest["artifacts"].update({name: digest}))
 
 
 def engine(run: Path, *, backend: str = "tensorrt", checked: bool = True) -> None:
