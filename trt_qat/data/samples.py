@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -69,14 +70,14 @@ def pair_of(batch: Any, where: str) -> Pair:
     raise DataError(message)
 
 
-class _ByNumber:
+class _ByNumber(ABC):
     """Samples that are read in any order, by `batch`."""
 
     in_any_order = True
 
+    @abstractmethod
     def batch(self, positions: Rows) -> Pair:
         """Return the samples at these positions as one batch."""
-        raise NotImplementedError
 
     def steps(self, positions: Rows, size: int) -> int:
         """Return the number of whole batches; a short one would be noise to BatchNorm."""
