@@ -218,3 +218,18 @@ WRAPPERS: tuple[Callable[[nn.Module], nn.Module], ...] = (
     replaced_forward,
 )
 WEIGHT_WRAPPERS = (weight_normed, pruned)
+
+
+class Asserting(nn.Module):
+    """A model that asserts what its data is; here, for pytest rewrites assertions of its tests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 1, 1)
+        self.head = nn.Conv2d(32, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        assert x.isfinite().all()
+        y: Tensor = self.head(self.b(x.relu()))
+        return y

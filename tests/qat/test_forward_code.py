@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import trt_qat as tq
 from tests.qat.agreement import worst_error
+from tests.qat.own_code import Asserting
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -112,3 +113,32 @@ def test_a_mask_that_is_left_out_when_run_and_there_when_exported(tmp_path: Path
     path = tq.export(model, tokens, tmp_path / "model.onnx")
     assert [layer.precision for layer in tq.preflight(path).layers].count("int8") == 4
     assert worst_error(model, tokens, path) <= 1e-3
+
+
+def test_a_tensor_named_as_a_method_of_modules_is_quantized() -> None:
+    class Cast(Base):
+        """``x.to(...)`` is a site of its own where another operation reads what it makes."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.b(self.a(x.to(self.a.weight.dtype)).relu())
+            y = self.head(y)
+            return y if self.training else y.softmax(1)  # type: ignore[no-any-return]
+
+    model = tq.quantize(Cast().eval(), [IMAGES])
+    assert [note.name for note in tq.report_of(model).quantized] == ["a", "b"]
+
+
+@pytest.mark.parametrize("seed", [6, 7])
+def test_code_that_torch_reads_by_bytecode_is_compared_at_each_pair(
+    seed: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An assertion on data: torch.onnx falls back to the strict mode, whose names are its own."""
+
+    net = Asserting().eval()
+    torch.manual_seed(seed)
+    for parameter in net.parameters():
+        nn.init.uniform_(parameter, -0.2, 0.2)
+    model = tq.quantize(net, [IMAGES])
+    path = tq.export(model, IMAGES, tmp_path / "model.onnx")
+    assert not any("__dict__" in layer.name for layer in tq.preflight(path).layers)
+    assert "def forward" not in capfd.readouterr().err

@@ -37,6 +37,7 @@ from trt_qat.recipe.specs import ExportSpec
 
 EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to
 TRACED_SAMPLES = 2
+_TALKERS = ("torch.onnx", "torch.fx.experimental.symbolic_shapes")
 
 
 def export(
@@ -161,7 +162,7 @@ def _run_exporter(model: nn.Module, example_inputs: Any, spec: ExportSpec) -> ir
         with _quiet():
             program = by_bytecode(model, args, kwargs, shapes, next(iter(fixed.values())))
         graph = _to_onnx(program, args, kwargs, shapes, spec)
-        plain_names(graph)
+    plain_names(graph)  # torch.onnx takes to the strict mode by itself, too
     return graph
 
 
@@ -245,14 +246,16 @@ _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines and its warnings about absent torchvision away."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep progress lines, whole graphs and warnings of the exporter away: errors say enough."""
+    loggers = [logging.getLogger(name) for name in _TALKERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), open(os.devnull, "w") as sink:  # noqa: PTH123
         warnings.simplefilter("ignore")
-        with contextlib.redirect_stdout(sink):
+        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
             try:
                 yield
             finally:
-                logger.setLevel(level)
+                for logger, level in zip(loggers, levels, strict=True):
+                    logger.setLevel(level)

@@ -195,7 +195,10 @@ def _place(
     plan = placement.decide(flow, spec, sparse)
     if not plan.weighted:
         raise ModelError(_no_layer(model, plan, trace.untraced))
-    report_of(model).untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
+    report = report_of(model)
+    report.untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
+    unread = placement.unread_layers(model, trace, flow)
+    report.float_layers = tuple(LayerNote(path, placement.UNREAD) for path in unread)
     _convert_layers(plan)
     placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
     for owner, side, quantizer in placed.closed:
@@ -245,7 +248,10 @@ def _follow_device(model: nn.Module) -> None:
 def _write_report(model: nn.Module, plan: placement.Plan) -> None:
     report = report_of(model)
     report.quantized = tuple(LayerNote(v.path) for v in (*plan.weighted, *plan.matmuls))
-    report.float_layers = tuple(LayerNote(v.path, why) for v, why in plan.float_layers.items())
+    report.float_layers = (
+        *(LayerNote(v.path, why) for v, why in plan.float_layers.items()),
+        *report.float_layers,
+    )
     for note in report.untraced:
         report.warnings.append(_cost_of_untraced(note, plan))
     report.float_outputs = tuple(LayerNote(v.path, why) for v, why in plan.notes.items())

@@ -5,6 +5,7 @@ kinds    what each operation is to the placement rules
 flow     the data flow over all regions
 constants what a graph computes of parameters alone
 layers   which weighted layers are quantized
+unread   which are run by no traced code
 fusion   what TensorRT fuses into the layer before it
 rules    where the quantizers go
 rewrite  putting them there
@@ -16,8 +17,10 @@ from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
 from trt_qat.qat.placement.rewrite import Placed, WeightSource, enclose, rewrite
 from trt_qat.qat.placement.rules import decide
 from trt_qat.qat.placement.trace import Trace, trace, untouched
+from trt_qat.qat.placement.unread import UNREAD, unread_layers
 
 __all__ = [
+    "UNREAD",
     "Flow",
     "Placed",
     "Plan",
@@ -30,5 +33,6 @@ __all__ = [
     "observe_links",
     "rewrite",
     "trace",
+    "unread_layers",
     "untouched",
 ]

@@ -126,8 +126,9 @@ def _label(vertex: Vertex) -> str:
 
 
 def _unique(name: str, taken: dict[str, Any]) -> str:
+    """Return a name that is free, also as a key of ModuleDict: it takes no ``to`` or ``keys``."""
     candidate, count = name, 1
-    while candidate in taken:
+    while candidate in taken or hasattr(nn.ModuleDict, candidate):
         candidate, count = f"{name}_{count}", count + 1
     return candidate
 

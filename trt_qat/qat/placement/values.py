@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import operator
+import types
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -46,6 +47,14 @@ class ValueTracer(fx.Tracer):
         self._computing = False  # values, not proxies: modules run as they are
         self._opened: Scope | None = None  # the layer whose own code is being traced
         self._closed: set[nn.Module] = set()  # layers whose own code could not be
+        self._whole: set[Any] = set()  # functions of the user's that could not be
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """Trace a module; no node asks its code to wrap what it calls, as fx marks what it took."""
+        graph = super().trace(root, concrete_args)
+        for node in graph.nodes:
+            node.meta.pop("is_wrapped", None)
+        return graph
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep torch's own layers whole, and the layers that ModelOpt converted."""
@@ -97,6 +106,11 @@ class ValueTracer(fx.Tracer):
         """Record an operation and compute its value."""
         if (code := code_of(target)) is not None:
             return code(*args, **kwargs)
+        if self._is_wrapped(target):
+            result = self._attempt(lambda: target(*args, **kwargs))
+            if issubclass(type(result), fx.Proxy):
+                return result
+            self._whole.add(target)
         if target in _TYPE_QUESTIONS:
             return self._compute(kind, target, values_of(args), values_of(kwargs))
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **options)
@@ -180,20 +194,36 @@ class ValueTracer(fx.Tracer):
         return result
 
     def _open(self, m: nn.Module, path: str, enter: Any) -> Any:
-        """Trace a layer's own code; where it cannot be, take back what was, and call it whole."""
-        last = next(reversed(self.graph.nodes))
-        kept = copy.deepcopy(self._scopes), OrderedDict(self.module_stack), dict(self.inlined)
+        """Trace a layer's own code; where it cannot be, call it whole."""
         self._opened = self._scopes.next_call(path)
         try:
-            return enter()
+            result = self._attempt(enter)
+        finally:
+            self._opened = None
+        if result is not None:
+            return result
+        self._closed.add(m)
+        return enter()
+
+    def _attempt(self, run: Callable[[], Any]) -> Any:
+        """Return what the code makes; None, and what was traced of it taken back, if it fails."""
+        last = next(reversed(self.graph.nodes))
+        kept = copy.deepcopy(self._scopes), OrderedDict(self.module_stack), dict(self.inlined)
+        try:
+            return run()
         except Exception:
             self._scopes, self.module_stack, self.inlined = kept
             while (node := next(reversed(self.graph.nodes))) is not last:
                 self.graph.erase_node(node)
-            self._closed.add(m)
-        finally:
-            self._opened = None
-        return enter()
+        return None
+
+    def _is_wrapped(self, function: Any) -> bool:
+        """Tell whether ``torch.fx.wrap`` gave this function: it is not torch's and not ours."""
+        return (
+            isinstance(function, types.FunctionType)
+            and not function.__module__.startswith(("torch.", "trt_qat."))
+            and function not in self._whole
+        )
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
         """Let parameters be proxies; inside a leaf, let them be themselves."""
