@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def ours(model: Any, network: Network, path: Path, sparse: bool) -> dict[str, An
     began = time.process_time()
     tq.export(model, batches[0], path, spec={"verify": False})
     seconds += time.process_time() - began
-    verify(model, path, batches[0], name=path.name, dynamic=True)  # refuses a file that disagrees
+    verified = verify(model, path, batches[0], name=path.name, dynamic=True)  # or raises
     heads = sum(note.why.startswith("head") for note in report.float_layers)
     notes = {note.name: note.why for note in (*report.float_layers, *report.float_outputs)}
     row = judge(path, heads, notes)
@@ -96,7 +97,9 @@ def ours(model: Any, network: Network, path: Path, sparse: bool) -> dict[str, An
     return row | {
         "untraced": {note.name or "the model": note.why for note in report.untraced},
         "trained": trained,
-        "error": output_error(path, batches[1], want),
+        "matched_points": verified.points,
+        "error": verified.worst,
+        **at_outputs(path, batches[1], want),
         "parser": by_parser(path),
         "seconds": round(seconds, 2),
     }
@@ -144,8 +147,13 @@ def train_a_step(model: Any, batch: Any) -> bool:
     return True
 
 
-def output_error(path: Path, batch: Any, want: Any) -> float:
-    """Return the largest difference at an output, in parts of its largest magnitude."""
+def at_outputs(path: Path, batch: Any, want: Any) -> dict[str, float]:
+    """Return the largest difference at an output, in parts of its largest magnitude, and agreement.
+
+    End to end a rounding tie that tips is amplified by whatever follows, most of all under random
+    weights; `verify` compares without that. Agreement is the share of positions with the same
+    largest channel, over all outputs.
+    """
     import onnxruntime
     import torch
     from torch.utils import _pytree as pytree
@@ -153,13 +161,12 @@ def output_error(path: Path, batch: Any, want: Any) -> float:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(path, options)
-    got = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
-    tensors = [t for t in pytree.tree_leaves(want) if isinstance(t, torch.Tensor)]
-    worst = 0.0
-    for expected, made in zip(tensors, got, strict=False):
-        size = float(expected.float().abs().max()) or 1.0
-        worst = max(worst, float((torch.from_numpy(made) - expected).float().abs().max()) / size)
-    return worst
+    made = map(torch.from_numpy, session.run(None, {session.get_inputs()[0].name: batch.numpy()}))
+    expected = [t.float() for t in pytree.tree_leaves(want) if isinstance(t, torch.Tensor)]
+    pairs = [(e, m.float()) for e, m in zip(expected, made, strict=False)]
+    worst = max(float((m - e).abs().max()) / (float(e.abs().max()) or 1.0) for e, m in pairs)
+    same = torch.cat([(m.argmax(1) == e.argmax(1)).flatten() for e, m in pairs if e.dim() > 1])
+    return {"output_error": worst, "agreement": float(same.float().mean()) if len(same) else 1.0}
 
 
 def by_parser(path: Path) -> str:
@@ -224,6 +231,7 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     whole = {name: row["ours"] for name, row in rows.items() if "failed" not in row["ours"]}
     both = [n for n in whole if rows[n].get("stock") and "failed" not in rows[n]["stock"]]
     keys = ("int8_in_int8_out", "layers", "float_islands", "two_scales")
+    logs = [math.log(rows[n]["ours"]["seconds"] / rows[n]["stock"]["seconds"]) for n in both]
     return {
         "networks": len(rows),
         "through_every_step": len(whole),
@@ -232,6 +240,7 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "refused_by_the_parser": [n for n, r in whole.items() if r["parser"].startswith("refused")],
         "ours": {key: sum(rows[n]["ours"][key] for n in both) for key in keys},
         "stock": {key: sum(rows[n]["stock"][key] for n in both) for key in keys},
+        "time_geometric_mean": round(math.exp(sum(logs) / max(1, len(logs))), 2),
     }
 
 

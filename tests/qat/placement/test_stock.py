@@ -80,6 +80,15 @@ def test_hooks_count_unless_they_do_not_matter_to_the_question(
     assert stock_class(module, hooked=True) is nn.Conv2d
 
 
+def test_only_methods_that_a_call_runs_count_on_an_instance() -> None:
+    """Ultralytics keeps the name of a layer's class under ``type``, a method of every module."""
+    module = conv()
+    module.type = "torch.nn.Conv2d"  # type: ignore[method-assign, assignment]
+    assert stock_class(module) is nn.Conv2d
+    module._conv_forward = lambda x, weight, bias: x  # type: ignore[method-assign, assignment]
+    assert own_code(module) == "a _conv_forward set on the instance"
+
+
 def test_hooks_that_were_removed_do_not_count() -> None:
     module = conv()
     module.register_forward_hook(lambda *_: None).remove()

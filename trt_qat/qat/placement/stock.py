@@ -22,6 +22,7 @@ _HARMLESS = frozenset({
     "__parameters__", "__qualname__", "__reduce__", "__reduce_ex__", "__repr__", "__setstate__",
     "__static_attributes__", "_get_name", "extra_repr", "reset_parameters",
 })  # fmt: skip
+_CALLED = frozenset({"forward", "_call_impl", "_wrapped_call_impl", "_slow_forward", "__getattr__"})
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -59,7 +60,7 @@ def own_code(module: nn.Module, *, hooked: bool = False) -> str | None:
             return f"{cls.__name__}.{name}"
     for name in vars(module):
         # A bound forward of ModelOpt's calls the one that was set on the instance before.
-        if inspect.isfunction(getattr(base, name, None)):
+        if inspect.isfunction(getattr(base, name, None)) and not _is_bookkeeping(name, base):
             return f"a {name} set on the instance"
     if not hooked and any(getattr(module, hooks, None) for hooks in _HOOKS):
         return "a hook"
@@ -93,6 +94,14 @@ def _overridden(cls: type, base: type[nn.Module]) -> str | None:
         ):
             return name
     return None
+
+
+def _is_bookkeeping(name: str, base: type[nn.Module]) -> bool:
+    """Tell whether a method is one of every module, such as ``type``, that no call runs.
+
+    Ultralytics keeps the name of a layer's class under ``type``.
+    """
+    return name not in _CALLED and getattr(base, name) is getattr(nn.Module, name, None)
 
 
 def _is_data_descriptor(value: Any) -> bool:
