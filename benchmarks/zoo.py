@@ -14,14 +14,16 @@ status is 1 where a network fails or its file is wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import importlib
 import json
 import math
-import os
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import time
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ SAMPLES = 2
 ERROR = 1e-3  # of an output's largest magnitude
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
+def measure(name: str, folder: Path, *, beside: bool) -> dict[str, Any]:
     """Take one network through every step; the row says how far it came."""
     import torch
 
@@ -55,13 +57,13 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     network = NETWORKS[name]
     row: dict[str, Any] = {"part": network.part}
     model = network.build().eval()
-    stock = copy.deepcopy(model)
+    stock = copy.deepcopy(model) if beside else None
     sparse = list(NETWORKS).index(name) % 3 == 0
     step = "start"
     try:
-        for step, act in (("ours", ours), ("stock", stock_result)):
-            given = model if step == "ours" else stock
-            row[step] = act(given, network, folder / f"{step}.onnx", sparse)
+        for step, act, given in (("ours", ours, model), ("stock", stock_result, stock)):
+            if given is not None:
+                row[step] = act(given, network, folder / f"{step}.onnx", sparse)
     except Exception as error:  # a network that fails is what this table is about
         said = str(error).strip().partition("\n")[0][:300]
         row[step] = {"failed": f"{type(error).__name__}: {said}"}
@@ -182,18 +184,52 @@ def by_parser(path: Path) -> str:
     return "accepted" if answer.parsed else f"refused: {answer.refusals[0].text[:120]}"
 
 
-def in_a_process(name: str, limit_s: float) -> dict[str, Any]:
-    """Return the row of one network, measured in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, "--one", name]
+def warm_up(libraries: set[str]) -> None:
+    """Load what every network needs, so that a forked process has it and its times have not."""
+    import modelopt.torch.quantization as mtq
+    import torch
+
+    import trt_qat as tq
+    from benchmarks.placement import quiet
+
+    for name in libraries:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    x = torch.randn(2, 3, 8, 8)
+    nets = [
+        torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.Conv2d(32, 8, 1)).eval()
+        for _ in range(2)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        tq.export(tq.quantize(nets[0], x), x, Path(folder) / "warm.onnx")
+    with quiet():
+        mtq.quantize(nets[1], copy.deepcopy(mtq.INT8_DEFAULT_CFG), lambda m: m(x))
+
+
+def in_a_process(name: str, limit_s: float, *, beside: bool) -> dict[str, Any]:
+    """Return the row of one network, measured in a process of its own, forked from this one."""
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_send_row, args=(name, sender, beside))
+    process.start()
+    sender.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return {"ours": {"failed": f"stopped after {limit_s:.0f} s"}}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if not lines:
-        return {"ours": {"failed": f"exit code {done.returncode}: {done.stderr[-200:]}"}}
-    row: dict[str, Any] = json.loads(lines[-1])
+        if not receiver.poll(limit_s):
+            return {"ours": {"failed": f"stopped after {limit_s:.0f} s"}}
+        row: dict[str, Any] = receiver.recv()
+    except EOFError:
+        process.join()
+        return {"ours": {"failed": f"its process ended with exit code {process.exitcode}"}}
+    finally:
+        process.kill()
+        process.join()
     return row
+
+
+def _send_row(name: str, sender: Any, beside: bool) -> None:
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        sender.send(measure(name, Path(folder), beside=beside))
 
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
@@ -257,24 +293,22 @@ def library_versions() -> dict[str, str]:
 
 def main() -> int:
     """Measure, print the table, write the JSON."""
+    import torch
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--only", action="append", help="library:architecture, or library; repeatable"
     )
-    parser.add_argument("--one", choices=list(NETWORKS), help=argparse.SUPPRESS)
+    parser.add_argument("--skip-stock", action="store_true", help="ours alone, for a first look")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one network")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if given.one:
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(given.one, Path(folder))))
-        return 0
+    torch.set_num_threads(1)
+    chosen = [n for n in NETWORKS if not given.only or {n, n.partition(":")[0]} & set(given.only)]
+    warm_up({name.partition(":")[0] for name in chosen})
     rows = json.loads(given.out.read_text())["networks"] if given.out.exists() else {}
-    for name in NETWORKS:
-        if given.only and not {name, name.partition(":")[0]} & set(given.only):
-            continue
-        rows[name] = in_a_process(name, given.limit)
+    for name in chosen:
+        rows[name] = in_a_process(name, given.limit, beside=not given.skip_stock)
         said = rows[name]["ours"].get("failed", "done")
         print(f"{name}: {said}", file=sys.stderr, flush=True)
         rows = {key: rows[key] for key in NETWORKS if key in rows}
