@@ -3,12 +3,12 @@
     python benchmarks/zoo.py                       # in an environment of its own: docs/zoo.md
     python benchmarks/zoo.py --only timm:resnet26 --only ultralytics:yolov8n
 
-One process a network: build, sparsify (every third), quantize, one training step, export,
-verification of the file against the model at every quantization point and on two batch sizes,
+A process for each side of a network: build, sparsify (every third), quantize, one training step,
+export, verification of the file against the model at every quantization point and on two batch sizes,
 onnxruntime's plain session against the model at the outputs, preflight, and NVIDIA's own parser
 where TensorRT for RTX is installed. ``ours/stock`` is the time of quantize and export over that of
-ModelOpt's quantize and torch's export of the float network, side by side in one process. The exit
-status is 1 where a network fails or its file is wrong.
+ModelOpt's quantize and torch's export of the float network, one after the other in processes forked
+from one. The exit status is 1 where a network fails or its file is wrong.
 """
 
 from __future__ import annotations
@@ -49,25 +49,19 @@ SAMPLES = 2
 ERROR = 1e-3  # of an output's largest magnitude
 
 
-def measure(name: str, folder: Path, *, beside: bool) -> dict[str, Any]:
-    """Take one network through every step; the row says how far it came."""
+def measure(name: str, folder: Path, side: str) -> dict[str, Any]:
+    """Take one network through every step of one side; the row says how far it came."""
     import torch
 
     torch.manual_seed(0)
     network = NETWORKS[name]
-    row: dict[str, Any] = {"part": network.part}
-    model = network.build().eval()
-    stock = copy.deepcopy(model) if beside else None
-    sparse = list(NETWORKS).index(name) % 3 == 0
-    step = "start"
+    take = {"ours": ours, "stock": stock_result}[side]
     try:
-        for step, act, given in (("ours", ours, model), ("stock", stock_result, stock)):
-            if given is not None:
-                row[step] = act(given, network, folder / f"{step}.onnx", sparse)
+        sparse = list(NETWORKS).index(name) % 3 == 0
+        return take(network.build().eval(), network, folder / f"{side}.onnx", sparse)
     except Exception as error:  # a network that fails is what this table is about
         said = str(error).strip().partition("\n")[0][:300]
-        row[step] = {"failed": f"{type(error).__name__}: {said}"}
-    return row
+        return {"failed": f"{type(error).__name__}: {said}"}
 
 
 def ours(model: Any, network: Network, path: Path, sparse: bool) -> dict[str, Any]:
@@ -117,13 +111,16 @@ def stock_result(model: Any, network: Network, path: Path, sparse: bool) -> dict
     batches = [network.batch(SAMPLES, seed) for seed in range(2)]
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     with quiet():
+        plain = copy.deepcopy(model)
         began = time.process_time()
-        torch.onnx.export(model, (batches[0],), dynamo=True, verbose=False, dynamic_shapes=shapes)
         config = copy.deepcopy(mtq.INT8_DEFAULT_CFG)
         model = mtq.quantize(model, config, lambda m: [m(batch) for batch in batches])
         seconds = time.process_time() - began
         # Its fake quantization is known to torch's older exporter alone, which is not timed.
         torch.onnx.export(model, (batches[0],), str(path), dynamo=False, opset_version=17)
+        began = time.process_time()
+        torch.onnx.export(plain, (batches[0],), dynamo=True, verbose=False, dynamic_shapes=shapes)
+        seconds += time.process_time() - began
     row = judge(path, 0, {})
     row["exceptions"] = len(row["exceptions"])
     return row | {"seconds": round(seconds, 2)}
@@ -206,30 +203,30 @@ def warm_up(libraries: set[str]) -> None:
         mtq.quantize(nets[1], copy.deepcopy(mtq.INT8_DEFAULT_CFG), lambda m: m(x))
 
 
-def in_a_process(name: str, limit_s: float, *, beside: bool) -> dict[str, Any]:
-    """Return the row of one network, measured in a process of its own, forked from this one."""
+def in_a_process(name: str, side: str, limit_s: float) -> dict[str, Any]:
+    """Return one side's row of one network, from a process of its own, forked from this one."""
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send_row, args=(name, sender, beside))
+    process = fork.Process(target=_send_row, args=(name, side, sender))
     process.start()
     sender.close()
     try:
         if not receiver.poll(limit_s):
-            return {"ours": {"failed": f"stopped after {limit_s:.0f} s"}}
+            return {"failed": f"stopped after {limit_s:.0f} s"}
         row: dict[str, Any] = receiver.recv()
     except EOFError:
         process.join()
-        return {"ours": {"failed": f"its process ended with exit code {process.exitcode}"}}
+        return {"failed": f"its process ended with exit code {process.exitcode}"}
     finally:
         process.kill()
         process.join()
     return row
 
 
-def _send_row(name: str, sender: Any, beside: bool) -> None:
+def _send_row(name: str, side: str, sender: Any) -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        sender.send(measure(name, Path(folder), beside=beside))
+        sender.send(measure(name, Path(folder), side))
 
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
@@ -305,10 +302,12 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     chosen = [n for n in NETWORKS if not given.only or {n, n.partition(":")[0]} & set(given.only)]
+    sides = ("ours",) if given.skip_stock else ("ours", "stock")
     warm_up({name.partition(":")[0] for name in chosen})
     rows = json.loads(given.out.read_text())["networks"] if given.out.exists() else {}
     for name in chosen:
-        rows[name] = in_a_process(name, given.limit, beside=not given.skip_stock)
+        rows[name] = {"part": NETWORKS[name].part}
+        rows[name] |= {side: in_a_process(name, side, given.limit) for side in sides}
         said = rows[name]["ours"].get("failed", "done")
         print(f"{name}: {said}", file=sys.stderr, flush=True)
         rows = {key: rows[key] for key in NETWORKS if key in rows}
