@@ -18,6 +18,7 @@ from tests.qat import own_code as own
 from tests.qat.agreement import worst_error
 from tests.qat.random_networks import randomize
 from trt_qat.errors import ModelError
+from trt_qat.lint.preflight import preflight
 from trt_qat.qat.export import export
 from trt_qat.qat.placement.kinds import Kind, module_kind
 from trt_qat.qat.quantize import quantize, quantized
@@ -181,14 +182,41 @@ def test_masks_go_where_they_reach_the_weight() -> None:
     sparsify(model, BATCH)
     held = sparse_layers(model)
     assert held == tuple(note.name for note in report_of(model).sparse)
-    assert set(held) == {"6", "7"}
+    assert set(held) == {"2", "6", "7"}
     reasons = {note.name: note.why for note in report_of(model).skipped}
-    assert reasons["2"].startswith("own code: it runs SameConv.forward")
+    assert reasons["3"].startswith("own code: it runs a parametrization")
     assert "a hook makes its weight" in reasons["4"]
+    assert reasons["5"].startswith("own code: it runs a forward set on the instance")
     for name in held:
         weight = model.get_submodule(name).weight
         assert isinstance(weight, Tensor)
         assert int((weight == 0).sum()) * 2 == weight.numel()
+
+
+def test_a_masked_layer_with_code_of_its_own_trains_and_is_written_sparse(tmp_path: Path) -> None:
+    model = chain(nn.ReLU(), own.SameConv(16, 16, 3))
+    quantize(sparsify(model, BATCH), [BATCH]).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(BATCH).square().mean().backward()
+        optimizer.step()
+    model.eval()
+    exported(model, tmp_path)
+    summary = preflight(tmp_path / "model.onnx").summary
+    assert summary["sparse_found"] == len(sparse_layers(model)) == 2
+
+
+def test_a_standardised_weight_stays_dense() -> None:
+    model = sparsify(chain(nn.ReLU(), own.StandardizedConv(16, 16, 3, padding=1)), BATCH)
+    reasons = {note.name: note.why for note in report_of(model).skipped}
+    assert "does not multiply by its weight as it is" in reasons["2"]
+
+
+def test_without_inputs_code_of_their_own_cannot_be_followed() -> None:
+    model = sparsify(chain(nn.ReLU(), own.SameConv(16, 16, 3)))
+    reasons = {note.name: note.why for note in report_of(model).skipped}
+    assert "with example_inputs it is" in reasons["2"]
 
 
 def test_a_mask_keeps_the_forward_of_its_instance() -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import modelopt.torch.sparsity as mts
 import torch
+from modelopt.torch.sparsity.weight_sparsity import SparseModule, SpDMRegistry
+from modelopt.torch.sparsity.weight_sparsity.magnitude import create_asp_mask
 from torch import nn
 
 from trt_qat.errors import ModelError
+from trt_qat.qat import placement
 from trt_qat.qat.inputs import input_batches, refuse_unplaceable, spec_of
-from trt_qat.qat.placement.calls import evaluated
+from trt_qat.qat.placement.calls import evaluated, observe_calls
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.placement.stock import own_code
+from trt_qat.qat.placement.trace import multiplies_by_weight
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.recipe.specs import SparsitySpec
 
@@ -61,7 +61,8 @@ def sparsify(
     check_patterns(spec.include, layers, "sparsity.include")
     check_patterns(spec.exclude, layers, "sparsity.exclude")
     first = _first_layer(model, layers, example_inputs) if spec.skip_first else None
-    skipped = {name: _why_dense(name, m, spec, first) for name, m in layers.items()}
+    own = _own_products(model, layers, example_inputs)
+    skipped = {name: _why_dense(name, m, spec, first, own) for name, m in layers.items()}
     chosen = [name for name, why in skipped.items() if not why]
     if not chosen:
         reasons = "; ".join(f"{n}: {w}" for n, w in list(skipped.items())[:3])
@@ -91,7 +92,25 @@ def _is_layer(module: nn.Module) -> bool:
     )
 
 
-def _why_dense(name: str, module: nn.Module, spec: SparsitySpec, first: str | None) -> str:
+def _own_products(
+    model: nn.Module, layers: dict[str, nn.Module], example_inputs: Any
+) -> set[nn.Module]:
+    """Return the layers with a forward of their own that multiplies by their weight as it is.
+
+    ModelOpt's conversion loses a forward that is set on an instance.
+    """
+    kept = (m for m in layers.values() if "forward" not in vars(m) and "weight" in m._parameters)
+    own = [layer for layer in kept if own_code(layer, hooked=True)]
+    if not own or example_inputs is None:
+        return set()
+    with placement.untouched(model):
+        calls = observe_calls(model, example_inputs)
+    return {layer for layer in own if multiplies_by_weight(layer, calls.get(layer))}
+
+
+def _why_dense(
+    name: str, module: nn.Module, spec: SparsitySpec, first: str | None, own: set[nn.Module]
+) -> str:
     """Return why a layer stays dense, empty when it is pruned."""
     if not matches(name, spec.include):
         return "recipe: not in sparsity.include"
@@ -99,8 +118,11 @@ def _why_dense(name: str, module: nn.Module, spec: SparsitySpec, first: str | No
         return "recipe: in sparsity.exclude"
     if name == first:
         return "first layer: it reads the network's input"
-    if (code := own_code(module, hooked=True)) is not None:
-        return f"own code: it runs {code}, which a mask on its weight need not reach"
+    if module not in own and (code := own_code(module, hooked=True)) is not None:
+        return (
+            f"own code: it runs {code}, which does not multiply by its weight as it is, or cannot "
+            "be followed (with example_inputs it is)"
+        )
     if module._parameters.get("weight") is None:
         return "own code: a hook makes its weight, which a mask would not reach"
     if not isinstance(module, SPARSE_TYPES):
@@ -146,17 +168,16 @@ def _first_layer(model: nn.Module, layers: dict[str, nn.Module], example_inputs:
 def _prune(layers: list[nn.Module]) -> None:
     """Give the layers, and no other module, ModelOpt's 2:4 masks.
 
-    It would convert every layer that it knows by its type, and takes no weight in channels-last
-    memory; convolutions run on either layout.
+    ``mts.sparsify`` would convert every layer that it knows by its type, and none with a forward of
+    its own. The search takes no weight in channels-last memory; convolutions run on either layout.
     """
     for layer in layers:
         weight = layer._parameters["weight"]
         assert weight is not None
         weight.data = weight.data.contiguous()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        mts.sparsify(
-            nn.ModuleList(layers),
-            mode=[("sparse_magnitude", {"nn.Conv2d": {"*": {}}, "nn.Linear": {"*": {}}})],
-            config={"verbose": False},
-        )
+    for cls in {type(layer) for layer in layers if layer not in SpDMRegistry}:
+        SpDMRegistry.register({cls: f"{cls.__module__}.{cls.__qualname__}"})(SparseModule)
+    for layer in layers:
+        sparse: Any = SpDMRegistry.convert(layer)
+        sparse.modify()
+        sparse.set_mask(create_asp_mask(sparse.weight, "2:4 sparsity"))

@@ -20,7 +20,7 @@ from torch import fx, nn
 from trt_qat.qat.placement.attention import masks_by_proxy
 from trt_qat.qat.placement.calls import Call, mode, observe_calls
 from trt_qat.qat.placement.fidelity import check_fidelity, holds_for_other_sizes
-from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+from trt_qat.qat.placement.kinds import WEIGHTED_MODULES, weight_argument, weighted_function
 from trt_qat.qat.placement.modes import (
     RandomPath,
     held_constants,
@@ -188,6 +188,22 @@ def tensors_of_sizes() -> Iterator[None]:
     makers = (torch.tensor, torch.as_tensor, torch.scalar_tensor)
     with replaced(torch, {make.__name__: taking_numbers(make) for make in makers}):
         yield
+
+
+def multiplies_by_weight(layer: nn.Module, call: Call | None) -> bool:
+    """Tell whether a layer's own code multiplies by its ``weight`` as it is: a mask reaches it.
+
+    A weight that forward standardises first is another one by then.
+    """
+    if call is None:
+        return False
+    try:
+        with untouched(layer):
+            _, graph = _traced(layer, call, training=False)
+    except Exception:  # code that cannot be followed
+        return False
+    weights = [weight_argument(node) for node in graph.nodes if weighted_function(node)]
+    return any(node.op == "get_attr" and node.target == "weight" for node in weights)
 
 
 def _holds_for_training(

@@ -250,9 +250,8 @@ def makes_own_product(module: nn.Module) -> bool:
     Such as convolutions that pad by the size of their input or standardise their weight, adapters,
     parametrizations, and what weight norm and pruning do by a hook.
     """
-    if (
-        not isinstance(module, WEIGHTED_MODULES)
-        or getattr(module, "_weight_mask", None) is not None
-    ):
+    if not isinstance(module, WEIGHTED_MODULES):
         return False
-    return own_code(module, hooked=True) is not None or module._parameters.get("weight") is None
+    masked = getattr(module, "_weight_mask", None) is not None
+    made = module._parameters.get("weight") is None and not masked
+    return own_code(module, hooked=True) is not None or made
