@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.runs import edit
 from trt_qat.artifact import sha256_file
 from trt_qat.benching.bench import bench
 from trt_qat.benching.settings import Settings
 from trt_qat.errors import InputError
 from trt_qat.gate.answers import RunFolder
+from trt_qat.gate.verdict import of_folder
 from trt_qat.page import SENSITIVITY, write
 from trt_qat.page.charts import Series, interval_chart, line_chart
 from trt_qat.page.markup import anchor, escape, table, tag
@@ -256,6 +258,19 @@ def test_a_run_that_failed_says_so(run_folder: Path, tmp_path: Path) -> None:
     text = write(folder).read_text()
     assert "✗ do not ship" in text
     assert '<b class="bad">✗</b>their accuracies differ' in text
+
+
+def test_what_placement_warned_of_is_in_the_verdict_and_among_the_findings(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    """A model that was placed in pieces makes a slow engine: nobody should have to look for it."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    warning = "the model was not traced whole (control flow, net.py:3): 7 layers write float"
+    edit(tmp_path / "run", "placement.json", lambda told: told["warnings"].append(warning))
+    assert warning in of_folder(tmp_path / "run").notes
+    page = Page(write(tmp_path / "run").read_text())
+    assert "What placement warned of" in page.text
+    assert page.text.count(warning) == 2
 
 
 def test_a_run_that_stopped_early_has_a_page_too(run_folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ PARTS = {
     "compare": "compare.json",
     "preflight": "preflight.json",
     "sparsity": "sparsity.json",
+    "placement": "placement.json",
     "engine": "layers.json",
 }
 """What a verdict is read from, beside the manifest."""
@@ -205,6 +206,7 @@ def _notes(manifest: Document, parts: Document) -> Iterator[str]:
     spec = manifest.get("recipe", {}).get("spec", {})
     if summary is not None and not spec.get("target"):
         yield "no target is named, so nothing about a device was judged"
+    yield from (parts.get("placement") or {}).get("warnings", ())
 
 
 def _next(kind: str, manifest: Document, run: str | None) -> str:

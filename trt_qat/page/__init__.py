@@ -18,7 +18,6 @@ from trt_qat.page.samples import changes_of
 __all__ = ["write"]
 
 PARTS = verdict.PARTS | {
-    "placement": "placement.json",
     "ranges": "ranges.json",
     "precisions": "precisions.json",
     "train": "train.history.json",

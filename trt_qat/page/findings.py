@@ -52,8 +52,16 @@ def findings(parts: Document) -> Iterator[Markup]:
             f"{counted(counts['warnings'], 'warning')}.{by}",
         ),
         shown,
+        *_of_placement(parts.get("placement") or {}),
         *_warnings(parts.get("engine", {})),
     )
+
+
+def _of_placement(placement: Document) -> Iterator[Markup]:
+    """Yield what quantizing the model warned of: parts left as Python, ranges of nothing."""
+    if told := placement.get("warnings"):
+        yield tag("h3", "What placement warned of")
+        yield tag("ul", *(tag("li", text) for text in told))
 
 
 def _warnings(engine: Document) -> Iterator[Markup]:
