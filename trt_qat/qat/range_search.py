@@ -36,14 +36,14 @@ def percentile_amax(histogram: Histogram, percentile: float) -> float:
 
 def mse_amax(histogram: Histogram) -> float:
     """Return the end of range with the least squared error of rounding and clipping."""
-    used = _used(histogram)
-    edges, counts = histogram.edges[: used + 1], histogram.counts[:used].double()
-    centers = (edges[1:] + edges[:-1]) / 2
+    edges = histogram.edges
+    filled = histogram.counts.nonzero()[:, 0]
+    centers, counts = (edges[filled] + edges[filled + 1]) / 2, histogram.counts[filled].double()
 
     def errors(candidates: torch.Tensor) -> torch.Tensor:
         scale = (edges[candidates] / CODE_MAX)[:, None]
-        codes = torch.round(centers / scale).clamp(max=CODE_MAX)
-        return (codes * scale - centers).square() @ counts
+        codes = (centers / scale).round_().clamp_(max=CODE_MAX)
+        return codes.mul_(scale).sub_(centers).square_() @ counts
 
     return _best(histogram, errors)
 

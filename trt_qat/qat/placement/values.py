@@ -8,6 +8,7 @@ depends on shapes and flags is answered, and what depends on the data in a tenso
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 import types
 from collections import OrderedDict
@@ -43,6 +44,7 @@ class ValueTracer(fx.Tracer):
         self.call = call
         self.output_structure: Any = None
         self.inlined: dict[str, bool] = {}  # modules run through, and whether hooks were
+        self._names: dict[int, str] = {}  # of the model's tensors, by identity
         self._scopes = Scopes()
         self._computing = False  # values, not proxies: modules run as they are
         self._opened: Scope | None = None  # the layer whose own code is being traced
@@ -51,6 +53,8 @@ class ValueTracer(fx.Tracer):
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Trace a module; no node asks its code to wrap what it calls, as fx marks what it took."""
+        tensors = itertools.chain(root.named_buffers(), root.named_parameters())
+        self._names = {id(tensor): name for name, tensor in tensors}
         graph = super().trace(root, concrete_args)
         for node in graph.nodes:
             node.meta.pop("is_wrapped", None)
@@ -226,10 +230,18 @@ class ValueTracer(fx.Tracer):
         )
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
-        """Let parameters be proxies; inside a leaf, let them be themselves."""
-        if self._computing:
+        """Let parameters and buffers be proxies; inside a leaf, let them be themselves.
+
+        fx looks through all of the model's for each; that is left for those made in forward.
+        """
+        if self._computing or not isinstance(attr_val, torch.Tensor):
             return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
+        name = self._names.get(id(attr_val))
+        if name is None:
+            return super().getattr(attr, attr_val, parameter_proxy_cache)
+        if name not in parameter_proxy_cache:
+            parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+        return parameter_proxy_cache[name]
 
     def to_bool(self, obj: Any) -> bool:
         """Answer what depends on shapes and flags, refuse what depends on data."""
@@ -252,6 +264,6 @@ def makes_own_product(module: nn.Module) -> bool:
     """
     if not isinstance(module, WEIGHTED_MODULES):
         return False
-    masked = getattr(module, "_weight_mask", None) is not None
+    masked = module._buffers.get("_weight_mask") is not None  # a getattr is traced, and slow
     made = module._parameters.get("weight") is None and not masked
     return own_code(module, hooked=True) is not None or made
