@@ -4,7 +4,7 @@
     python benchmarks/zoo.py --only timm:resnet26 --only ultralytics:yolov8n
 
 A process for each side of a network: build, sparsify (every third), quantize, one training step,
-export, verification of the file against the model at every quantization point and on two batch sizes,
+export, verification of the file against the model at every quantization point, on two batch sizes,
 onnxruntime's plain session against the model at the outputs, preflight, and NVIDIA's own parser
 where TensorRT for RTX is installed. ``ours/stock`` is the time of quantize and export over that of
 ModelOpt's quantize and torch's export of the float network, one after the other in processes forked
@@ -45,6 +45,7 @@ LIBRARIES = (
     "transformers",
     "efficientnet-lite-pytorch",
 )
+SIDES = ("ours", "stock")
 SAMPLES = 2
 ERROR = 1e-3  # of an output's largest magnitude
 
@@ -296,20 +297,20 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", help="library:architecture, or library; repeatable"
     )
-    parser.add_argument("--skip-stock", action="store_true", help="ours alone, for a first look")
+    parser.add_argument("--side", choices=SIDES, help="one side alone; the other's rows are kept")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one network")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     torch.set_num_threads(1)
     chosen = [n for n in NETWORKS if not given.only or {n, n.partition(":")[0]} & set(given.only)]
-    sides = ("ours",) if given.skip_stock else ("ours", "stock")
+    sides = (given.side,) if given.side else SIDES
     warm_up({name.partition(":")[0] for name in chosen})
     rows = json.loads(given.out.read_text())["networks"] if given.out.exists() else {}
     for name in chosen:
-        rows[name] = {"part": NETWORKS[name].part}
+        rows[name] = rows.get(name, {}) | {"part": NETWORKS[name].part}
         rows[name] |= {side: in_a_process(name, side, given.limit) for side in sides}
-        said = rows[name]["ours"].get("failed", "done")
-        print(f"{name}: {said}", file=sys.stderr, flush=True)
+        said = [rows[name][side].get("failed", "done") for side in sides]
+        print(f"{name}: {', '.join(said)}", file=sys.stderr, flush=True)
         rows = {key: rows[key] for key in NETWORKS if key in rows}
         document = {
             "command": "python benchmarks/zoo.py",
