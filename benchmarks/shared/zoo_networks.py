@@ -95,7 +95,7 @@ def _transformers(name: str) -> Network:
                 "num_attention_heads": 4}  # fmt: skip
         config_kind, model_kind, options = _HF[name]
         config = getattr(transformers, config_kind)(**(size | options))
-        config.return_dict = False
+        config.return_dict = name not in _TEXT  # some of the others ask their parts' by attribute
         model: nn.Module = getattr(transformers, model_kind)(config)
         return model
 
@@ -154,7 +154,11 @@ _HF: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet": ("ResNetConfig", "ResNetForImageClassification", {"depths": [1, 1, 1, 1]}),
     "mobilenet_v2": ("MobileNetV2Config", "MobileNetV2ForImageClassification", {}),
     "convnext": ("ConvNextConfig", "ConvNextForImageClassification", {"depths": [1, 1, 1, 1]}),
-    "segformer": ("SegformerConfig", "SegformerForSemanticSegmentation", {"depths": [1, 1, 1, 1]}),
+    "segformer": (
+        "SegformerConfig",
+        "SegformerForSemanticSegmentation",
+        {"depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 5, 8]},
+    ),
 }
 
 _NAMES: dict[Callable[[str], Network], str] = {

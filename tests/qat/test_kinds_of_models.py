@@ -95,6 +95,28 @@ def test_a_concat_before_a_mean_has_one_scale(tmp_path: Path) -> None:
     assert not [f for f in report.findings if f.rule == "QDQ102"]
 
 
+def test_a_concat_of_concats_before_a_mean_has_one_scale(tmp_path: Path) -> None:
+    """The last block of an InceptionV3."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3, padding=1)
+            self.c = nn.Conv2d(32, 32, 1)
+            self.head = nn.Linear(96, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            inner = torch.cat([self.a(x).relu(), self.b(x).relu() * 4], 1)
+            joined = torch.cat([inner, self.c(x).relu()], 1)
+            found: Tensor = self.head(joined.mean((2, 3)))
+            return found
+
+    model = quantize(Branches().eval(), [batch()], calibration=MAX)
+    assert report_of(model).float_outputs == ()
+    report = preflight(export(model, batch(), tmp_path / "model.onnx"))
+    assert not [f for f in report.findings if f.rule == "QDQ102"]
+
+
 def test_a_deep_chain_is_placed_whole() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:

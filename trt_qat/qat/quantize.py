@@ -198,7 +198,7 @@ def _place(
     report = report_of(model)
     report.untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
     unread = placement.unread_layers(model, trace, flow)
-    report.float_layers = tuple(LayerNote(path, placement.UNREAD) for path in unread)
+    report.float_layers = tuple(LayerNote(path, why) for path, why in unread.items())
     _convert_layers(plan)
     placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
     for owner, side, quantizer in placed.closed:

@@ -17,10 +17,9 @@ from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
 from trt_qat.qat.placement.rewrite import Placed, WeightSource, enclose, rewrite
 from trt_qat.qat.placement.rules import decide
 from trt_qat.qat.placement.trace import Trace, trace, untouched
-from trt_qat.qat.placement.unread import UNREAD, unread_layers
+from trt_qat.qat.placement.unread import unread_layers
 
 __all__ = [
-    "UNREAD",
     "Flow",
     "Placed",
     "Plan",

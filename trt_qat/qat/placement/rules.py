@@ -156,16 +156,27 @@ def _close(user: Vertex, end: Vertex, demand: Demand) -> None:
 
     A Concat joins one scale: all of its operands come from INT8 layers, or none is asked for.
     """
-    floats = demand.plan.float_layers
-    if user.kind is Kind.CONCAT and not all(
-        operand in demand.wanted or comes_from_layer(operand, floats) for operand in user.inputs
-    ):
+    if user.kind is Kind.CONCAT and not all(_may_join(v, demand) for v in user.inputs):
         return
     demand.want(user, end)
     if demand.carries(user):
         for reader in user.users:
             if (user, reader) not in demand.edges:
                 _close(reader, user, demand)
+
+
+def _may_join(operand: Vertex, demand: Demand) -> bool:
+    """Tell whether an operand of a Concat is INT8 or comes from INT8 layers, through others too."""
+    stack, seen = [operand], {operand}
+    while stack:
+        made = stack.pop()
+        if made in demand.wanted or comes_from_layer(made, demand.plan.float_layers):
+            continue
+        if not demand.carries(made) or not made.inputs:
+            return False
+        stack += [v for v in made.inputs if v not in seen]
+        seen.update(made.inputs)
+    return True
 
 
 def _note_float_outputs(demand: Demand) -> None:
