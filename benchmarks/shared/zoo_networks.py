@@ -94,7 +94,8 @@ def _transformers(name: str) -> Network:
         size = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
                 "num_attention_heads": 4}  # fmt: skip
         config_kind, model_kind, options = _HF[name]
-        config = getattr(transformers, config_kind)(**(size | options))
+        given = options if "depths" in options else size | options
+        config = getattr(transformers, config_kind)(**given)
         config.return_dict = name not in _TEXT  # some of the others ask their parts' by attribute
         model: nn.Module = getattr(transformers, model_kind)(config)
         return model
@@ -154,11 +155,7 @@ _HF: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet": ("ResNetConfig", "ResNetForImageClassification", {"depths": [1, 1, 1, 1]}),
     "mobilenet_v2": ("MobileNetV2Config", "MobileNetV2ForImageClassification", {}),
     "convnext": ("ConvNextConfig", "ConvNextForImageClassification", {"depths": [1, 1, 1, 1]}),
-    "segformer": (
-        "SegformerConfig",
-        "SegformerForSemanticSegmentation",
-        {"depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 5, 8]},
-    ),
+    "segformer": ("SegformerConfig", "SegformerForSemanticSegmentation", {"depths": [1, 1, 1, 1]}),
 }
 
 _NAMES: dict[Callable[[str], Network], str] = {
