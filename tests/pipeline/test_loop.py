@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import trt_qat as tq
+from tests.device import device_python, on_device
+from tests.engine.aot.rtx import needs_rtx
 from trt_qat.artifact import read_sidecar
 from trt_qat.errors import InputError, RecipeError
 from trt_qat.pipeline.merge import merge
@@ -241,6 +243,45 @@ main()
         assert read_sidecar(here / "engine.json") is not None
         with np.load(here / "engine_answers.npz") as archive:
             assert len(archive["logits"]) == 128
+
+    @needs_rtx
+    def test_a_device_without_torch_builds_and_the_verdict_comes_home(
+        self, recorded: tq.Run, tmp_path: Path
+    ) -> None:
+        """Nothing but the base install and TensorRT for RTX, which builds here and does not run."""
+        python = device_python(tmp_path / "device", "rtx")
+        pack, here, there = recorded.folder.parent / "mine.tqpack", tmp_path / "h", tmp_path / "t"
+        unpack(pack, here)
+        done = on_device(
+            *(python, "run", pack, "--from", "build", "--out", there),
+            *("--set", "build.backend=auto", "--set", "target=rtx-4090"),
+            *("--set", "build.compare_fp16=false"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "build: done" in done.stderr
+        assert "score: skipped, engines of TensorRT for RTX do not run here" in done.stderr
+        assert "verdict: ONNX verified, engine built and never run" in done.stdout
+        merged = on_device(python, "merge", here, there)
+        assert merged.returncode == 0, merged.stderr
+        assert merged.stdout.splitlines()[:2] == ["model.engine", "layers.json"]
+        assert "verdict: ONNX verified, engine built and never run" in merged.stdout
+        manifest = json.loads((here / "manifest.json").read_text())
+        assert manifest["verdict"]["state"] == "onnx-verified"
+        assert "it has not been run" in manifest["verdict"]["reasons"][0]
+        assert on_device(python, "check", here).returncode == 4
+
+    def test_a_device_where_nothing_can_be_built_says_so(
+        self, recorded: tq.Run, tmp_path: Path
+    ) -> None:
+        python = device_python(tmp_path / "device")
+        pack, here, there = recorded.folder.parent / "mine.tqpack", tmp_path / "h", tmp_path / "t"
+        unpack(pack, here)
+        done = on_device(python, "run", pack, "--from", "build", "--out", there)
+        assert "build: skipped, TensorRT is not installed" in done.stderr
+        assert "verdict: ONNX verified, engine not built" in done.stdout
+        merged = on_device(python, "merge", here, there)
+        assert merged.returncode == 2
+        assert "holds no engine, scores or times" in merged.stderr
 
     def test_results_of_another_model_are_refused(self, recorded: tq.Run, tmp_path: Path) -> None:
         for name in ("here", "there"):

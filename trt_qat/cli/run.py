@@ -46,6 +46,7 @@ def run(
 ) -> None:
     """Run the whole flow of a recipe. Stages whose inputs did not change are not run again."""
     from trt_qat.cli.tables.run import run_table, verdict_lines
+    from trt_qat.gate.verdict import of_folder
     from trt_qat.pipeline import run as pipeline
 
     try:
@@ -66,6 +67,7 @@ def run(
         print_json(result.to_dict())
     else:
         results().print(run_table(result))
-        results().print(verdict_lines(result.verdict))
+        # Of the folder, not of its manifest, which names no path of this machine.
+        results().print(verdict_lines(of_folder(result.folder).to_dict()))
         say(f"run folder: {result.folder}")
     pipeline.check(result)

@@ -36,6 +36,8 @@ PARTS = {
 AGAIN = "run the recipe again"
 
 _NEXT = {
+    "engine": "trt-qat pack {run}  # then, where the GPU and TensorRT are: trt-qat run "
+    "{name}.tqpack --from build",
     "accuracy_loss": "trt-qat sensitivity {recipe} --budget 0.005",
     "chance": "trt-qat run {recipe} --set train.epochs={epochs:g}",
     "preflight": "trt-qat preflight {run}/model.onnx --fix {run}/mended.onnx",
@@ -43,6 +45,21 @@ _NEXT = {
     "model.onnx --data {run}",
 }
 _RUN = "trt-qat run {recipe} --out {run}"
+
+_NEXT_OF_A_LOOP = {
+    "engine": "run.pack()  # in the script, after its with block; then, where the GPU and "
+    "TensorRT are: trt-qat run {name}.tqpack --from build",
+    "accuracy_loss": "run.sensitivity(budget=0.005)  # in the script, inside its with block",
+    "chance": "train the float model longer, and run the script again",
+    "preflight": _NEXT["preflight"],
+}
+_LOOP = "run the script again"
+
+OWN_LOOP = "own loop"
+"""Stands where a recipe names what it trains, in a run that a loop of the user's recorded."""
+
+RECIPE_PATH = ".recipe.json"
+"""In a run folder: where its recipe lies on this machine. In no manifest and in no pack."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +217,10 @@ def _notes(manifest: Document, parts: Document) -> Iterator[str]:
         )
         yield sparse_words(summary["sparse_found"], summary["sparse_likely"])
     dropped = (parts.get("sparsity") or {}).get("skipped", ())
-    asked = manifest.get("recipe", {}).get("spec", {}).get("sparsity", {}).get("enabled")
+    spec = manifest.get("recipe", {}).get("spec", {})
+    asked = spec.get("sparsity", {}).get("enabled") and not _by_hand(manifest)
     if asked and "sparsity" in parts and not parts["sparsity"]["sparse"]:
         yield f"the recipe asks for 2:4, and none of {counted(len(dropped), 'layer')} took it"
-    spec = manifest.get("recipe", {}).get("spec", {})
     if summary is not None and not spec.get("target"):
         yield "no target is named, so nothing about a device was judged"
     yield from (parts.get("placement") or {}).get("warnings", ())
@@ -211,16 +228,31 @@ def _notes(manifest: Document, parts: Document) -> Iterator[str]:
 
 def _next(kind: str, manifest: Document, run: str | None) -> str:
     recipe = manifest.get("recipe", {})
-    epochs = recipe.get("spec", {}).get("train", {}).get("epochs", 10.0)
+    spec = recipe.get("spec", {})
     settings = [f"--set {shlex.quote(text)}" for text in recipe.get("overrides", ())]
-    text = _NEXT.get(kind, _RUN)
-    words = {
-        "run": run or _folder(manifest),
-        "recipe": " ".join([f"engines/{recipe.get('engine', 'ENGINE.toml')}", *settings]),
-        "epochs": 2 * epochs,
-    }
-    command = text.format(**words)
-    return f"{command}  # where the GPU and TensorRT are" if kind == "engine" else command
+    folder = run or _folder(manifest)
+    text = _NEXT_OF_A_LOOP.get(kind, _LOOP) if _by_hand(manifest) else _NEXT.get(kind, _RUN)
+    return text.format(
+        run=shlex.quote(folder),
+        recipe=" ".join([shlex.quote(_recipe(recipe, run)), *settings]),
+        epochs=2 * spec.get("train", {}).get("epochs", 10.0),
+        name=Path(folder).resolve().name,
+    )
+
+
+def _by_hand(manifest: Document) -> bool:
+    """Tell whether a loop of the user's own made the run, and no recipe."""
+    model = manifest.get("recipe", {}).get("spec", {}).get("model", {})
+    return bool(model.get("factory") == OWN_LOOP)
+
+
+def _recipe(recipe: Document, run: str | None) -> str:
+    """Return the path of a recipe from the working folder, where that is known; else its name."""
+    known = Path(run or "") / RECIPE_PATH
+    if run is not None and known.is_file():
+        path = Path(read_json(known, AGAIN).get("recipe", ""))
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return str(recipe.get("engine", "ENGINE.toml"))
 
 
 def _folder(manifest: Document) -> str:

@@ -63,7 +63,10 @@ def run_table(result: RunResult) -> Group:
     for record in result.stages:
         seconds = f"{record.seconds:.1f}" if record.seconds else ""
         stages.add_row(record.name, record.status, seconds)
-    scores = Table("model", "accuracy", "95 % interval", "samples", box=None, pad_edge=False)
+    metrics = {entry.get("metric", "top1") for entry in result.metrics.values()}
+    name = next(iter(metrics)) if len(metrics) == 1 else "score"
+    title = "accuracy" if name == "top1" else name
+    scores = Table("model", title, "95 % interval", "samples", box=None, pad_edge=False)
     for key, title in score_titles(result.metrics).items():
         entry = result.metrics[key]
         low, high = entry["interval95"]
