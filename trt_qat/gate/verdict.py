@@ -30,6 +30,7 @@ PARTS = {
     "sparsity": "sparsity.json",
     "placement": "placement.json",
     "engine": "layers.json",
+    "scored": "engine.json",
 }
 """What a verdict is read from, beside the manifest."""
 
@@ -39,6 +40,8 @@ _NEXT = {
     "engine": "trt-qat pack {run}  # then, where the GPU and TensorRT are: trt-qat run "
     "{name}.tqpack --from build",
     "accuracy_loss": "trt-qat sensitivity {recipe} --budget 0.005",
+    "engine_differs": "trt-qat compare --ref ort:{run}/model.onnx --cand trt:{run}/model.engine "
+    "--data {run} --bisect",
     "chance": "trt-qat run {recipe} --set train.epochs={epochs:g}",
     "preflight": "trt-qat preflight {run}/model.onnx --fix {run}/mended.onnx",
     "argmax_agreement": "trt-qat compare --ref ort:{run}/model.onnx --cand ort-int8:{run}/"
@@ -154,6 +157,8 @@ def _faults(manifest: Document, parts: Document, gone: list[str]) -> Iterator[tu
         yield "argmax_agreement", "the ONNX differs from what was trained by more than is allowed"
     failed = {item.get("check") for item in manifest.get("failures", ())}
     yield from _bad_scores(parts, failed)
+    if "model.engine" not in gone:
+        yield from _bad_engine(manifest, parts)
     summary = (parts.get("preflight") or {}).get("summary")
     if summary is None:
         yield "unverified", "preflight has not judged the ONNX"
@@ -176,6 +181,34 @@ def _bad_scores(parts: Document, failed: set[Any]) -> Iterator[tuple[str, str]]:
         yield "chance", at_chance(known, entry)
 
 
+def _bad_engine(manifest: Document, parts: Document) -> Iterator[tuple[str, str]]:
+    """Yield how an engine that ran on the test set is not what was trained."""
+    found = parts.get("scored") or {}
+    if found.get("passed") is False:
+        wrong = next((o for o in found.get("outputs", ()) if not o.get("passed", True)), {})
+        yield (
+            "engine_differs",
+            (
+                f"the engine differs from its ONNX by more than is allowed on "
+                f"{counted(found.get('samples', 0), 'test sample')}: output {wrong.get('name')!r}, "
+                f"{wrong.get('asked', 'no number')}"
+            ),
+        )
+    spec = manifest.get("recipe", {}).get("spec", {})
+    allowed = spec.get("tolerances", {}).get("accuracy_loss")
+    fp32, own = (
+        parts.get("metrics", {}).get(key, {}).get("accuracy") for key in ("fp32", "engine")
+    )
+    if None not in (fp32, own, allowed) and fp32 - own > allowed:
+        yield (
+            "accuracy_loss",
+            (
+                f"the engine reaches {own:.2%}, {fp32 - own:.2%} below FP32; "
+                f"tolerances.accuracy_loss = {allowed}"
+            ),
+        )
+
+
 def _engine_missing(manifest: Document, parts: Document, gone: list[str]) -> tuple[str, str] | None:
     """Return why no engine is proven, as a title and a sentence; None: one is."""
     stages = {stage["name"]: stage for stage in manifest.get("stages", ())}
@@ -185,6 +218,8 @@ def _engine_missing(manifest: Document, parts: Document, gone: list[str]) -> tup
         return not_built, "model.engine is gone from the run folder"
     if "engine" not in parts:
         return not_built, f"no engine: {build.get('why') or 'the build has not run'}"
+    if "scored" in parts:  # it ran on the whole test set, whoever compiled it
+        return None
     held = build.get("verification") or {}
     source = parts["engine"].get("source", {})
     if source.get("backend") == "rtx":
@@ -216,6 +251,8 @@ def _notes(manifest: Document, parts: Document) -> Iterator[str]:
             f"{summary['int8_in_int8_out']} of them INT8 in and out"
         )
         yield sparse_words(summary["sparse_found"], summary["sparse_likely"])
+    if (parts.get("compare", {}).get("chance") or {}).get("above", True) is None:
+        yield "so few test samples, or labels, cannot tell its answers from chance"
     dropped = (parts.get("sparsity") or {}).get("skipped", ())
     spec = manifest.get("recipe", {}).get("spec", {})
     asked = spec.get("sparsity", {}).get("enabled") and not _by_hand(manifest)

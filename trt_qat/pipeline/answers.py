@@ -33,10 +33,12 @@ class Answered:
     Attributes:
         entry: of ``metrics.json``.
         kept: ``(N, ...)``, the first output; where outputs are large, the scores ``(N,)``.
+        blind: score of answers that know nothing; None: not known.
     """
 
     entry: dict[str, Any]
     kept: NDArray[Any]
+    blind: float | None = None
 
 
 def measure(run: Run) -> Measure:
@@ -70,7 +72,7 @@ def answered(run: Run, runner: Runner, most: int | None = None) -> Answered:
             break
     score = meter.score()
     entry = score.entry(time.perf_counter() - start)
-    return Answered(entry, np.concatenate(kept) if kept else score.samples)
+    return Answered(entry, np.concatenate(kept) if kept else score.samples, score.blind)
 
 
 def output_form(run: Run) -> Nest:

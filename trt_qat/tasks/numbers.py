@@ -34,7 +34,7 @@ def r2(output: str | None = None) -> Measure:
             parts = tuple(part.sum(axis=1, keepdims=True) for part in parts)
         return np.stack(parts, axis=2)
 
-    return Measure("r2", statistics, _each_r2)
+    return Measure("r2", statistics, _each_r2, blind=lambda kept: 0.0)  # the mean, always
 
 
 def _each_r2(kept: Statistics) -> Array:
