@@ -191,7 +191,7 @@ def test_the_first_screen_tells_what_everybody_asks_for(page: Page, run_folder: 
         "a sparse kernel likely in", "MB ONNX", "Target", "TensorRT", "Latency", "not built",
         "Made",
         "commit" if json.loads((run_folder / "manifest.json").read_text())["commit"] else "git",
-        "Next: trt-qat run engines/small.toml",
+        "Next: trt-qat pack runs/small",
     ):  # fmt: skip
         assert words in text, words
 
