@@ -185,7 +185,8 @@ def _bad_engine(manifest: Document, parts: Document) -> Iterator[tuple[str, str]
     """Yield how an engine that ran on the test set is not what was trained."""
     found = parts.get("scored") or {}
     if found.get("passed") is False:
-        wrong = next((o for o in found.get("outputs", ()) if not o.get("passed", True)), {})
+        outputs: list[Document] = list(found.get("outputs", ()))
+        wrong: Document = next((o for o in outputs if not o.get("passed", True)), {})
         yield (
             "engine_differs",
             (
