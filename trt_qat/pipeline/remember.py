@@ -36,4 +36,11 @@ def remembered(folder: Path) -> Run:
         )
         raise InputError(message)
     document = read_json(path, "run the recipe again")
-    return Run(load_recipe(document["recipe"], document["overrides"]), folder, progress=False)
+    recipe = Path(document["recipe"])
+    if not recipe.is_file():
+        message = (
+            f"{folder}: its recipe lay at {recipe} and is not there any more; run it once from "
+            f"where it lies now: trt-qat run RECIPE.toml --out {folder}"
+        )
+        raise InputError(message)
+    return Run(load_recipe(recipe, document["overrides"]), folder, progress=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trt_qat.errors import DataError
 from trt_qat.tasks.score import Array, Measure, Statistics, primary, refuse
 
 
@@ -19,7 +20,7 @@ def top1(output: str | None = None) -> Measure:
             refuse("classification", wanted, logits, targets)
         return np.asarray(logits.argmax(axis=1) == targets)
 
-    return Measure("top1", statistics, lambda kept: np.array(kept, dtype=np.bool_))
+    return Measure("top1", statistics, lambda kept: np.array(kept, dtype=np.bool_), output=output)
 
 
 def miou(output: str | None = None, ignored: int = 255) -> Measure:
@@ -42,7 +43,7 @@ def miou(output: str | None = None, ignored: int = 255) -> Measure:
         found = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0] > 0
         return [_overlap(*pair, classes, ignored) for pair in zip(found, wanted, strict=True)]
 
-    return Measure("miou", statistics, _each_iou, lambda kept: _iou(np.sum(kept, axis=0)), _blind)
+    return Measure("miou", statistics, _each_iou, _whole, _blind)
 
 
 def _overlap(found: Array, wanted: Array, classes: int, ignored: int) -> Array:
@@ -55,6 +56,17 @@ def _overlap(found: Array, wanted: Array, classes: int, ignored: int) -> Array:
     both = np.bincount(wanted[found == wanted], minlength=classes)
     each = [np.bincount(part, minlength=classes) for part in (found, wanted)]
     return np.stack([both, *each], axis=1)
+
+
+def _whole(kept: Statistics) -> float:
+    counts = np.sum(kept, axis=0)
+    if not counts[:, 2].any():
+        message = (
+            "task.kind = 'segmentation': every pixel of the targets is task.ignored or negative, "
+            "so there is nothing to score"
+        )
+        raise DataError(message)
+    return _iou(counts)
 
 
 def _blind(kept: Statistics) -> float:

@@ -41,6 +41,10 @@ def _each_r2(kept: Statistics) -> Array:
     """Return 1 less a sample's squared error over the mean squared deviation, ``(N,)``."""
     sums = np.stack(kept)  # (N, D, 4): squared error, target, its square, how many
     error, target, square, many = np.moveaxis(sums, 2, 0)
+    if not np.isfinite(target).all():
+        at = int(np.flatnonzero(~np.isfinite(target).all(axis=1))[0])
+        message = f"task.kind = 'regression': the targets of sample {at} hold NaN or infinity"
+        raise DataError(message)
     total = many.sum(axis=0)
     mean = target.sum(axis=0) / total
     spread = square.sum(axis=0) - total * mean**2

@@ -33,6 +33,7 @@ class Measure:
         value: from entries to the score of the whole set; None: the mean of ``each``.
         blind: from entries to the score of answers that know nothing of their samples; None: it
             is not known.
+        output: which of several outputs it judges, a key or a position; None: as `primary` says.
     """
 
     metric: str
@@ -40,6 +41,7 @@ class Measure:
     each: Callable[[Statistics], Array]
     value: Callable[[Statistics], float] | None = None
     blind: Callable[[Statistics], float] | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)
