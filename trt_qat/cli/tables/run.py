@@ -13,7 +13,9 @@ from trt_qat.measure.metrics import score_titles
 from trt_qat.pipeline.run import RunResult
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
+
+    from trt_qat.pipeline.dry import Planned
 
 
 def doctor_table(document: dict[str, Any]) -> Group:
@@ -55,6 +57,15 @@ def verdict_lines(verdict: dict[str, Any]) -> Text:
     lines = [f"\nverdict: {verdict['title']}"]
     lines += [f"  {line}" for line in (*verdict["reasons"], *verdict["notes"])]
     return Text(visible("\n".join([*lines, f"next: {verdict['next']}"]), keep="\n"))
+
+
+def plan_table(planned: Sequence[Planned]) -> Table:
+    """Return what every stage of a run would do."""
+    table = Table("stage", "would be", "because", box=None, pad_edge=False)
+    words = {"runs": "run", "fails": "refused"}
+    for each in planned:
+        table.add_row(each.name, words.get(each.does, each.does), Text(visible(each.why)))
+    return table
 
 
 def run_table(result: RunResult) -> Group:
