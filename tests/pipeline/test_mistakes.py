@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trt_qat.errors import InputError
+from trt_qat.pipeline.merge import merge
 from trt_qat.pipeline.remember import remembered
 from trt_qat.pipeline.run import run
 
@@ -216,3 +217,9 @@ def test_a_recipe_that_was_moved_is_asked_for(project: Path, tmp_path: Path) -> 
     shutil.move(project / "t.toml", tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"its recipe lay at .*t\.toml and is not there any more"):
         remembered(folder)
+
+
+def test_a_merge_into_a_folder_that_is_no_run_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="manifest.json: no such file"):
+        merge(tmp_path / "nowhere", tmp_path)
+    assert not (tmp_path / "nowhere").exists()

@@ -39,6 +39,7 @@ def merge(run: str | Path, results: str | Path) -> list[str]:
         with tempfile.TemporaryDirectory() as scratch:
             unpack(source, Path(scratch))
             return merge(folder, scratch)
+    _manifest(folder)  # a folder that is no run is not made one by its lock
     with locked(folder):
         own, other = (_manifest(each) for each in (folder, source))
         _same_model(folder, source, own, other)
