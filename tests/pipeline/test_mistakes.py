@@ -220,6 +220,6 @@ def test_a_recipe_that_was_moved_is_asked_for(project: Path, tmp_path: Path) -> 
 
 
 def test_a_merge_into_a_folder_that_is_no_run_makes_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="manifest.json: no such file"):
+    with pytest.raises(InputError, match=r"manifest\.json: no such file"):
         merge(tmp_path / "nowhere", tmp_path)
     assert not (tmp_path / "nowhere").exists()
