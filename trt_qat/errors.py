@@ -107,7 +107,7 @@ def called(what: str, function: Callable[..., Any], *given: Any) -> Any:
         return function(*given)
     except TrtQatError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a sys.exit of the user's would end us silently
         message = f"{what} failed: {type(error).__name__}: {first_line(error)}"
         raise DataError(message) from error
 

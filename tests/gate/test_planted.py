@@ -20,14 +20,23 @@ from trt_qat.comparison.result import Comparison, compare_outputs
 from trt_qat.data.arrays import ArraySplit, Source
 from trt_qat.data.splits import divide
 from trt_qat.errors import DataError, NotProven, TrtQatError
-from trt_qat.gate.parity import chance_failures, chance_of, parity_failures
-from trt_qat.gate.verdict import Verdict, of_folder, verdict
+from trt_qat.gate.parity import (
+    chance_failures,
+    chance_of,
+    graded_chance_of,
+    parity_failures,
+)
+from trt_qat.gate.verdict import RECIPE_PATH, Verdict, of_folder, verdict
+from trt_qat.measure.chance import chance
 from trt_qat.measure.metrics import score_titles, scored
 from trt_qat.measure.outputs import Axes
 from trt_qat.mend.fix import Half, fix
 from trt_qat.page import write
 from trt_qat.recipe.specs import CalibrationSpec, DataSpec, Tolerances
 from trt_qat.runners.feeds import inputs_for
+from trt_qat.tasks.classes import miou
+from trt_qat.tasks.numbers import r2
+from trt_qat.tasks.score import Meter, Score
 
 Array = np.ndarray
 
@@ -272,7 +281,7 @@ def test_a_run_without_an_engine_is_verified_and_does_not_ship(run: Path) -> Non
     found = of_folder(run)
     assert (found.state, found.title) == ("onnx-verified", "ONNX verified, engine not built")
     assert "TensorRT" in found.reasons[0]
-    assert found.next.startswith("trt-qat run engines/small.toml --out ")
+    assert found.next.startswith(f"trt-qat pack {run} ")
     done = command_line("check", run)
     assert (done.returncode, "engine not built" in done.stdout) == (4, True)
     assert command_line("check", run, "--onnx-ships").returncode == 0
@@ -327,6 +336,83 @@ def test_a_model_at_chance_level_does_not_ship(run: Path) -> None:
     assert "the ONNX is at chance level" in bad(run).reasons[0]
 
 
+def scored_engine(run: Path, *, passed: bool, accuracy: float = 0.9) -> None:
+    """Let the run have scored its engine on the test set."""
+    output = {"name": "logits", "passed": passed, "asked": "9 of 450 answers differ; at most 1 may"}
+    scores = {"samples": 450, "outputs": [output], "passed": passed}
+    artifact.write_json(run / "engine.json", scores)
+    edit(run, "engine.json", lambda d: d)
+    edit(run, "metrics.json", lambda d: d.update(engine=d["onnx"] | {"accuracy": accuracy}))
+
+
+def test_an_engine_that_differs_on_the_test_set_does_not_ship(run: Path) -> None:
+    """The build holds eight samples against the ONNX; the score stage holds all of them."""
+    engine(run)
+    scored_engine(run, passed=False)
+    assert "the engine differs from its ONNX" in bad(run).reasons[0]
+
+
+def test_an_engine_that_lost_accuracy_does_not_ship(run: Path) -> None:
+    engine(run)
+    scored_engine(run, passed=True, accuracy=0.2)
+    edit(
+        run, "manifest.json", lambda d: d["recipe"]["spec"]["tolerances"].update(accuracy_loss=0.01)
+    )
+    assert "the engine reaches 20.00%" in bad(run).reasons[0]
+
+
+def test_an_engine_for_rtx_that_ran_on_the_test_set_ships(run: Path) -> None:
+    engine(run, backend="rtx", checked=False)
+    scored_engine(run, passed=True)
+    assert of_folder(run).state == "ship"
+
+
+def segmenter_scores(known: float, images: int = 40) -> Score:
+    """A segmenter that sees so large a part of the pixels, and else says the commonest class."""
+    draw = np.random.default_rng(0)
+    labels = (draw.random((images, 16, 16)) < 0.2).astype(np.int64)
+    sees = draw.random(labels.shape) < known
+    meter = Meter(miou())
+    meter.update(np.eye(2)[np.where(sees, labels, 0)].transpose(0, 3, 1, 2), labels)
+    return meter.score()
+
+
+def regression_scores(known: float, samples: int = 60) -> Score:
+    draw = np.random.default_rng(0)
+    targets = draw.standard_normal((samples, 2))
+    meter = Meter(r2())
+    meter.update(known * targets + 0.05 * draw.standard_normal(targets.shape), targets)
+    return meter.score()
+
+
+@pytest.mark.parametrize("scores", [segmenter_scores, regression_scores])
+@pytest.mark.parametrize(("known", "above"), [(0.0, False), (0.5, True), (0.95, True)])
+def test_tasks_of_graded_scores_have_a_chance_level_too(
+    scores: Callable[[float], Score], known: float, above: bool
+) -> None:
+    found = scores(known)
+    judged = graded_chance_of(found.entry(0.0), found.blind)
+    assert judged is not None
+    assert judged.above is above
+    failures = list(chance_failures(judged, found.entry(0.0)))
+    assert [f["check"] for f in failures] == ([] if above else ["chance"])
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "classes", "above"),
+    [(3, 3, 2, None), (2, 2, 2, None), (5, 6, 2, None), (1, 1, 1, None),
+     (10, 10, 10, True), (5, 100, 10, False), (50, 100, 2, False), (99, 100, 2, True)],
+)  # fmt: skip
+def test_few_samples_that_are_right_are_not_at_chance_level(
+    right: int, count: int, classes: int, above: bool | None
+) -> None:
+    labels = np.arange(count) % classes
+    wrong = np.random.default_rng(0).permutation(count)[right:]
+    answers = labels.copy()
+    answers[wrong] = (labels[wrong] + 1) % classes
+    assert chance(answers, labels).above is above
+
+
 def test_one_flipped_tie_of_a_small_test_set_is_no_failure_of_a_run() -> None:
     ref, cand = flipped(logits(100), 1, 1e-4)
     labels = ref.argmax(axis=1)
@@ -354,7 +440,8 @@ def test_a_failure_of_the_run_is_the_reason(run: Path) -> None:
     edit(run, "manifest.json", lambda d: d.update(failures=[failure], passed=False))
     found = bad(run)
     assert found.reasons[0] == "QAT reaches 1 %"
-    assert found.next.startswith("trt-qat sensitivity engines/small.toml")
+    known = json.loads((run / RECIPE_PATH).read_text())["recipe"]
+    assert found.next == f"trt-qat sensitivity {known} --budget 0.005"
 
 
 def test_a_dense_run_is_not_called_sparse(run: Path) -> None:
@@ -382,7 +469,7 @@ def test_2_4_without_a_kernel_is_among_the_first_lines(run: Path) -> None:
 def test_a_verdict_is_in_the_manifest_of_every_run(run_folder: Path) -> None:
     manifest = json.loads((run_folder / "manifest.json").read_text())
     assert manifest["verdict"]["state"] == "onnx-verified"
-    assert manifest["verdict"]["next"].startswith("trt-qat run engines/small.toml --out runs/small")
+    assert manifest["verdict"]["next"].startswith("trt-qat pack runs/small ")
 
 
 def test_a_verdict_on_nothing_is_no_pass() -> None:

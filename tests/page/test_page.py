@@ -20,7 +20,7 @@ from trt_qat.errors import InputError
 from trt_qat.gate.answers import RunFolder
 from trt_qat.gate.verdict import of_folder
 from trt_qat.page import SENSITIVITY, write
-from trt_qat.page.charts import Series, interval_chart, line_chart
+from trt_qat.page.charts import Series, _nice, _score_axis, interval_chart, line_chart
 from trt_qat.page.markup import anchor, escape, table, tag
 from trt_qat.page.samples import changes_of
 
@@ -191,7 +191,7 @@ def test_the_first_screen_tells_what_everybody_asks_for(page: Page, run_folder: 
         "a sparse kernel likely in", "MB ONNX", "Target", "TensorRT", "Latency", "not built",
         "Made",
         "commit" if json.loads((run_folder / "manifest.json").read_text())["commit"] else "git",
-        "Next: trt-qat run engines/small.toml",
+        "Next: trt-qat pack runs/small",
     ):  # fmt: skip
         assert words in text, words
 
@@ -374,3 +374,17 @@ def test_a_benchmark_of_other_files_is_not(measured: Path) -> None:
 def test_a_file_that_is_no_benchmark_is_left_out(measured: Path, text: str) -> None:
     (measured / "bench.json").write_text(text)
     assert "--bench-1" not in write(measured).read_text()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1.0, 1.0), (0.97, 1.0), (-0.4, 0.1), (-30.0, -2.0), (28.0, 34.0), (0.0, 0.0)]
+)
+def test_scores_of_any_size_have_an_axis(low: float, high: float) -> None:
+    """R squared is below 0 where a model knows less than the mean; decibels are above 1."""
+    ticks = _score_axis(low, high)
+    assert ticks == sorted(ticks)
+    assert ticks[0] <= low
+    assert high <= ticks[-1] + 1e-9
+    assert 2 <= len(ticks) <= 9
+    bottom, top = _nice(low, high, as_percent=True)
+    assert bottom <= low <= high <= top

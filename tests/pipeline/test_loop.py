@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import trt_qat as tq
+from tests.device import device_python, on_device
+from tests.engine.aot.rtx import needs_rtx
 from trt_qat.artifact import read_sidecar
 from trt_qat.errors import InputError, RecipeError
 from trt_qat.pipeline.merge import merge
@@ -99,6 +99,9 @@ def test_the_folder_is_that_of_a_run(recorded: tq.Run) -> None:
         *("precisions", "score", "bench", "report"),
     ]
     assert manifest["failures"] == []
+    export = next(stage for stage in manifest["stages"] if stage["name"] == "export")
+    assert export["verification"]["checked"]
+    assert "run.pack()" in manifest["verdict"]["next"]
     assert recorded.result.metrics["fp32"]["metric"] == "r2"
     assert recorded.result.metrics["onnx"]["accuracy"] > 0.9
     assert len(json.loads((recorded.folder / "finetune.history.json").read_text())) == 2
@@ -179,30 +182,6 @@ def test_metrics_of_the_users_own_are_functions(tmp_path: Path) -> None:
 class TestTwoMachines:
     """Train here, build there: what lies in a pack is enough."""
 
-    def test_a_machine_without_torch_goes_on_from_the_pack(
-        self, recorded: tq.Run, tmp_path: Path
-    ) -> None:
-        code = """
-import sys
-for name in ("torch", "modelopt", "accelerate", "sklearn"):
-    sys.modules[name] = None
-from trt_qat.cli.app import main
-sys.argv = ["trt-qat", "run", sys.argv[1], "--from", "build", "--out", sys.argv[2]]
-main()
-"""
-        pack = recorded.folder.parent / "mine.tqpack"
-        done = subprocess.run(
-            [sys.executable, "-c", code, pack, tmp_path / "there"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode in (0, 4), done.stderr
-        there = json.loads((tmp_path / "there" / "manifest.json").read_text())
-        assert [stage["name"] for stage in there["stages"]][-1] == "report"
-        assert (tmp_path / "there" / "report.html").is_file()
-
     def test_a_pack_is_whole_or_refused(self, recorded: tq.Run, tmp_path: Path) -> None:
         pack = recorded.folder.parent / "mine.tqpack"
         assert is_pack(pack)
@@ -241,6 +220,46 @@ main()
         assert read_sidecar(here / "engine.json") is not None
         with np.load(here / "engine_answers.npz") as archive:
             assert len(archive["logits"]) == 128
+
+    @needs_rtx
+    def test_a_device_without_torch_builds_and_the_verdict_comes_home(
+        self, recorded: tq.Run, tmp_path: Path
+    ) -> None:
+        """Nothing but the base install and TensorRT for RTX, which builds here and does not run."""
+        python = device_python(tmp_path / "device", "rtx")
+        pack, here, there = recorded.folder.parent / "mine.tqpack", tmp_path / "h", tmp_path / "t"
+        unpack(pack, here)
+        done = on_device(
+            *(python, "run", pack, "--from", "build", "--out", there),
+            *("--set", "build.backend=auto", "--set", "target=rtx-4090"),
+            *("--set", "build.compare_fp16=false"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "build: done" in done.stderr
+        assert "score: skipped, engines of TensorRT for RTX do not run here" in done.stderr
+        assert "verdict: ONNX verified, engine built and never run" in done.stdout
+        merged = on_device(python, "merge", here, there)
+        assert merged.returncode == 0, merged.stderr
+        assert merged.stdout.splitlines()[:2] == ["model.engine", "layers.json"]
+        assert "verdict: ONNX verified, engine built and never run" in merged.stdout
+        manifest = json.loads((here / "manifest.json").read_text())
+        assert manifest["verdict"]["state"] == "onnx-verified"
+        assert "it has not been run" in manifest["verdict"]["reasons"][0]
+        assert on_device(python, "check", here).returncode == 4
+
+    def test_a_device_where_nothing_can_be_built_says_so(
+        self, recorded: tq.Run, tmp_path: Path
+    ) -> None:
+        python = device_python(tmp_path / "device")
+        pack, here, there = recorded.folder.parent / "mine.tqpack", tmp_path / "h", tmp_path / "t"
+        unpack(pack, here)
+        done = on_device(python, "run", pack, "--from", "build", "--out", there)
+        assert "build: skipped, TensorRT is not installed" in done.stderr
+        assert "verdict: ONNX verified, engine not built" in done.stdout
+        assert (there / "report.html").is_file()
+        merged = on_device(python, "merge", here, there)
+        assert merged.returncode == 2
+        assert "holds no engine, scores or times" in merged.stderr
 
     def test_results_of_another_model_are_refused(self, recorded: tq.Run, tmp_path: Path) -> None:
         for name in ("here", "there"):

@@ -317,7 +317,7 @@ def seal_again(folder: Path, name: str) -> None:
         ("model.factory=tests.runs:write_engine", RecipeError, r"missing a required argument"),
         ("model.args.in_channels=3", ModelError, r"cannot take images \(2, 1, 8, 8\)"),
         ("model.args.num_classes=5", ModelError, r"returns \(2, 5\) .* the data has 10 classes"),
-        ("model.weights=none.pt", ModelError, r"model.weights = .*none.pt.*: cannot be read"),
+        ("model.weights=none.pt", RecipeError, r"model.weights = .*none.pt.*: cannot be read"),
         ('sparsity.exclude=["hed*"]', RecipeError, r"sparsity.exclude"),
         ('quantize.exclude=["hed*"]', RecipeError, r"quantize.exclude"),
         ("calibration.samples=9999", DataError, r"calibration.samples = 9999"),

@@ -32,6 +32,7 @@ from trt_qat.benching.result import BenchResult, Ratio, Run
 from trt_qat.benching.session import Entry, Limits, Session, run_session
 from trt_qat.benching.settings import Options, Settings
 from trt_qat.errors import InputError
+from trt_qat.runners.bare import spec_of
 from trt_qat.runners.protocol import Runner
 from trt_qat.wording import counted
 
@@ -72,6 +73,7 @@ def bench(
     """
     settings = settings or Settings()
     sources = [specs] if isinstance(specs, str) or not isinstance(specs, Sequence) else list(specs)
+    sources = [spec_of(source) if isinstance(source, str) else source for source in sources]
     _check(sources, batches, accuracy, settings)
     arrays = inputs.load(Path(data)) if isinstance(data, (str, Path)) else data
     options = Options(tuple(batches), arrays, target, None if model is None else Path(model))

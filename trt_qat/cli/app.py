@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -21,25 +22,29 @@ from trt_qat.cli.bundle import bundle
 from trt_qat.cli.check import check
 from trt_qat.cli.compare import compare
 from trt_qat.cli.doctor import doctor
+from trt_qat.cli.explain import explain
 from trt_qat.cli.init import init
 from trt_qat.cli.inspect import inspect
+from trt_qat.cli.loudness import with_loudness
 from trt_qat.cli.merge import merge
 from trt_qat.cli.pack import pack
 from trt_qat.cli.preflight import preflight
 from trt_qat.cli.ranges import ranges
 from trt_qat.cli.report import report
 from trt_qat.cli.run import run
-from trt_qat.cli.screen import say
+from trt_qat.cli.screen import LOUDNESS, complain
 from trt_qat.cli.sensitivity import sensitivity
 from trt_qat.errors import InputError, NotProven, TrtQatError, visible
 
 COMMANDS = (
-    *(doctor, init, run, preflight, compare, sensitivity),
+    *(doctor, init, explain, run, preflight, compare, sensitivity),
     *(check, report, bench, build, inspect, ranges, bundle, pack, merge),
 )
 """In the order in which ``--help`` lists them."""
 
+
 app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="PyTorch models to 2:4-sparse INT8 TensorRT engines, with proof at every step. Folders "
     "that an output is to lie in are made where they are missing.",
     no_args_is_help=True,
@@ -48,7 +53,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(with_loudness(command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,12 +80,14 @@ def main() -> None:
         app()
     except TrtQatError as error:
         kind = "not proven" if isinstance(error, NotProven) else "error"
-        say(f"{kind}: " + visible(str(error), keep="\n"))
+        if LOUDNESS["verbose"]:
+            complain("".join(traceback.format_exception(error)).rstrip())
+        complain(f"{kind}: " + visible(str(error), keep="\n"))
         sys.exit(error.exit_code)
     except OSError as error:  # a path that cannot be made, read or written, whatever the command
         if error.filename is None:
             raise
-        say(f"error: {visible(str(error.filename))}: {error.strerror}; give another path")
+        complain(f"error: {visible(str(error.filename))}: {error.strerror}; give another path")
         sys.exit(InputError.exit_code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -65,3 +66,5 @@ def build(
     if scope := made.layers.get("scope"):
         say(f"note: this is {scope}")
     say(f"{made.path}: built in {made.seconds:.0f} s")
+    pair = f"--ref {shlex.quote(str(model))} --cand {shlex.quote(str(made.path))}"
+    say(f"next: trt-qat compare {pair}")

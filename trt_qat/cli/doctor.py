@@ -18,3 +18,4 @@ def doctor(as_json: AsJson = False) -> None:
     results().print(doctor_table(document))
     for note in document["notes"]:
         say(f"note: {note}")
+    say("next: trt-qat init FOLDER, or trt-qat preflight MODEL.onnx")

@@ -15,7 +15,9 @@ INTERRUPTED = 130
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, its stable form.")]
 
 Model = Annotated[Path, typer.Argument(help="Any QDQ ONNX.", metavar="MODEL.onnx")]
-Recipe = Annotated[Path, typer.Argument(help="The engine's TOML.", metavar="ENGINE.toml")]
+Recipe = Annotated[
+    Path, typer.Argument(help="The engine's TOML, or its name in engines/.", metavar="ENGINE.toml")
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 RecipeKeys = Annotated[

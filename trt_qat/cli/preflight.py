@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trt_qat.cli.options import AsJson, JUnit, Model, Target
-from trt_qat.cli.screen import print_json, results
+from trt_qat.cli.screen import print_json, results, say
 from trt_qat.wording import counted
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ Tolerance = Annotated[
 ]
 
 
+Statistics = Annotated[
+    bool, typer.Option("--statistics", help="Count the findings of each rule, and no more.")
+]
+
+
 def preflight(
     model: Model,
     target: Target = None,
@@ -85,6 +91,7 @@ def preflight(
     fp32: Fp32 = None,
     data: FixData = None,
     tolerance: Tolerance = None,
+    statistics: Statistics = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what TensorRT will do with a QDQ ONNX. No GPU needed."""
@@ -104,7 +111,12 @@ def preflight(
             fix, target, tensorrt=tensorrt, select=rules[0], ignore=rules[1], confirm=confirm
         )
     _write(found, sarif, junit, strict=strict)
-    _show(found, mended, as_json=as_json)
+    if statistics and not as_json:
+        _count(found)
+    else:
+        _show(found, mended, as_json=as_json)
+    if not as_json:
+        _next(found, fix or model, mended=mended is not None)
     if not found.passed(strict=strict):
         errors = counted(found.count("error"), "error")
         message = f"{fix or model}: {errors}, {counted(found.count('warning'), 'warning')}"
@@ -174,3 +186,24 @@ def _show(found: PreflightReport, mended: FixReport | None, *, as_json: bool) ->
     if mended is not None:
         render_changes(mended.out, mended.changes, mended.to_dict(), results())
     render_text(found, results())
+
+
+def _count(found: PreflightReport) -> None:
+    from trt_qat.cli.tables.preflight import render_statistics
+
+    render_statistics(found, results())
+
+
+def _next(found: PreflightReport, model: Path, *, mended: bool) -> None:
+    """Say which command leads on: a mend, an explanation, or the build."""
+    from trt_qat.mend.fix import MENDED
+
+    minded = [each.rule for each in found.findings if each.severity != "info"]
+    able = {each.rule for each in found.findings if each.severity != "info"} & MENDED
+    path, stem = shlex.quote(str(model)), shlex.quote(str(model.with_suffix("")))
+    if able and not mended:
+        say(f"next: trt-qat preflight {path} --fix {stem}-mended.onnx")
+    elif minded:
+        say(f"next: trt-qat explain {minded[0]}")
+    else:
+        say(f"next: trt-qat build {path} --out {stem}.engine")

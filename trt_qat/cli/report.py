@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from trt_qat.cli.options import RunFolder
+from trt_qat.cli.screen import say
 
 
 def report(
@@ -29,3 +31,4 @@ def report(
     from trt_qat.page import write
 
     sys.stdout.write(f"{write(run_folder, layer_times=profile, latencies=times)}\n")
+    say(f"next: trt-qat check {shlex.quote(str(run_folder))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,26 @@ def _print_keys(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        from trt_qat.recipe.schema import recipe_schema
+
+        print_json(recipe_schema())
+        raise typer.Exit
+
+
+Schema = Annotated[
+    bool,
+    typer.Option(
+        "--schema",
+        callback=_print_schema,
+        is_eager=True,
+        help="Print the JSON schema of a recipe, for editors, and run nothing.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what each stage would do, and do nothing.")
+]
 Keys = Annotated[
     bool,
     typer.Option(
@@ -42,10 +63,16 @@ def run(
         bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
     ] = False,
     keys: Keys = False,
+    schema: Schema = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow of a recipe. Stages whose inputs did not change are not run again."""
+    if dry_run:
+        _plan(engine, out, until, tuple(settings or ()), as_json=as_json)
+        return
     from trt_qat.cli.tables.run import run_table, verdict_lines
+    from trt_qat.gate.verdict import of_folder
     from trt_qat.pipeline import run as pipeline
 
     try:
@@ -66,6 +93,23 @@ def run(
         print_json(result.to_dict())
     else:
         results().print(run_table(result))
-        results().print(verdict_lines(result.verdict))
+        # Of the folder, not of its manifest, which names no path of this machine.
+        results().print(verdict_lines(of_folder(result.folder).to_dict()))
         say(f"run folder: {result.folder}")
     pipeline.check(result)
+
+
+def _plan(
+    engine: Path, out: Path | None, until: str | None, settings: tuple[str, ...], *, as_json: bool
+) -> None:
+    """Print what a run would do; a pack has no stages to choose among."""
+    from dataclasses import asdict
+
+    from trt_qat.cli.tables.run import plan_table
+    from trt_qat.pipeline.dry import dry_run
+
+    planned = dry_run(engine, out, until, settings)
+    if as_json:
+        print_json({"stages": [asdict(each) for each in planned]})
+    else:
+        results().print(plan_table(planned))

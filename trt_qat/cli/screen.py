@@ -10,6 +10,9 @@ from rich.console import Console
 
 UNFOLDED = 10_000
 
+LOUDNESS = {"quiet": False, "verbose": False}
+"""What -q and -v set."""
+
 
 def results() -> Console:
     """Return where results for people go: a terminal folds them, a file or pipe has no width.
@@ -21,7 +24,13 @@ def results() -> Console:
 
 
 def say(line: str) -> None:
-    """Print a line that is not a result."""
+    """Print a line that is not a result; with -q nothing."""
+    if not LOUDNESS["quiet"]:
+        complain(line)
+
+
+def complain(line: str) -> None:
+    """Print a line that -q does not silence."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 

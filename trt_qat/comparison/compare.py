@@ -35,6 +35,7 @@ from trt_qat.graph.load import load_graph
 from trt_qat.measure.difference import Difference
 from trt_qat.measure.outputs import Axes
 from trt_qat.runners import polygraphy as polygraphy_bridge
+from trt_qat.runners.bare import spec_of
 from trt_qat.runners.open import runner
 from trt_qat.runners.ort import OrtRunner
 from trt_qat.runners.ort_tapped import OrtTapped
@@ -90,6 +91,7 @@ def compare(
         DataError: no feeds, outputs that do not correspond, NaN or infinity, or ``layers`` is true
             and no inner tensor can be compared.
     """
+    ref, cand = (spec_of(side) if isinstance(side, str) else side for side in (ref, cand))
     left, right = _runner(ref), _runner(cand)
     compiled = rebuildable(right, left) if bisect else None
     both = _Both(left, right, keep=save_outputs is not None, axes=axes or Axes())

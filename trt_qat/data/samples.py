@@ -70,6 +70,25 @@ def pair_of(batch: Any, where: str) -> Pair:
     raise DataError(message)
 
 
+def each_of(found: Any, where: str) -> Iterator[Any]:
+    """Yield what the user's iterable does; its failures are errors that name it.
+
+    Raises:
+        DataError: it cannot be iterated, or fails on the way.
+    """
+    batches, end = called(where, iter, found), object()
+    while (batch := called(where, next, batches, end)) is not end:
+        yield batch
+
+
+def _agree(inputs: Nest, targets: Nest, where: str) -> None:
+    """Refuse a batch whose targets are not one for each of its inputs."""
+    counts = nest.by_sample(targets) or (nest.is_array(targets) and np.ndim(targets))
+    if counts and len(targets) != nest.count(inputs, where):
+        message = f"{where}: {len(targets)} targets for {nest.count(inputs, where)} samples"
+        raise DataError(message)
+
+
 class _ByNumber(ABC):
     """Samples that are read in any order, by `batch`."""
 
@@ -109,10 +128,21 @@ class Items(_ByNumber):
         """Return the samples at these positions as one batch."""
         items = [self._item(int(at)) for at in positions]
         if self.collate is not None:
-            return pair_of(called(self.where, self.collate, items), f"{self.where}, collate")
+            named = f"{self.where}, collate"
+            inputs, targets = pair_of(called(named, self.collate, items), named)
+            _agree(inputs, targets, named)
+            return inputs, targets
         pairs = [pair_of(item, self.where) for item in items]
         targets = [target for _, target in pairs]
         inputs = nest.stacked([given for given, _ in pairs])
+        if isinstance(inputs, list):
+            shapes = {str([leaf.shape for _, leaf in nest.leaves((one,))]) for one, _ in pairs}
+            message = (
+                f"{self.where}: samples have inputs of several shapes, "
+                f"{', '.join(sorted(shapes))}; bring them to one, or name a function that does as "
+                "task.collate"
+            )
+            raise DataError(message)
         return inputs, None if targets[0] is None else nest.stacked(targets)
 
     def digests(self) -> list[bytes] | None:
@@ -182,10 +212,16 @@ class Passes:
         self._start, self.where = start, where
 
     def _pass(self) -> Iterator[Pair]:
-        batches = iter(called(self.where, self._start))
-        end = object()
-        while (batch := called(self.where, next, batches, end)) is not end:
-            yield pair_of(batch, self.where)
+        for batch in each_of(called(self.where, self._start), self.where):
+            inputs, targets = pair_of(batch, self.where)
+            if nest.is_array(targets) and not np.ndim(targets):
+                message = (
+                    f"{self.where} yields one sample at a time; yield batches (a DataLoader makes "
+                    "them), or return a data set with __len__ and __getitem__"
+                )
+                raise DataError(message)
+            _agree(inputs, targets, self.where)
+            yield inputs, targets
 
     @cached_property
     def _seen(self) -> list[bytes]:

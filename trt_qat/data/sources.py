@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_qat.data import nest
 from trt_qat.data.arrays import IN_MEMORY_BYTES, ArraySplit, Images, Source, Split, labelled
 from trt_qat.data.folder import FolderItems
 from trt_qat.data.sample_split import SampleSplit, whole
-from trt_qat.data.samples import Collate, Held, Items, Passes
-from trt_qat.errors import DataError
+from trt_qat.data.samples import Collate, Held, Items, Passes, each_of
+from trt_qat.errors import DataError, called
 from trt_qat.files import read_npz
 from trt_qat.recipe.specs import DataSpec
 from trt_qat.wording import counted
@@ -160,7 +162,8 @@ def from_function(
     """
 
     def part(which: str, first_id: int) -> Split:
-        found, where = function(which), f"{name}({which!r})"
+        where = f"{name}({which!r})"
+        found = called(where, function, which)
         by_number = hasattr(found, "__getitem__") and hasattr(found, "__len__")
         if by_number and not isinstance(found, (list, tuple)):
             return whole(Items(found, collate, where, workers), which, first_id)
@@ -179,12 +182,23 @@ def _batched(
     images: bool,
 ) -> Split:
     part, where = named
-    if not images:
+    batches = each_of(found, where)
+    first = next(batches, None)
+    if not images or not _are_images(first):
         return whole(Passes(lambda: function(part), where), part, first_id)
-    small = _collect(_images(found, where), where, part, first_id)
+    small = _collect(_images(chain([first], batches), where), where, part, first_id)
     if small is not None:
         return small
-    return whole(Passes(lambda: _images(function(part), where), where), part, first_id)
+    return whole(
+        Passes(lambda: _images(each_of(function(part), where), where), where), part, first_id
+    )
+
+
+def _are_images(batch: Any) -> bool:
+    """Tell whether a batch may be of images: an array of 3 or 4 axes; else it is any input."""
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        return batch is not None and not isinstance(batch, dict)
+    return nest.is_array(batch[0]) and np.ndim(batch[0]) in (3, 4)
 
 
 def _images(batches: Iterable[Any], where: str) -> Iterator[tuple[Images, NDArray[np.int64]]]:

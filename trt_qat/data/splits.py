@@ -139,6 +139,12 @@ def _without(train: Split, test: Split) -> tuple[Split, int]:
         raise DataError(message)
     digests, others = train.sample_digests, test.sample_digests
     if digests is None or others is None:
+        if train.digest == test.digest:
+            message = (
+                "training and test samples are the same; the two must be different data, or the "
+                "test says nothing of what is new"
+            )
+            raise DataError(message)
         return train, 0
     held = set(others)
     keep = np.flatnonzero([digest not in held for digest in digests])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trt_qat.comparison.result import Comparison
 from trt_qat.gate.significance import mcnemar
-from trt_qat.measure.chance import Chance, chance
+from trt_qat.measure.chance import Chance, chance, graded_chance
 from trt_qat.recipe.specs import Tolerances
 from trt_qat.wording import counted
 
@@ -63,6 +63,19 @@ def chance_of(answers: NDArray[Any], labels: NDArray[Any]) -> Chance | None:
     return chance(answers.argmax(axis=1), labels)
 
 
+def graded_chance_of(entry: Mapping[str, Any], blind: float | None) -> Chance | None:
+    """Return whether a graded score is more than chance; None where that is not known of it.
+
+    Args:
+        entry: of ``metrics.json``.
+        blind: the score of answers that know nothing.
+    """
+    if blind is None:
+        return None
+    low, high = entry["interval95"]
+    return graded_chance(entry["accuracy"], (low, high), blind, entry["samples"])
+
+
 def chance_failures(found: Chance | None, entry: Mapping[str, Any]) -> Iterator[Failure]:
     """Yield that answers know nothing, if they do.
 
@@ -76,6 +89,13 @@ def chance_failures(found: Chance | None, entry: Mapping[str, Any]) -> Iterator[
 
 def at_chance(found: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     """Say that answers know nothing."""
+    metric = entry.get("metric", "top1")
+    if metric != "top1":
+        return (
+            f"the ONNX is at chance level: {metric} {entry['accuracy']:.2%} on "
+            f"{counted(entry['samples'], 'test sample')}, and answers that know nothing get "
+            f"{found['expected']:.2%}"
+        )
     return (
         f"the ONNX is at chance level: {entry['accuracy']:.2%} of "
         f"{counted(entry['samples'], 'test sample')} are right, and answers of the same "

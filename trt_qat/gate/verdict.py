@@ -30,19 +30,39 @@ PARTS = {
     "sparsity": "sparsity.json",
     "placement": "placement.json",
     "engine": "layers.json",
+    "scored": "engine.json",
 }
 """What a verdict is read from, beside the manifest."""
 
 AGAIN = "run the recipe again"
 
 _NEXT = {
+    "engine": "trt-qat pack {run}  # then, where the GPU and TensorRT are: trt-qat run "
+    "{name}.tqpack --from build",
     "accuracy_loss": "trt-qat sensitivity {recipe} --budget 0.005",
+    "engine_differs": "trt-qat compare --ref ort:{run}/model.onnx --cand trt:{run}/model.engine "
+    "--data {run} --bisect",
     "chance": "trt-qat run {recipe} --set train.epochs={epochs:g}",
     "preflight": "trt-qat preflight {run}/model.onnx --fix {run}/mended.onnx",
     "argmax_agreement": "trt-qat compare --ref ort:{run}/model.onnx --cand ort-int8:{run}/"
     "model.onnx --data {run}",
 }
 _RUN = "trt-qat run {recipe} --out {run}"
+
+_NEXT_OF_A_LOOP = {
+    "engine": "run.pack()  # in the script, after its with block; then, where the GPU and "
+    "TensorRT are: trt-qat run {name}.tqpack --from build",
+    "accuracy_loss": "run.sensitivity(budget=0.005)  # in the script, inside its with block",
+    "chance": "train the float model longer, and run the script again",
+    "preflight": _NEXT["preflight"],
+}
+_LOOP = "run the script again"
+
+OWN_LOOP = "own loop"
+"""Stands where a recipe names what it trains, in a run that a loop of the user's recorded."""
+
+RECIPE_PATH = ".recipe.json"
+"""In a run folder: where its recipe lies on this machine. In no manifest and in no pack."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +157,8 @@ def _faults(manifest: Document, parts: Document, gone: list[str]) -> Iterator[tu
         yield "argmax_agreement", "the ONNX differs from what was trained by more than is allowed"
     failed = {item.get("check") for item in manifest.get("failures", ())}
     yield from _bad_scores(parts, failed)
+    if "model.engine" not in gone:
+        yield from _bad_engine(manifest, parts)
     summary = (parts.get("preflight") or {}).get("summary")
     if summary is None:
         yield "unverified", "preflight has not judged the ONNX"
@@ -159,6 +181,35 @@ def _bad_scores(parts: Document, failed: set[Any]) -> Iterator[tuple[str, str]]:
         yield "chance", at_chance(known, entry)
 
 
+def _bad_engine(manifest: Document, parts: Document) -> Iterator[tuple[str, str]]:
+    """Yield how an engine that ran on the test set is not what was trained."""
+    found = parts.get("scored") or {}
+    if found.get("passed") is False:
+        outputs: list[Document] = list(found.get("outputs", ()))
+        wrong: Document = next((o for o in outputs if not o.get("passed", True)), {})
+        yield (
+            "engine_differs",
+            (
+                f"the engine differs from its ONNX by more than is allowed on "
+                f"{counted(found.get('samples', 0), 'test sample')}: output {wrong.get('name')!r}, "
+                f"{wrong.get('asked', 'no number')}"
+            ),
+        )
+    spec = manifest.get("recipe", {}).get("spec", {})
+    allowed = spec.get("tolerances", {}).get("accuracy_loss")
+    fp32, own = (
+        parts.get("metrics", {}).get(key, {}).get("accuracy") for key in ("fp32", "engine")
+    )
+    if None not in (fp32, own, allowed) and fp32 - own > allowed:
+        yield (
+            "accuracy_loss",
+            (
+                f"the engine reaches {own:.2%}, {fp32 - own:.2%} below FP32; "
+                f"tolerances.accuracy_loss = {allowed}"
+            ),
+        )
+
+
 def _engine_missing(manifest: Document, parts: Document, gone: list[str]) -> tuple[str, str] | None:
     """Return why no engine is proven, as a title and a sentence; None: one is."""
     stages = {stage["name"]: stage for stage in manifest.get("stages", ())}
@@ -168,6 +219,8 @@ def _engine_missing(manifest: Document, parts: Document, gone: list[str]) -> tup
         return not_built, "model.engine is gone from the run folder"
     if "engine" not in parts:
         return not_built, f"no engine: {build.get('why') or 'the build has not run'}"
+    if "scored" in parts:  # it ran on the whole test set, whoever compiled it
+        return None
     held = build.get("verification") or {}
     source = parts["engine"].get("source", {})
     if source.get("backend") == "rtx":
@@ -199,11 +252,13 @@ def _notes(manifest: Document, parts: Document) -> Iterator[str]:
             f"{summary['int8_in_int8_out']} of them INT8 in and out"
         )
         yield sparse_words(summary["sparse_found"], summary["sparse_likely"])
+    if (parts.get("compare", {}).get("chance") or {}).get("above", True) is None:
+        yield "so few test samples, or labels, cannot tell its answers from chance"
     dropped = (parts.get("sparsity") or {}).get("skipped", ())
-    asked = manifest.get("recipe", {}).get("spec", {}).get("sparsity", {}).get("enabled")
+    spec = manifest.get("recipe", {}).get("spec", {})
+    asked = spec.get("sparsity", {}).get("enabled") and not _by_hand(manifest)
     if asked and "sparsity" in parts and not parts["sparsity"]["sparse"]:
         yield f"the recipe asks for 2:4, and none of {counted(len(dropped), 'layer')} took it"
-    spec = manifest.get("recipe", {}).get("spec", {})
     if summary is not None and not spec.get("target"):
         yield "no target is named, so nothing about a device was judged"
     yield from (parts.get("placement") or {}).get("warnings", ())
@@ -211,16 +266,31 @@ def _notes(manifest: Document, parts: Document) -> Iterator[str]:
 
 def _next(kind: str, manifest: Document, run: str | None) -> str:
     recipe = manifest.get("recipe", {})
-    epochs = recipe.get("spec", {}).get("train", {}).get("epochs", 10.0)
+    spec = recipe.get("spec", {})
     settings = [f"--set {shlex.quote(text)}" for text in recipe.get("overrides", ())]
-    text = _NEXT.get(kind, _RUN)
-    words = {
-        "run": run or _folder(manifest),
-        "recipe": " ".join([f"engines/{recipe.get('engine', 'ENGINE.toml')}", *settings]),
-        "epochs": 2 * epochs,
-    }
-    command = text.format(**words)
-    return f"{command}  # where the GPU and TensorRT are" if kind == "engine" else command
+    folder = run or _folder(manifest)
+    text = _NEXT_OF_A_LOOP.get(kind, _LOOP) if _by_hand(manifest) else _NEXT.get(kind, _RUN)
+    return text.format(
+        run=shlex.quote(folder),
+        recipe=" ".join([shlex.quote(_recipe(recipe, run)), *settings]),
+        epochs=2 * spec.get("train", {}).get("epochs", 10.0),
+        name=Path(folder).resolve().name,
+    )
+
+
+def _by_hand(manifest: Document) -> bool:
+    """Tell whether a loop of the user's own made the run, and no recipe."""
+    model = manifest.get("recipe", {}).get("spec", {}).get("model", {})
+    return bool(model.get("factory") == OWN_LOOP)
+
+
+def _recipe(recipe: Document, run: str | None) -> str:
+    """Return the path of a recipe from the working folder, where that is known; else its name."""
+    known = Path(run or "") / RECIPE_PATH
+    if run is not None and known.is_file():
+        path = Path(read_json(known, AGAIN).get("recipe", ""))
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return str(recipe.get("engine", "ENGINE.toml"))
 
 
 def _folder(manifest: Document) -> str:

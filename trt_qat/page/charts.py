@@ -23,11 +23,12 @@ def percent(value: float, digits: int = 2) -> str:
 
 def interval_chart(rows: Sequence[tuple[str, dict[str, Any]]]) -> Markup:
     """Return accuracies as dots with their 95 % intervals on one axis, one row for each."""
-    low = min(entry["interval95"][0] for _, entry in rows)
-    floor, ticks = _accuracy_axis(low)
+    ends = [end for _, entry in rows for end in entry["interval95"]]
+    ticks = _score_axis(min(ends), max(ends))
+    floor, top = ticks[0], ticks[-1]
 
     def position(value: float) -> str:
-        return f"{max(0.0, 100 * (value - floor) / (1 - floor)):.2f}%"
+        return f"{min(max(0.0, 100 * (value - floor) / (top - floor)), 100.0):.2f}%"
 
     lines = join(
         tag("line", x1=position(t), x2=position(t), y1="0", y2="100%", class_="grid") for t in ticks
@@ -51,14 +52,16 @@ def interval_chart(rows: Sequence[tuple[str, dict[str, Any]]]) -> Markup:
     return tag("div", *(tag("div", row, class_="row") for row in body), class_="intervals")
 
 
-def _accuracy_axis(low: float) -> tuple[float, list[float]]:
-    """Return where the axis starts, and its ticks; it ends at 100 %."""
-    for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.25):
-        if (1 - low) / step <= 5:
-            break
-    first = max(0.0, math.floor(low / step) * step)
-    count = round((1 - first) / step)
-    return first, [1 - step * index for index in range(count, -1, -1)]
+def _score_axis(low: float, high: float) -> list[float]:
+    """Return the ticks of an axis from about the lowest score to 100 %, or beyond where one is."""
+    last = max(1.0, high)
+    powers = (base * 10.0**power for power in range(12) for base in (0.25, 0.5, 1.0))
+    steps = (*(0.005, 0.01, 0.02, 0.05, 0.1), *powers)
+    step = next((each for each in steps if (last - low) / each <= 5), last - low)
+    end = 1.0 if high <= 1.0 else math.ceil(high / step) * step
+    first = math.floor(low / step) * step if low < 0 else max(0.0, math.floor(low / step) * step)
+    count = max(1, math.ceil(round((end - first) / step, 6)))
+    return [end - step * index for index in range(count, -1, -1)]
 
 
 def _tick_text(x: str, text: str) -> Markup:
@@ -127,7 +130,7 @@ def _polyline(line: Series, right: float, bottom: float, top: float) -> Markup:
 
 def _nice(low: float, high: float, as_percent: bool) -> tuple[float, float]:
     """Return ends of an axis that hold all values with a little air."""
-    if as_percent:
+    if as_percent and low >= 0 and high <= 1:
         bottoms = (0.98, 0.96, 0.9, 0.8, 0.6, 0.4, 0.2, 0.0)
         return next(bottom for bottom in bottoms if bottom <= low), 1.0
     step = 10 ** math.floor(math.log10(max(high - low, 1e-6)))

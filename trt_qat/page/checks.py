@@ -57,7 +57,8 @@ def _said(manifest: Document, parts: Document) -> Iterator[tuple[str, str]]:
     if known and known["above"] is not None:
         yield (
             "chance",
-            f"its answers know more than chance: Cohen's kappa is {known['kappa']:.3f}",
+            "its answers know more than chance: "
+            f"{known['kappa']:.3f} of the way from there to right",
         )
     if sparse := compare["sparsity"]:
         held = sum(layer["holds_2_4"] for layer in sparse)

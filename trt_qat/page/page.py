@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trt_qat.gate.verdict import verdict
+from trt_qat.gate.verdict import OWN_LOOP, verdict
 from trt_qat.measure.metrics import score_titles
 from trt_qat.page import bench_charts
 from trt_qat.page.charts import Series, interval_chart, line_chart, percent
@@ -188,10 +188,16 @@ def _provenance(manifest: Document) -> Markup:
     overrides = " ".join(f"--set {text}" for text in recipe["overrides"])
     return section(
         "How it was made",
-        tag("p", tag("code", f"trt-qat run engines/{recipe['engine']} {overrides}".strip())),
+        _made_by(recipe, overrides),
         table("Stages", ("stage", "seconds", "skipped because"), stages, {1}, wide=2),
         folded("Recipe", tag("pre", tag("code", json.dumps(recipe["spec"], indent=2)))),
         folded("Files", table("Digests", ("file", "sha256"), files, set())),
         folded("Versions", table("Versions", ("package", "version"), versions, set())),
         note(", ".join(f"{key} {value}" for key, value in manifest["platform"].items())),
     )
+
+
+def _made_by(recipe: Document, overrides: str) -> Markup:
+    if recipe["spec"]["model"]["factory"] == OWN_LOOP:
+        return tag("p", "A loop of its own, which tq.Run recorded.")
+    return tag("p", tag("code", f"trt-qat run {recipe['engine']} {overrides}".strip()))

@@ -19,7 +19,7 @@ from trt_qat.pipeline.stage import Run
 from trt_qat.pipeline.with_torch import torch_stages
 from trt_qat.runners.protocol import Feed, Outputs, Runner, fixed_batch
 from trt_qat.tasks.open import measure_of
-from trt_qat.tasks.score import Measure, Meter
+from trt_qat.tasks.score import Measure, Meter, primary
 
 BATCH = 256
 STREAMED_BATCH = 64
@@ -32,11 +32,13 @@ class Answered:
 
     Attributes:
         entry: of ``metrics.json``.
-        kept: ``(N, ...)``, the first output; where outputs are large, the scores ``(N,)``.
+        kept: ``(N, ...)``, the output that is judged; where outputs are large, the scores ``(N,)``.
+        blind: score of answers that know nothing; None: not known.
     """
 
     entry: dict[str, Any]
     kept: NDArray[Any]
+    blind: float | None = None
 
 
 def measure(run: Run) -> Measure:
@@ -62,15 +64,15 @@ def answered(run: Run, runner: Runner, most: int | None = None) -> Answered:
     meter, form = Meter(measure(run)), output_form(run)
     kept: list[NDArray[Any]] = []
     for inputs, targets in batches(run, runner):
-        outputs = _infer(runner, inputs)
+        outputs = in_form(form, _infer(runner, inputs))
         if run.keeps_outputs:
-            kept.append(next(iter(outputs.values())))
-        meter.update(in_form(form, outputs), targets)
+            kept.append(primary(outputs, run.recipe.spec.task.output))
+        meter.update(outputs, targets)
         if most is not None and len(meter.kept) >= most:
             break
     score = meter.score()
     entry = score.entry(time.perf_counter() - start)
-    return Answered(entry, np.concatenate(kept) if kept else score.samples)
+    return Answered(entry, np.concatenate(kept) if kept else score.samples, score.blind)
 
 
 def output_form(run: Run) -> Nest:

@@ -10,6 +10,7 @@ from trt_qat.errors import InputError
 EXAMPLE = (
     "engines/README.md",
     "engines/digits-int8-24.toml",
+    "engines/recipe.schema.json",
     "calibration/README.md",
     "calibration/digits.toml",
 )

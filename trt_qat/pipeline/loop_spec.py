@@ -11,11 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from trt_qat.errors import RecipeError
+from trt_qat.gate.verdict import OWN_LOOP as OWN
 from trt_qat.recipe.errors import describe
 from trt_qat.recipe.specs import EngineSpec
-
-OWN = "own loop"
-"""Stands where a recipe names what it trains."""
 
 
 def loop_spec(folder: Path, tables: Mapping[str, Any], *, own_metrics: bool = False) -> EngineSpec:

@@ -41,7 +41,7 @@ def write_manifest(
         "passed": not failures,
         "failures": list(failures),
         "recipe": {
-            "engine": recipe.path.name,
+            "engine": _from_here(recipe.path),
             "calibration": recipe.calibration_path.name if recipe.calibration_path else None,
             "overrides": list(recipe.overrides),
             "spec": spec.model_dump(mode="json"),
@@ -63,6 +63,12 @@ def write_manifest(
     document["verdict"] = of_folder(run.folder, document, named=False).to_dict()
     artifact.write_json(run.path("manifest.json"), document)
     return document
+
+
+def _from_here(path: Path) -> str:
+    """Return a path below the working folder as it is there; of any other only the name."""
+    below = path.is_file() and path.resolve().is_relative_to(Path.cwd())
+    return path.resolve().relative_to(Path.cwd()).as_posix() if below else path.name
 
 
 @cache

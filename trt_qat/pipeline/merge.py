@@ -10,6 +10,7 @@ from typing import Any
 from trt_qat import artifact, page
 from trt_qat.errors import InputError
 from trt_qat.files import read_json
+from trt_qat.gate.verdict import of_folder
 from trt_qat.pipeline.flow import is_score, locked
 from trt_qat.pipeline.from_pack import DEVICE
 from trt_qat.pipeline.pack import is_pack, unpack
@@ -38,6 +39,7 @@ def merge(run: str | Path, results: str | Path) -> list[str]:
         with tempfile.TemporaryDirectory() as scratch:
             unpack(source, Path(scratch))
             return merge(folder, scratch)
+    _manifest(folder)  # a folder that is no run is not made one by its lock
     with locked(folder):
         own, other = (_manifest(each) for each in (folder, source))
         _same_model(folder, source, own, other)
@@ -110,4 +112,5 @@ def _join(folder: Path, own: Manifest, other: Manifest, taken: list[str]) -> Non
         | {"metrics.json": artifact.sha256_file(folder / "metrics.json")},
         "device": {key: other.get(key) for key in ("versions", "platform")},
     }
+    document["verdict"] = of_folder(folder, document, named=False).to_dict()
     artifact.write_json(folder / "manifest.json", document)

@@ -7,19 +7,17 @@ from pathlib import Path
 from trt_qat import artifact
 from trt_qat.errors import InputError
 from trt_qat.files import read_json
+from trt_qat.gate.verdict import RECIPE_PATH
 from trt_qat.pipeline.from_pack import unpacked
 from trt_qat.pipeline.pack import SAMPLES
 from trt_qat.pipeline.stage import Run
 from trt_qat.recipe.load import Recipe, load_recipe
 
-NAME = ".recipe.json"
-"""Not in the manifest, and in no pack: it is a path of this machine."""
-
 
 def remember(recipe: Recipe, folder: Path) -> None:
     """Write down where a run's recipe lies."""
     document = {"recipe": str(recipe.path.resolve()), "overrides": list(recipe.overrides)}
-    artifact.write_json(folder / NAME, document)
+    artifact.write_json(folder / RECIPE_PATH, document)
 
 
 def remembered(folder: Path) -> Run:
@@ -30,7 +28,7 @@ def remembered(folder: Path) -> Run:
     """
     if (folder / SAMPLES).is_dir():
         return unpacked(folder)
-    path = folder / NAME
+    path = folder / RECIPE_PATH
     if not path.is_file():
         message = (
             f"{folder}: it is not known where its recipe and data lie; run `trt-qat run` on the "
@@ -38,4 +36,11 @@ def remembered(folder: Path) -> Run:
         )
         raise InputError(message)
     document = read_json(path, "run the recipe again")
-    return Run(load_recipe(document["recipe"], document["overrides"]), folder, progress=False)
+    recipe = Path(document["recipe"])
+    if not recipe.is_file():
+        message = (
+            f"{folder}: its recipe lay at {recipe} and is not there any more; run it once from "
+            f"where it lies now: trt-qat run RECIPE.toml --out {folder}"
+        )
+        raise InputError(message)
+    return Run(load_recipe(recipe, document["overrides"]), folder, progress=False)

@@ -19,6 +19,7 @@ from trt_qat.pipeline.remember import remember
 from trt_qat.pipeline.stage import Run, Say
 from trt_qat.pipeline.with_torch import torch_stages
 from trt_qat.recipe.load import Recipe, load_recipe
+from trt_qat.recipe.named import check_named
 
 __all__ = ["RunResult", "check", "run"]
 
@@ -116,5 +117,6 @@ def _rehearse(run: Run) -> None:
 
     A run that is trained has been through it, and need not wait for torch to be loaded.
     """
+    check_named(run.recipe)
     if why_no_torch() is None and not trained(run):
         torch_stages("train").rehearse(run)

@@ -269,4 +269,6 @@ class Run:
         seconds = time.perf_counter() - start
         self._say(f"{name}: done in {seconds:.1f} s")
         flow.seal(plan, context, stage.stage_fingerprint(plan, context), metrics, seconds)
-        flow.note(self.result, context, StageRecord(name, "ran", round(seconds, 3)), metrics)
+        record = StageRecord(name, "ran", round(seconds, 3))
+        record.verification = metrics.get("verification")
+        flow.note(self.result, context, record, metrics)

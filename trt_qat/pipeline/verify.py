@@ -19,7 +19,12 @@ from trt_qat.comparison.histograms import histograms
 from trt_qat.comparison.layerwise import MIN_LOCAL_SQNR_DB
 from trt_qat.data import nest
 from trt_qat.errors import CompilerDied, SparsityLost
-from trt_qat.gate.parity import chance_failures, chance_of, parity_failures
+from trt_qat.gate.parity import (
+    chance_failures,
+    chance_of,
+    graded_chance_of,
+    parity_failures,
+)
 from trt_qat.graph.layer_facts import layer_facts
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.section import around
@@ -52,7 +57,11 @@ def compare(run: Run) -> Metrics:
     )
     _keep_answers(run, labels, {"onnx": plain.kept, "onnx_fused": integers.kept})
     sparsity = _sparsity(run)
-    known = chance_of(plain.kept, labels) if run.keeps_outputs else None
+    known = (
+        chance_of(plain.kept, labels)
+        if run.keeps_outputs
+        else graded_chance_of(plain.entry, plain.blind)
+    )
     failures = [*parity_failures(parity, run.recipe.spec.tolerances), *_accuracy_failures(run)]
     failures += chance_failures(known, plain.entry)
     failures += [

@@ -57,11 +57,11 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def correct_of(outputs: Any, targets: Any) -> Tensor | None:
-    """``(N,) bool`` where the targets are classes of 2-d logits, else None."""
+def correct_of(outputs: Any, targets: Any, output: str | None = None) -> Tensor | None:
+    """``(N,) bool`` where the targets are classes of 2-d logits, of this output; else None."""
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.ndim != 1:
         return None
-    logits = logits_of(outputs)
+    logits = logits_of(outputs, output)
     if logits.ndim != 2 or len(logits) != len(targets):
         return None
     return logits.detach().argmax(1) == targets
@@ -110,7 +110,7 @@ def evaluate(
             elif (right := correct_of(outputs, targets)) is not None:
                 meter.kept += list(right.cpu().numpy())
             if keep:
-                logits.append(logits_of(outputs).float().cpu())
+                logits.append(logits_of(outputs, meter.measure.output).float().cpu())
             size = samples_in(inputs)
             if loss_fn is not None:
                 loss += float(loss_fn(outputs, targets)) * size

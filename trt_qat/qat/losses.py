@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trt_qat.data import nest
 from trt_qat.errors import DataError, ModelError, called
 from trt_qat.qat.batches import logits_of
 from trt_qat.recipe.locate import import_object
@@ -53,10 +54,32 @@ def cross_entropy(
         each = F.binary_cross_entropy_with_logits(
             logits, (wanted > 0).to(logits.dtype), reduction="none"
         )
-        return each[wanted != ignored].mean()
+        counts = wanted != ignored
+        return each[counts].mean() if counts.any() else 0 * logits.sum()
     if targets.ndim == logits.ndim and logits.ndim > 2:
         targets = targets[:, 0]
-    return F.cross_entropy(logits, targets.long(), ignore_index=ignored, label_smoothing=smoothing)
+    wanted = targets.long()
+    if logits.ndim > 2:  # pixels that are negative do not count
+        wanted = torch.where(wanted < 0, ignored, wanted)
+    _in_range(wanted, logits.shape[1], ignored)
+    if not (wanted != ignored).any():  # nothing is to be learned of such a batch, and 0 / 0 is NaN
+        return 0 * logits.sum()
+    return F.cross_entropy(logits, wanted, ignore_index=ignored, label_smoothing=smoothing)
+
+
+def _in_range(wanted: Tensor, classes: int, ignored: int) -> None:
+    """Refuse labels that the model has no class for: torch's word for them on a GPU is a crash.
+
+    Raises:
+        DataError: there is one.
+    """
+    beyond = ((wanted < 0) | (wanted >= classes)) & (wanted != ignored)
+    if beyond.any():
+        message = (
+            f"the targets hold label {int(wanted[beyond][0])}, and the model answers {classes} "
+            f"classes: 0 to {classes - 1} are allowed"
+        )
+        raise DataError(message)
 
 
 def squared_error(answers: Tensor, targets: Tensor) -> Tensor:
@@ -88,6 +111,13 @@ def _own(function: Callable[..., Any], path: str) -> LossFunction:
         if not isinstance(found, Tensor) or found.ndim:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             message = f"task.loss = {path!r} returned {shape}; it must return a scalar tensor"
+            raise ModelError(message)
+        trained = (leaf for _, leaf in nest.leaves(outputs) if isinstance(leaf, Tensor))
+        if not found.requires_grad and any(leaf.requires_grad for leaf in trained):
+            message = (
+                f"task.loss = {path!r} returned a tensor without a gradient; compute it from the "
+                "outputs, without detach, argmax or torch.no_grad"
+            )
             raise ModelError(message)
         return found
 

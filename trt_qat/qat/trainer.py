@@ -49,6 +49,11 @@ class Goal:
     measure: Measure | None = None
     teacher: nn.Module | None = None
 
+    @property
+    def output(self) -> str | None:
+        """Which of several outputs is judged."""
+        return None if self.measure is None else self.measure.output
+
 
 class Trainer:
     """The state of one run: model, optimizer, position, history and the best weights so far."""
@@ -154,7 +159,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
         self.optimizer.step()
         self.scheduler.step()
-        right = correct_of(outputs, targets)
+        right = correct_of(outputs, targets, self.goal.output)
         count = samples_in(inputs)
         hits = float(right.sum()) if right is not None else float("nan")
         self.sums += torch.tensor([value * count, hits, count], dtype=torch.float64)

@@ -69,14 +69,14 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read an engine's TOML, its calibration set and the overrides.
 
     Args:
-        path: the engine's TOML.
+        path: the engine's TOML, or its name in ``engines/`` of the working folder.
         overrides: ``a.b=v`` each; v is a TOML value, and a bare word is a string.
 
     Raises:
         RecipeError: one error for all that is wrong, naming file, key, what was got, what is
             allowed and the nearest name.
     """
-    path = Path(path)
+    path = located(Path(path))
     given = tuple(overrides)
     settings = [parse_override(text) for text in given]
     draft = _Draft(read_toml(path))
@@ -91,6 +91,14 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return Recipe(spec, path, draft.calibration_path, given)
 
 
+def located(path: Path) -> Path:
+    """Return a path, or, of a bare name that is none, the recipe of that name in ``engines/``."""
+    if path.is_file() or path.name != str(path):
+        return path
+    names = (path.name, f"{path.name}.toml")
+    return next((Path("engines", n) for n in names if Path("engines", n).is_file()), path)
+
+
 def read_toml(path: Path) -> Table:
     """Return a TOML file's tables.
 
@@ -103,6 +111,8 @@ def read_toml(path: Path) -> Table:
     except FileNotFoundError as error:
         siblings = sorted(item.name for item in path.parent.glob("*.toml"))
         hint = f"; the folder has {', '.join(siblings)}" if siblings else ""
+        below = sorted(item.stem for item in path.parent.glob("engines/*.toml"))
+        hint += f"; engines/ has {', '.join(below)}" if below else ""
         message = f"{path}: no such file{hint}"
         raise RecipeError(message) from error
     except (OSError, UnicodeDecodeError) as error:

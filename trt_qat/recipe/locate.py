@@ -62,15 +62,30 @@ def _import_module(name: str, path: str, key: str) -> Any:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             message = f"{key} = {path!r}: importing {name!r} failed: {error}"
             raise RecipeError(message) from error
-        message = (
-            f"{key} = {path!r}: no module {error.name!r} in the recipe's folder, the working "
-            "folder or the installed packages"
-        )
+        message = f"{key} = {path!r}: {no_module(error.name)}"
         raise RecipeError(message) from error
     except Exception as error:
         # A user's module may fail in any way; the cause is kept for --debug and Python callers.
         message = f"{key} = {path!r}: importing {name!r} failed: {type(error).__name__}: {error}"
         raise RecipeError(message) from error
+
+
+def no_module(name: str) -> str:
+    """Say where a module was looked for."""
+    return (
+        f"no module {name!r} in the recipe's folder, the working folder or the installed packages"
+    )
+
+
+def is_module(name: str, base: Path) -> bool:
+    """Tell whether there is a module of this name, without importing it."""
+    if name in sys.modules:
+        return True
+    with importable(base, Path.cwd()):
+        try:
+            return importlib.util.find_spec(name) is not None
+        except (ImportError, ValueError):
+            return True  # importing it says what is wrong
 
 
 def source_file(path: str, base: Path) -> Path | None:

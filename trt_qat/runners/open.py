@@ -18,11 +18,13 @@ from typing import Any
 
 from trt_qat.backends import lacks
 from trt_qat.errors import InputError, nearest
+from trt_qat.runners.bare import spec_of
 from trt_qat.runners.protocol import Runner
 
 SPEC_HELP = (
-    "a SPEC is ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, torch:module:function, "
-    "torch-compile:module:function, trt:FILE.engine (trt-graph: as a CUDA graph, trt-trusted: "
+    "a SPEC is FILE.onnx or ort:FILE.onnx, ort-int8:FILE.onnx, ort-cuda:FILE.onnx, "
+    "torch:module:function, torch-compile:module:function, FILE.engine or trt:FILE.engine "
+    "(trt-graph: as a CUDA graph, trt-trusted: "
     "where no sidecar vouches for it), trt-rtx:FILE.engine of TensorRT for RTX (trt-rtx-trusted "
     "likewise) or polygraphy:OUTPUTS.json, what polygraphy run "
     "--save-outputs wrote"
@@ -56,7 +58,7 @@ def runner(spec: str) -> Runner:
         InputError: no such kind of SPEC.
         BackendUnavailable: its backend is not on this machine.
     """
-    kind, _, rest = spec.partition(":")
+    kind, _, rest = spec_of(spec).partition(":")
     if kind not in OPENERS or not rest:
         close = nearest(kind, tuple(OPENERS))[0]
         message = f"{spec!r} is no SPEC (nearest kind: {close!r}); {SPEC_HELP}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trt_qat.errors import DataError
 from trt_qat.tasks.score import Array, Measure, Statistics, primary, refuse
 
 
@@ -19,7 +20,7 @@ def top1(output: str | None = None) -> Measure:
             refuse("classification", wanted, logits, targets)
         return np.asarray(logits.argmax(axis=1) == targets)
 
-    return Measure("top1", statistics, lambda kept: np.array(kept, dtype=np.bool_))
+    return Measure("top1", statistics, lambda kept: np.array(kept, dtype=np.bool_), output=output)
 
 
 def miou(output: str | None = None, ignored: int = 255) -> Measure:
@@ -42,23 +43,42 @@ def miou(output: str | None = None, ignored: int = 255) -> Measure:
         found = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0] > 0
         return [_overlap(*pair, classes, ignored) for pair in zip(found, wanted, strict=True)]
 
-    return Measure("miou", statistics, _each_iou, lambda kept: float(_iou(np.sum(kept, axis=0))))
+    return Measure("miou", statistics, _each_iou, _whole, _blind)
 
 
 def _overlap(found: Array, wanted: Array, classes: int, ignored: int) -> Array:
-    """Return ``(classes, 2) int64``: pixels in both and pixels in either, of every class."""
+    """Return ``(classes, 3) int64`` of every class: pixels in both, those found, those wanted."""
     counts = (wanted != ignored) & (wanted >= 0)
     found, wanted = found[counts].astype(np.int64), wanted[counts].astype(np.int64)
     if wanted.size and wanted.max() >= classes:
         form = f"classes from 0 to {classes - 1}, or task.ignored = {ignored}"
         refuse("segmentation", form, found, wanted)
     both = np.bincount(wanted[found == wanted], minlength=classes)
-    either = np.bincount(wanted, minlength=classes) + np.bincount(found, minlength=classes) - both
-    return np.stack([both, either], axis=1)
+    each = [np.bincount(part, minlength=classes) for part in (found, wanted)]
+    return np.stack([both, *each], axis=1)
+
+
+def _whole(kept: Statistics) -> float:
+    counts = np.sum(kept, axis=0)
+    if not counts[:, 2].any():
+        message = (
+            "task.kind = 'segmentation': every pixel of the targets is task.ignored or negative, "
+            "so there is nothing to score"
+        )
+        raise DataError(message)
+    return _iou(counts)
+
+
+def _blind(kept: Statistics) -> float:
+    """Return the mean IoU of answers with as many pixels of every class that know nothing."""
+    _, found, wanted = np.sum(kept, axis=0).T.astype(np.float64)
+    by_chance = found * wanted / max(wanted.sum(), 1.0)
+    return _iou(np.stack([by_chance, found, wanted], axis=1))
 
 
 def _iou(counts: Array) -> float:
-    both, either = counts[:, 0], counts[:, 1]
+    both, found, wanted = counts.T
+    either = found + wanted - both
     occurs = either > 0
     return float((both[occurs] / either[occurs]).mean()) if occurs.any() else 1.0
 

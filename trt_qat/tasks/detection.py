@@ -54,7 +54,7 @@ def mean_average_precision() -> Measure:
             refuse("detection", FORM, outputs, targets)
         return [_matched(*pair) for pair in zip(found, wanted, strict=True)]
 
-    return Measure("map", statistics, _each, _map)
+    return Measure("map", statistics, _each, _map, blind=lambda kept: 0.0)
 
 
 def _by_image(value: Any, width: int) -> list[tuple[Array, Array, Array]] | None:

@@ -34,13 +34,17 @@ def r2(output: str | None = None) -> Measure:
             parts = tuple(part.sum(axis=1, keepdims=True) for part in parts)
         return np.stack(parts, axis=2)
 
-    return Measure("r2", statistics, _each_r2)
+    return Measure("r2", statistics, _each_r2, blind=lambda kept: 0.0)  # the mean, always
 
 
 def _each_r2(kept: Statistics) -> Array:
     """Return 1 less a sample's squared error over the mean squared deviation, ``(N,)``."""
     sums = np.stack(kept)  # (N, D, 4): squared error, target, its square, how many
     error, target, square, many = np.moveaxis(sums, 2, 0)
+    if not np.isfinite(target).all():
+        at = int(np.flatnonzero(~np.isfinite(target).all(axis=1))[0])
+        message = f"task.kind = 'regression': the targets of sample {at} hold NaN or infinity"
+        raise DataError(message)
     total = many.sum(axis=0)
     mean = target.sum(axis=0) / total
     spread = square.sum(axis=0) - total * mean**2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat.data.nest import as_arrays
+from trt_qat.errors import called
 from trt_qat.recipe.locate import import_object
 from trt_qat.recipe.specs import TaskSpec
 from trt_qat.tasks.classes import miou, top1
@@ -46,9 +47,12 @@ def measure_of(
         found = KINDS[spec.kind](spec)
     if spec.decode is None:
         return found
-    decode = import_object(spec.decode, base, "task.decode")
+    decode, named = (
+        import_object(spec.decode, base, "task.decode"),
+        f"task.decode = {spec.decode!r}",
+    )
 
     def statistics(outputs: Any, targets: Any) -> Any:
-        return found.statistics(as_arrays(decode(as_user(outputs))), targets)
+        return found.statistics(as_arrays(called(named, decode, as_user(outputs))), targets)
 
     return replace(found, statistics=statistics)

@@ -31,12 +31,17 @@ class Measure:
         statistics: from a batch's outputs and targets, numpy nests, to one entry a sample.
         each: from entries to a score for every sample, ``(N,)`` bool or float.
         value: from entries to the score of the whole set; None: the mean of ``each``.
+        blind: from entries to the score of answers that know nothing of their samples; None: it
+            is not known.
+        output: which of several outputs it judges, a key or a position; None: as `primary` says.
     """
 
     metric: str
     statistics: Callable[[Any, Any], Iterable[Any]]
     each: Callable[[Statistics], Array]
     value: Callable[[Statistics], float] | None = None
+    blind: Callable[[Statistics], float] | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Score:
         interval95: of ``value``: Wilson's for right and wrong, of the normal mean for graded
             scores, of a jackknife over ten groups for a figure of whole sets.
         more: means of what a user's function returned besides.
+        blind: score of answers that know nothing; None: not known.
     """
 
     metric: str
@@ -57,6 +63,7 @@ class Score:
     samples: Array
     interval95: tuple[float, float]
     more: dict[str, float] = field(default_factory=dict)
+    blind: float | None = None
 
     def entry(self, seconds: float) -> dict[str, Any]:
         """Return an entry of ``metrics.json``; ``accuracy`` is the value, whatever the metric."""
@@ -107,7 +114,9 @@ class Meter:
         if not (math.isfinite(value) and np.isfinite(each).all()):
             message = f"{measure.metric} is NaN or infinite; do outputs or targets hold such?"
             raise DataError(message)
-        return Score(measure.metric, value, each, _interval(measure, kept, each, value), more)
+        interval = _interval(measure, kept, each, value)
+        blind = None if measure.blind is None else measure.blind(kept)
+        return Score(measure.metric, value, each, interval, more, blind)
 
 
 def _interval(measure: Measure, kept: Statistics, each: Array, value: float) -> tuple[float, float]:

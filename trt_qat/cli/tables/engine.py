@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_qat.cli.tables.log import facts_line, performance_line
+from trt_qat.cli.tables.names import Name
 from trt_qat.cli.tables.times import layer_times_table
 from trt_qat.engine.evidence.layer_info import BUILD_LOG, INSPECTORS, PLAN_HEADER, PROFILE
 from trt_qat.engine.evidence.sides import MB, moved, sentence
@@ -145,13 +146,13 @@ def layer_table(document: dict[str, Any]) -> Table:
     if not document["detailed"]:
         table = Table("layer", "type", "kernel", *timed, box=None)
         for layer in layers:
-            names = (Text(layer[key]) for key in ("name", "type", "tactic"))
-            table.add_row(*names, *_time(layer, timed))
+            told = (Text(layer[key]) for key in ("type", "tactic"))
+            table.add_row(Name(layer["name"]), *told, *_time(layer, timed))
         return table
     table = Table("layer", "type", "in", "out", "computes", "2:4", "kernel", *timed, box=None)
     for layer in layers:
         table.add_row(
-            layer["name"],
+            Name(layer["name"]),
             layer["type"],
             _types(layer["precision_in"]),
             _types(layer["precision_out"]),

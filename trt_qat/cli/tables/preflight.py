@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,14 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_qat.cli.screen import UNFOLDED, results
+from trt_qat.cli.tables.names import Name
 from trt_qat.errors import visible
 from trt_qat.lint.preflight import PreflightReport
-from trt_qat.lint.rule import Finding
+from trt_qat.lint.rule import RULES, Finding
 from trt_qat.mend.mends import Change
 from trt_qat.wording import counted
 
 _SARIF_LEVEL = {"error": "error", "warning": "warning", "info": "note"}
 _VERDICTS = {True: "Confirmed: ", False: "Contradicted: ", None: ""}
+MOST_NAMES = 4
+"""Of nodes that one finding is about, in its line; --json names all."""
 _STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -35,9 +39,9 @@ def render_text(
     """
     out = console or results()
     out.print(Text(report.headline, style="bold"), soft_wrap=True)
-    for finding in report.findings:
-        if infos or finding.severity != "info":
-            out.print(_finding_text(finding), soft_wrap=True)
+    shown = [each for each in report.findings if infos or each.severity != "info"]
+    for alike in grouped(shown):
+        out.print(_finding_text(alike), soft_wrap=True)
     for part in _layers(report, out) if report.layers else ():
         out.print(part)
     if report.roofline is not None:
@@ -80,8 +84,32 @@ def _gap(differences: Mapping[str, Any]) -> str:
     return text
 
 
-def _finding_text(finding: Finding) -> Text:
-    where = f" {finding.node}:" if finding.node else ""
+def grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Return findings that say the same of several nodes together, in the order of the first."""
+    groups: dict[tuple[Any, ...], list[Finding]] = {}
+    for each in findings:
+        key = (each.rule, each.severity, each.message, each.mend, each.confirmed, each.confirmed_by)
+        groups.setdefault(key, []).append(each)
+    return list(groups.values())
+
+
+def render_statistics(report: PreflightReport, console: Console) -> None:
+    """Print how many findings each rule has, the most first."""
+    rows = Counter((each.rule, each.severity) for each in report.findings)
+    table = Table("findings", "rule", "severity", "about", box=None, pad_edge=False)
+    for (id_, severity), count in rows.most_common():
+        about = RULES[id_].title if id_ in RULES else ""
+        table.add_row(str(count), id_, Text(severity, _STYLE[severity]), about)
+    console.print(table)
+    console.print(Text(report.counts, style="bold"), soft_wrap=True)
+
+
+def _finding_text(alike: Sequence[Finding]) -> Text:
+    """Return one line for findings that differ by their node alone."""
+    finding = alike[0]
+    names = [each.node for each in alike if each.node]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    where = f" {', '.join(names[:MOST_NAMES])}{more}:" if names else ""
     return Text.assemble(
         (f"{finding.rule} {finding.severity}", _STYLE[finding.severity]),
         visible(f"{where} {finding.message} "),
@@ -105,7 +133,7 @@ def _layers(report: PreflightReport, out: Console) -> list[Table | Text]:
 
 def _layer_table(report: PreflightReport, reasons: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("layer", overflow="fold")
+    table.add_column("layer")
     for name in ("op", "precision", "in", "out", "2:4"):
         table.add_column(name, no_wrap=True)
     table.add_column("why", overflow="fold")
@@ -113,7 +141,7 @@ def _layer_table(report: PreflightReport, reasons: Sequence[str]) -> Table:
         code = {True: "int8", False: "float", None: "unknown"}
         sparse = layer.sparse + (", likely" if layer.sparse_likely else "")
         table.add_row(
-            Text(visible(layer.name)),
+            Name(layer.name),
             layer.op,
             layer.precision,
             code[layer.input_int8],

@@ -13,7 +13,9 @@ from trt_qat.measure.metrics import score_titles
 from trt_qat.pipeline.run import RunResult
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Sequence
+
+    from trt_qat.pipeline.dry import Planned
 
 
 def doctor_table(document: dict[str, Any]) -> Group:
@@ -57,13 +59,25 @@ def verdict_lines(verdict: dict[str, Any]) -> Text:
     return Text(visible("\n".join([*lines, f"next: {verdict['next']}"]), keep="\n"))
 
 
+def plan_table(planned: Sequence[Planned]) -> Table:
+    """Return what every stage of a run would do."""
+    table = Table("stage", "would be", "because", box=None, pad_edge=False)
+    words = {"runs": "run", "fails": "refused"}
+    for each in planned:
+        table.add_row(each.name, words.get(each.does, each.does), Text(visible(each.why)))
+    return table
+
+
 def run_table(result: RunResult) -> Group:
     """Return what became of the stages, and the accuracies side by side."""
     stages = Table("stage", "status", "seconds", box=None, pad_edge=False)
     for record in result.stages:
         seconds = f"{record.seconds:.1f}" if record.seconds else ""
         stages.add_row(record.name, record.status, seconds)
-    scores = Table("model", "accuracy", "95 % interval", "samples", box=None, pad_edge=False)
+    metrics = {entry.get("metric", "top1") for entry in result.metrics.values()}
+    name = next(iter(metrics)) if len(metrics) == 1 else "score"
+    title = "accuracy" if name == "top1" else name
+    scores = Table("model", title, "95 % interval", "samples", box=None, pad_edge=False)
     for key, title in score_titles(result.metrics).items():
         entry = result.metrics[key]
         low, high = entry["interval95"]
