@@ -85,11 +85,26 @@ def test_it_becomes_the_ranges_of_a_recipe(tmp_path: Path) -> None:
         ("TRT-8601-EntropyCalibration2\ninput: 7f800000\n", "a scale of inf"),
         ("TRT-8601-EntropyCalibration2\ninput: bcaa54fc\n", "finite and not negative"),
         ("TRT-8601-EntropyCalibration2\na: 3c\na: 3d\n", "'a' stands there twice"),
+        ("TRT-8601-EntropyCalibration2\na: 3caa54fc\nb: 3caa", "line 3: 'b' has .* is cut off"),
     ],
 )
 def test_a_damaged_cache_is_one_sentence_with_its_line(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse(text, "c.cache")
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (OLD, True),
+        ("input: 3caa54fc\n371: 3caa54fc\n", True),  # its first line was lost
+        ("loss: 3\nlr: 4\n", False),
+        ("[W] told: deadbeef\n", False),
+        ("", False),
+    ],
+)
+def test_a_cache_is_known_by_its_lines(text: str, known: bool) -> None:
+    assert calibration_cache.is_cache(text) is known
 
 
 @pytest.mark.parametrize("release", ["11.0", "eight", "8"])

@@ -33,6 +33,9 @@ CALIBRATORS: Mapping[str, str] = {
 """What a calibrator is called in a cache, and the algorithm of ours that it resembles."""
 
 _HEADER = re.compile(r"^TRT-(?P<packed>\d+)-(?P<calibrator>\w+)\s*$")
+_SEVEN_DIGITS = 2.5e-29
+"""Scales below it have less than eight digits; at a file's very end that is a cut."""
+_BARE = re.compile(r"^\S.*: [0-9a-fA-F]{7,8}$")
 _ENTRY = re.compile(r"^(?P<name>.*\S)\s*:\s*(?P<hex>(?:0[xX])?[0-9a-fA-F]*)\s*$")
 
 
@@ -86,8 +89,10 @@ class CalibrationCache:
 
 
 def is_cache(text: str) -> bool:
-    """Tell whether a text begins as a cache does."""
-    return bool(_HEADER.match(text.lstrip().partition("\n")[0].rstrip("\r")))
+    """Tell whether a text is a cache, whole or without its first line."""
+    first, *others = text.lstrip().splitlines()[:4] or [""]
+    headless = [line for line in (first, *others) if _BARE.match(line.rstrip())]
+    return bool(_HEADER.match(first.rstrip())) or 2 <= len(headless) >= len(others)
 
 
 def load(path: str | os.PathLike[str]) -> CalibrationCache:
@@ -125,6 +130,13 @@ def parse(text: str, source: str = "calibration cache") -> CalibrationCache:
     without: list[str] = []
     for number, line in enumerate(lines[1:], start=2):
         name, scale = _entry(line, number, source)
+        ends = number == len(lines) and not text.endswith(("\n", "\r"))
+        if ends and 0 < scale < _SEVEN_DIGITS:
+            message = (
+                f"{source}, line {number}: {name!r} has a scale of {scale:.3g}, which no tensor "
+                "has: the line is cut off"
+            )
+            raise DataError(message)
         if name in scales or name in without:
             message = f"{source}, line {number}: {name!r} stands there twice"
             raise DataError(message)

@@ -50,7 +50,7 @@ def test_two_writers_on_one_line_are_two_messages() -> None:
     assert messages(line) == [Message("", "Average on 10 runs - GPU"), Message("W", "told")]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_a_file_of_powershell_is_text(encoding: str) -> None:
     assert decoded("[W] told\r\n".encode(encoding)) == "[W] told\r\n"
 

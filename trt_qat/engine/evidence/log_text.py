@@ -75,8 +75,10 @@ def decoded(raw: bytes) -> str | None:
 def _encoding(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    without_mark = raw[1:8:2] == b"\0\0\0\0" and b"\0" not in raw[0:8:2]
-    return "utf-16-le" if without_mark else "utf-8-sig"
+    for encoding, zeros, letters in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):  # without a mark
+        if raw[zeros:8:2] == b"\0\0\0\0" and b"\0" not in raw[letters:8:2]:
+            return encoding
+    return "utf-8-sig"
 
 
 def messages(lines: str | Iterable[str]) -> list[Message]:

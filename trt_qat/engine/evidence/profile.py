@@ -7,6 +7,7 @@ engine down and keeps its layers from overlapping, so the sum over the layers is
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -88,10 +89,30 @@ def read_profile(document: Any, source: str) -> Profile:
     """
     try:
         head, *entries = document
-        return Profile(source, int(head["count"]), tuple(map(_row, entries)))
-    except (TypeError, KeyError, ValueError) as error:
+        found = Profile(source, int(head["count"]), tuple(map(_row, entries)))
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         message = f"{source}: is no file of trtexec --exportProfile ({error!r})"
         raise InputError(message) from error
+    return checked(found)
+
+
+def checked(found: Profile) -> Profile:
+    """Return times if they are some.
+
+    Raises:
+        InputError: no layer is timed, or a time is negative or no number.
+    """
+    if not found.rows:
+        message = f"{found.source}: holds no layer; the profiled run timed nothing"
+        raise InputError(message)
+    for row in found.rows:
+        if not (math.isfinite(row.ms) and math.isfinite(row.mean_ms) and row.mean_ms >= 0):
+            message = (
+                f"{found.source}: {row.name[:120]!r} takes {row.mean_ms:g} ms, so nothing was "
+                "timed or the file is damaged; profile again"
+            )
+            raise InputError(message)
+    return found
 
 
 def _row(entry: Any) -> Row:
@@ -120,9 +141,6 @@ def with_times(layers: Iterable[Layer], profile: Profile, source: str) -> list[L
     for layer in layers:
         own = rows.get(layer.name)
         timed.append(replace(layer, time_ms=own.pop(0).ms) if own else layer)
-    if not profile.rows:
-        message = f"{profile.source}: holds no layer; the profiled run timed nothing"
-        raise InputError(message)
     left = [row for found in rows.values() for row in found]
     strange = [row for row in left if not _OF_NO_LAYER.match(row.name)]
     lost, whole = sum(row.mean_ms for row in strange), profile.sum_ms

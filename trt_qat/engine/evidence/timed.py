@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trt_qat.engine.evidence import layer_info, profile, times
+from trt_qat.engine.evidence import json_text, layer_info, profile, times
 from trt_qat.engine.evidence.reading import text_of
 from trt_qat.engine.evidence.times import Times
 from trt_qat.engine.evidence.trust import inspect_file
@@ -77,7 +77,7 @@ def _json(path: Path, option: str) -> Any:
         message = f"{path}: is no file of trtexec {option} ({absent(path)})"
         raise InputError(message)
     try:
-        return json.loads(text_of(path), strict=False)
+        return json_text.loads(text_of(path))
     except json.JSONDecodeError as error:
         why = f"{error.msg}, line {error.lineno}"
         message = f"{path}: is no file of trtexec {option}, or breaks off ({why}); export it again"
