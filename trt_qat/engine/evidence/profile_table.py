@@ -27,7 +27,8 @@ _SOURCE = "the profile in the log"
 
 def profile_of(texts: Iterable[str]) -> Profile | None:
     """Return the last profile that a log's messages print; None: they print none, or no layer."""
-    runs, row, rows, found = 0, None, [], None
+    runs, row, found = 0, None, None
+    rows: list[Row] = []
     for text in texts:
         if begin := _BEGIN.match(text.strip()):
             runs, row, rows = int(begin["runs"]), None, []
