@@ -34,7 +34,9 @@ _WORKSPACE = "Some tactics do not have sufficient workspace memory"
 # Said of every engine or harmless: not worth a reader's time.
 _NOISE = re.compile(
     r"Using default stream|CUDA lazy loading|has Int64 binding|getMaxBatchSize|"
-    r"TensorRT was linked against|Check verbose logs for the list of affected weights$"
+    r"TensorRT was linked against|Check verbose logs for the list of affected weights\.?$|"
+    r"encountered issues when converting weights between types and that could affect accuracy|"
+    r"If this is not the desired behavior, please modify the weights"
 )
 
 
