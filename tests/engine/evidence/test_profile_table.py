@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.runs import command_line
 from trt_qat.engine.evidence.profile_table import profile_of
 from trt_qat.engine.evidence.reading import read
+from trt_qat.engine.evidence.timed import inspected
+from trt_qat.errors import InputError
 
 RECORDED = Path(__file__).parents[2] / "recordings" / "trex"
 STAMP = "[05/08/2024-14:05:14] [I] "
@@ -96,3 +99,13 @@ def test_of_two_tables_the_last_holds() -> None:
 @pytest.mark.parametrize("text", ["", "=== Profile (4 iterations ) ===\nnothing\nconv 1 2 3 4\n"])
 def test_what_is_no_table_gives_none(text: str) -> None:
     assert profile_of(text.splitlines()) is None
+
+
+def test_a_log_is_as_good_as_an_exported_profile(tmp_path: Path) -> None:
+    layers, log = tmp_path / "layers.json", logged(tmp_path, TABLES["8.6"])
+    layers.write_text(json.dumps({"Layers": ["conv 1 + relu", "fc"]}))
+    found = inspected(layers, log, trust=False).document
+    assert [layer["time_ms"] for layer in found["layers"]] == [2.5, 2.4]
+    layers.write_text(json.dumps({"Layers": ["other"]}))
+    with pytest.raises(InputError, match=r"x\.log: of another engine than .*layers\.json"):
+        inspected(layers, log, trust=False)

@@ -89,7 +89,8 @@ def read_profile(document: Any, source: str) -> Profile:
     """
     try:
         head, *entries = document
-        found = Profile(source, int(head["count"]), tuple(map(_row, entries)))
+        runs = int(head["count"])
+        found = Profile(source, runs, tuple(_row(entry, runs) for entry in entries))
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         message = f"{source}: is no file of trtexec --exportProfile ({error!r})"
         raise InputError(message) from error
@@ -115,9 +116,14 @@ def checked(found: Profile) -> Profile:
     return found
 
 
-def _row(entry: Any) -> Row:
+def _row(entry: Any, runs: int) -> Row:
     median = float(entry["medianMs"]) if "medianMs" in entry else None
-    mean = float(entry["averageMs"]) if median is None or "averageMs" in entry else median
+    if "averageMs" in entry:
+        mean = float(entry["averageMs"])
+    elif "timeMs" in entry and runs > 0:
+        mean = float(entry["timeMs"]) / runs
+    else:
+        mean = float(entry["averageMs"]) if median is None else median
     return Row(without_profile(str(entry["name"]))[0], mean, median)
 
 

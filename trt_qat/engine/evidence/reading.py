@@ -15,7 +15,7 @@ from trt_qat.engine.evidence.evidence import census, document, layers_path, list
 from trt_qat.engine.evidence.layer_info import PLAN_HEADER, SCHEMA, LayerInfo
 from trt_qat.engine.evidence.listing import listing_of
 from trt_qat.engine.evidence.log_layers import states_types
-from trt_qat.engine.evidence.log_text import decoded, plain
+from trt_qat.engine.evidence.log_text import decoded, plain, unwrapped
 from trt_qat.engine.evidence.plan_header import NO_GPU, PlanHeader, what_it_is
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import InputError
@@ -70,6 +70,8 @@ def _from_text(text: str, path: Path) -> dict[str, Any]:
     try:
         loaded = json_text.loads(text)
     except json.JSONDecodeError as error:
+        if (inner := unwrapped(text)) is not None:
+            return _from_prose(inner, path, source)
         if _JSON_BEGIN.match(text):
             message = (
                 f"{path}: JSON that breaks off or is damaged ({error.msg}, line {error.lineno}); "

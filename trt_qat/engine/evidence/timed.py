@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trt_qat.engine.evidence import json_text, layer_info, profile, times
+from trt_qat.engine.evidence import build_log, json_text, layer_info, profile, times
 from trt_qat.engine.evidence.reading import text_of
 from trt_qat.engine.evidence.times import Times
 from trt_qat.engine.evidence.trust import inspect_file
@@ -55,11 +55,15 @@ def inspected(
 
 
 def read_layer_times(path: Path) -> profile.Profile:
-    """Return what ``trtexec --exportProfile`` wrote.
+    """Return what ``trtexec --exportProfile`` wrote, or its ``--dumpProfile`` printed into a log.
 
     Raises:
         InputError: the file is missing or something else.
     """
+    if path.is_file() and "=== Profile (" in (text := text_of(path)):
+        found = build_log.parse(text).profile
+        if found is not None:
+            return profile.checked(replace(found, source=str(path)))
     return profile.read_profile(_json(path, "--exportProfile"), str(path))
 
 
