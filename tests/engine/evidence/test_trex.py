@@ -65,6 +65,9 @@ def test_metadata_tell_device_options_and_summary() -> None:
     assert found["facts"] == {"gpu": "NVIDIA TITAN RTX", "compute_capability": "7.5"}
     assert found["performance"]["compute_ms_p50"] == 0.351196
     assert found["performance"]["compute_ms_p99"] == 0.376038
+    older = read(RECORDED / "8.4.profile.metadata.json")["performance"]
+    assert (older["compute_ms_p50"], older["compute_ms_p99"]) == (0.882568, 0.884766)
+    assert "compute_ms_p90" not in older
     assert read(RECORDED / "build.metadata.json")["options"]["Precision"] == "FP32+FP16+INT8"
     device = read(RECORDED / "device.metadata.json")["facts"]
     assert device == {"gpu": "NVIDIA A100 80GB PCIe", "compute_capability": "8.0"}

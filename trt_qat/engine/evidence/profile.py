@@ -19,6 +19,9 @@ from trt_qat.errors import InputError
 _OF_NO_LAYER = re.compile(r"^\[[^\]]*\]$|^\(Unnamed Layer\* \d+\) \[Constant\]$")
 """Rows of the runtime itself, such as ``[trainStation1]``, and constants, which take no time."""
 
+MOST_UNTIMED = 0.5
+"""Share of the layers that compute for which a profile of the same engine may have no row."""
+
 MOST_LOST = 0.02
 """Share of the time that rows of no listed layer may have: copies that the runtime adds."""
 
@@ -156,6 +159,15 @@ def with_times(layers: Iterable[Layer], profile: Profile, source: str) -> list[L
             f"{profile.source}: of another engine than {source}: {len(strange or left)} of its "
             f"{len(profile.rows)} layers are not there, such as {name[:120]!r}; export both in one "
             "run (trtexec --exportLayerInfo=A --exportProfile=B)"
+        )
+        raise InputError(message)
+    computing = [layer for layer in timed if layer.purpose == "compute" and not layer.profile]
+    without = [layer.name for layer in computing if layer.time_ms is None]
+    if len(without) > MOST_UNTIMED * len(computing):
+        message = (
+            f"{profile.source}: of another engine than {source}: {len(without)} of the "
+            f"{len(computing)} layers there have no time, such as {without[0][:120]!r}; export "
+            "both in one run (trtexec --exportLayerInfo=A --exportProfile=B)"
         )
         raise InputError(message)
     return timed

@@ -3,8 +3,8 @@
 Its ``parse_trtexec_log.py`` writes ``*.build.metadata.json`` (``model_options``,
 ``build_options``) and ``*.profile.metadata.json`` (``performance_summary``,
 ``inference_options``, ``device_information``); its ``device_info.py`` a list of devices with
-``Name`` and ``ComputeCapability``. A row of the summary is min, max, mean, median and the
-percentiles 90, 95 and 99 in milliseconds.
+``Name`` and ``ComputeCapability``. A row of the summary is min, max, mean, median in milliseconds,
+and the percentiles that the release prints: 99 up to 8.4, then 90, 95 and 99.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TABLES = frozenset({
     *("model_options", "build_options", "system_options", "reporting_options"),
     *("inference_options", "performance_summary", "device_information"),
 })  # fmt: skip
-_RANKS = ("p50", "p90", "p95", "p99")
+_RANKS = {5: ("p50", "p99"), 7: ("p50", "p90", "p95", "p99")}
 
 
 def is_metadata(loaded: Any) -> bool:
@@ -64,6 +64,7 @@ def _performance(told: Mapping[str, Any]) -> dict[str, float]:
     measured = {"throughput_qps": float(told["Throughput"])} if "Throughput" in told else {}
     for title, key in KEYS.items():
         if title in told:  # min, max and mean stand before the median
-            rest = (float(value) for value in told[title][3:])
-            measured |= {f"{key}_{rank}": value for rank, value in zip(_RANKS, rest, strict=False)}
+            row = [float(value) for value in told[title]]
+            ranks = _RANKS.get(len(row), ("p50",))
+            measured |= {f"{key}_{rank}": ms for rank, ms in zip(ranks, row[3:], strict=False)}
     return measured
