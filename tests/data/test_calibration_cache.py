@@ -84,12 +84,32 @@ def test_it_becomes_the_ranges_of_a_recipe(tmp_path: Path) -> None:
         ("TRT-8601-EntropyCalibration2\ninput: 7fc00000\n", "a scale of nan"),
         ("TRT-8601-EntropyCalibration2\ninput: 7f800000\n", "a scale of inf"),
         ("TRT-8601-EntropyCalibration2\ninput: bcaa54fc\n", "finite and not negative"),
+        ("TRT-8601-EntropyCalibration2\n", "holds no tensor behind its first line"),
         ("TRT-8601-EntropyCalibration2\na: 3c\na: 3d\n", "'a' stands there twice"),
+        ("TRT-8601-EntropyCalibration2\na: 3caa54fc\nb: 3caa", "line 3: 'b' has .* is cut off"),
     ],
 )
 def test_a_damaged_cache_is_one_sentence_with_its_line(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse(text, "c.cache")
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (OLD, True),
+        (
+            "TRT-8.6.1-EntropyCalibration2\nx: 3c\n",
+            True,
+        ),  # its header is no header, and parse says so
+        ("input: 3caa54fc\n371: 3caa54fc\n", True),  # its first line was lost
+        ("loss: 3\nlr: 4\n", False),
+        ("[W] told: deadbeef\n", False),
+        ("", False),
+    ],
+)
+def test_a_cache_is_known_by_its_lines(text: str, known: bool) -> None:
+    assert calibration_cache.is_cache(text) is known
 
 
 @pytest.mark.parametrize("release", ["11.0", "eight", "8"])
@@ -102,3 +122,10 @@ def test_a_release_without_calibrators_is_refused(release: str) -> None:
 def test_a_scale_that_float32_does_not_hold_is_refused(scale: float) -> None:
     with pytest.raises(InputError, match="cannot stand in a calibration cache"):
         hexadecimal(scale)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_cache_that_an_editor_or_powershell_saved_is_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "c.cache"
+    path.write_bytes(OLD.replace("\n", "\r\n").encode(encoding))
+    assert calibration_cache.load(path) == parse(OLD)

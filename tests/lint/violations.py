@@ -579,6 +579,15 @@ def lone_depthwise(*, codes: bool = False) -> ModelProto:
     return b.model(b.qdq(y, name="out") if codes else y)
 
 
+def relu_between(second: float) -> ModelProto:
+    """A Relu between two pairs, read by two layers."""
+    b = Builder()
+    y = b.qdq(b.conv(b.qdq(_input(b), name="in"), (16, 16), "one"), 0.1, name="before")
+    y = b.qdq(b.node("Relu", y, name="relu"), second, name="behind")
+    outs = [b.qdq(b.conv(y, (16, 16), name), name=f"{name}_out") for name in ("two", "three")]
+    return b.model(*outs)
+
+
 def _added(shape: tuple[int, ...]) -> ModelProto:
     """A constant is added, quantized as onnxruntime does it."""
     b = int8_chain()
@@ -723,6 +732,9 @@ CASES = (
     Case("QDQ315", conv_3d, conv_3d, tensorrt="8.2", good_tensorrt="10.0"),
     Case("QDQ315", lone_depthwise, lambda: lone_depthwise(codes=True), target="sm_75",
          tensorrt="8.6"),
+    Case("QDQ315", lambda: relu_between(0.2), lambda: relu_between(0.1), tensorrt="8.5"),
+    Case("QDQ315", lambda: relu_between(0.2), lambda: relu_between(0.2), tensorrt="8.5",
+         good_tensorrt="8.6"),
     Case("QDQ019", lambda: _added(()), lambda: _added((1,))),
     Case("QDQ020", lambda: _open_shape("?", "?"), lambda: _open_shape("height", "width")),
     Case("QDQ021", lambda: _named("in_dq"), lambda: _named("own")),

@@ -31,7 +31,8 @@ def inspect(
     profile: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Times of the layers (trtexec --exportProfile); a second one is of --diff's.",
+            help="Times of the layers (trtexec --exportProfile, or a log of --dumpProfile); "
+            "a second one is of --diff's.",
             metavar="FILE",
         ),
     ] = None,

@@ -33,7 +33,10 @@ CALIBRATORS: Mapping[str, str] = {
 """What a calibrator is called in a cache, and the algorithm of ours that it resembles."""
 
 _HEADER = re.compile(r"^TRT-(?P<packed>\d+)-(?P<calibrator>\w+)\s*$")
-_ENTRY = re.compile(r"^(?P<name>.*\S)\s*:\s*(?P<hex>(?:0[xX])?[0-9a-fA-F]*)\s*$")
+_SEVEN_DIGITS = 2.5e-29
+"""Scales below it have less than eight digits; at a file's very end that is a cut."""
+_BARE = re.compile(r"^\S.*: [0-9a-fA-F]{7,8}$")
+_ENTRY = re.compile(r"^\s*(?P<name>\S|\S.*\S)\s*:\s*(?P<hex>(?:0[xX])?[0-9a-fA-F]*)\s*$")
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,11 @@ class CalibrationCache:
 
 
 def is_cache(text: str) -> bool:
-    """Tell whether a text begins as a cache does."""
-    return bool(_HEADER.match(text.lstrip().partition("\n")[0].rstrip("\r")))
+    """Tell whether a text is a cache, whole or without its first line."""
+    first, *others = text.lstrip().splitlines()[:4] or [""]
+    headless = [line for line in (first, *others) if _BARE.match(line.rstrip())]
+    begins = first.startswith("TRT-") and "alibration" in first
+    return begins or 2 <= len(headless) >= len(others)
 
 
 def load(path: str | os.PathLike[str]) -> CalibrationCache:
@@ -98,10 +104,12 @@ def load(path: str | os.PathLike[str]) -> CalibrationCache:
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig", errors="replace")
+        raw = path.read_bytes()
     except OSError as error:
         message = f"calibration cache {path}: {reason(error)}"
         raise DataError(message) from error
+    wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))  # PowerShell's
+    text = raw.decode("utf-16" if wide else "utf-8-sig", errors="replace")
     return parse(text, str(path))
 
 
@@ -125,6 +133,13 @@ def parse(text: str, source: str = "calibration cache") -> CalibrationCache:
     without: list[str] = []
     for number, line in enumerate(lines[1:], start=2):
         name, scale = _entry(line, number, source)
+        ends = number == len(lines) and not text.endswith(("\n", "\r"))
+        if ends and 0 < scale < _SEVEN_DIGITS:
+            message = (
+                f"{source}, line {number}: {name!r} has a scale of {scale:.3g}, which no tensor "
+                "has: the line is cut off"
+            )
+            raise DataError(message)
         if name in scales or name in without:
             message = f"{source}, line {number}: {name!r} stands there twice"
             raise DataError(message)
@@ -132,6 +147,9 @@ def parse(text: str, source: str = "calibration cache") -> CalibrationCache:
             without.append(name)
         else:
             scales[name] = scale
+    if not scales and not without:
+        message = f"{source}: holds no tensor behind its first line; calibrate again"
+        raise DataError(message)
     return CalibrationCache(
         unpacked(header["packed"]), header["calibrator"], scales, tuple(without)
     )

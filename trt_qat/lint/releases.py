@@ -44,5 +44,8 @@ SCALE_FREE: Version = (10, 13)
 WEIGHT_AS_TENSOR: Version = (8, 5)
 """Before, a convolution whose weight cannot be folded is refused (issues 1864, 2131)."""
 
+SCALES_AROUND_RELU: Version = (8, 6)
+"""Before, pairs of two scales around a Relu that several nodes read do not build (issue 2664)."""
+
 DEPTHWISE_ADD_BUILDS: Version = (10, 0)
 """Before, an INT8 depthwise convolution with a float Add does not build (issue 3579)."""

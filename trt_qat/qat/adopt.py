@@ -17,6 +17,8 @@ from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, ModelError, first_line
 from trt_qat.measure.metrics import sqnr_db
 from trt_qat.qat.calibrate import set_amax
+from trt_qat.qat.exported import in_evaluation
+from trt_qat.qat.foreign import freeze, refuse_converted
 from trt_qat.qat.foreign_run import Seen, WithoutOperators, in_float
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.quantize import float_weight, quantize, quantized, weight_quantizers
@@ -99,14 +101,16 @@ def adopt(
     if first is None:
         message = "adopt: calibration_batches is empty; give at least one batch"
         raise DataError(message)
-    source = copy.deepcopy(model).eval()
+    refuse_converted(model, "adopt")
+    source = in_evaluation(copy.deepcopy(model))
+    freeze(source)
     wanted = _run(source, first)
     with in_float(source) as seen:
         in_floats = _run(source, first)
     if not seen:
         message = (
-            "adopt: the model carries no fake quantization, or only observers (convert it with "
-            "convert_pt2e first); give a float model to quantize"
+            "adopt: the model carries no fake quantization, nor observers of it; give a float "
+            "model to quantize"
         )
         raise ModelError(message)
     plain = _float_model(model, first, in_floats)
@@ -169,7 +173,7 @@ def _exported(model: nn.Module, batch: Any) -> nn.Module:
         (args, kwargs),
     )
     shapes = {**dict(enumerate(open_batch[0])), **open_batch[1]} if kwargs else open_batch[0]
-    source = copy.deepcopy(model).eval()
+    source = in_evaluation(copy.deepcopy(model))
     with WithoutOperators():
         found = torch.export.export(source, args, kwargs, dynamic_shapes=shapes, strict=False)
     graph: nn.Module = found.module()

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from trt_qat.qat import foreign
+from trt_qat.qat.exported import fold_into, fold_stored, operator_name
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "add": operator.add,
@@ -65,12 +66,15 @@ class _Lowering:
     def __init__(self, module: fx.GraphModule) -> None:
         self.module, self.graph = module, module.graph
         self.made: dict[str, nn.Module] = {}
+        self.computed: set[str] = set()
+        self.folded: set[fx.Node] = set()
 
     def run(self) -> nn.Module:
         for node in list(self.graph.nodes):
             self._without_quantization(node)
+        self.computed = fold_stored(self.module)
         for node in list(self.graph.nodes):
-            if node.op == "call_function":
+            if node.op == "call_function" and node not in self.folded:
                 self._lower(node)
         self.graph.eliminate_dead_code()
         root = nn.Module()
@@ -134,9 +138,12 @@ class _Lowering:
         return found
 
     def _lower(self, node: fx.Node) -> None:
-        name = _operator_name(node.target)
+        name = operator_name(node.target)
         if name in _CONVOLUTIONS and self._is_stored(node, 1):
-            self._call_module(node, self._convolution(node, _CONVOLUTIONS[name]))
+            layer = self._convolution(node, _CONVOLUTIONS[name])
+            if self._reads_computed(node):  # of QAT: what follows undoes the scale
+                self.folded |= fold_into(self.module, node, layer)
+            self._call_module(node, layer)
         elif name == "linear" and self._is_stored(node, 1):
             weight, bias = self._tensor(node, 1), self._tensor(node, 2)
             layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
@@ -155,6 +162,10 @@ class _Lowering:
     def _is_stored(self, node: fx.Node, position: int) -> bool:
         argument = node.args[position] if position < len(node.args) else None
         return isinstance(argument, fx.Node) and argument.op == "get_attr"
+
+    def _reads_computed(self, node: fx.Node) -> bool:
+        weight = node.args[1]
+        return isinstance(weight, fx.Node) and str(weight.target) in self.computed
 
     def _tensor(self, node: fx.Node, position: int) -> Any:
         argument = node.args[position] if position < len(node.args) else None
@@ -185,7 +196,12 @@ class _Lowering:
     def _call_module(self, node: fx.Node, layer: nn.Module) -> None:
         argument = node.args[1] if len(node.args) > 1 else None
         path = str(argument.target) if isinstance(argument, fx.Node) else node.name
-        name = path.removesuffix("_float").removesuffix(".weight").replace(".", "_")
+        name = (
+            path.removesuffix("_computed")
+            .removesuffix("_float")
+            .removesuffix(".weight")
+            .replace(".", "_")
+        )
         name = name if name and not name.startswith("_") else node.name
         while name in self.made or hasattr(self.module, name):
             name += "_"
@@ -212,12 +228,6 @@ def _as_module(graph_module: fx.GraphModule) -> nn.Module:
     for name, buffer in graph_module.named_buffers(recurse=False):
         plain.register_buffer(name, buffer)
     return plain
-
-
-def _operator_name(target: Any) -> str:
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
-        return ""
-    return target._schema.name.removeprefix("aten::").removesuffix("_")
 
 
 def _tuple(value: Any) -> Any:

@@ -24,6 +24,7 @@ from trt_qat.qat import foreign, onnx_passes
 from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
+from trt_qat.qat.foreign_run import refuse_operators
 from trt_qat.qat.inputs import inputs_of, spec_of
 from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, tensors_of
@@ -77,7 +78,7 @@ def export(
             does; the message names the first tensor. A file that was there before is untouched.
     """
     spec, start = spec_of(ExportSpec, spec, "export"), time.perf_counter()
-    model, target = _exportable(model), Path(path)
+    model, target = _exportable(model, example_inputs), Path(path)
     example_inputs = inputs_of(model, example_inputs)
     inputs, exported = traced(model, example_inputs, spec, lambda: deployed(model, spec.weights))
     graph = onnx_passes.clean(exported, opset=spec.opset)
@@ -109,11 +110,12 @@ def _seal(target: Path, spec: ExportSpec, found: dict[str, Any], seconds: float)
     )
 
 
-def _exportable(model: nn.Module) -> nn.Module:
+def _exportable(model: nn.Module, example: Any) -> nn.Module:
     """Return the model without wrappers: quantized by us, and of numbers."""
     model = unwrapped(model)
     if not is_quantized(model):
         foreign.refuse(model, (), "export")
+        refuse_operators(lambda: evaluated(model, inputs_of(model, example)), "export")
     quantized(model)
     if (wrong := not_finite(model)) is not None:
         message = f"export: {wrong}; a step of training that diverged leaves such, train again"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,3 +112,24 @@ class WithoutOperators(TorchFunctionMode):
         if getattr(func, "__name__", "").startswith("fake_quantize_per_"):
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def refuse_operators(run: Callable[[], Any], what: str) -> None:
+    """Refuse a model that calls operators of fake quantization, which only a run shows.
+
+    Args:
+        run: the model on one batch.
+        what: the stage, for the error.
+
+    Raises:
+        ModelError: it does; the sentence is that of `foreign.refuse`.
+    """
+    watched = _Operators([])
+    try:
+        with torch.no_grad(), watched:
+            run()
+    except Exception:  # what else is wrong with it is told where it is asked for
+        return
+    if watched.seen:
+        name = watched.seen[0].where.removeprefix("_").partition("_cachemask")[0]
+        raise foreign.refusal(what, foreign.by_operator(name), len(watched.seen))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import nn
+from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from trt_qat.errors import DataError, ModelError, RecipeError
@@ -145,4 +145,18 @@ def refuse_unplaceable(model: Any, verb: str) -> None:
     lazy = next((n for n, p in model.named_parameters() if is_lazy(p)), None)
     if lazy is not None:
         message = f"{verb}: parameter {lazy!r} has no shape yet; run the model once on a batch"
+        raise ModelError(message)
+
+
+def refuse_exported(model: nn.Module, verb: str) -> None:
+    """Refuse a graph of torch.export, which calls operators and has no layers.
+
+    Raises:
+        ModelError: the model is one.
+    """
+    if isinstance(model, fx.GraphModule) and "train" in vars(model):  # torch.export's own
+        message = (
+            f"{verb}: the model is a graph of torch.export, which has neither layers nor modes; "
+            "give the module that it was exported from"
+        )
         raise ModelError(message)

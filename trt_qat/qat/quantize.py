@@ -16,7 +16,7 @@ from trt_qat.errors import DataError, ModelError
 from trt_qat.qat import foreign, placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.finite import not_finite
-from trt_qat.qat.inputs import input_batches, refuse_unplaceable, spec_of
+from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
 from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.quantizers.fake_quant import (
@@ -76,6 +76,7 @@ def quantize(
     spec = spec_of(QuantizeSpec, spec, "quantize")
     calibration = spec_of(CalibrationSpec, calibration, "quantize")
     _must_be_float(model)
+    refuse_exported(model, "quantize")
     batches = input_batches(model, calibration_batches)
     first = next(batches, None)
     if first is None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from trt_qat.errors import ModelError
 from trt_qat.qat import placement
-from trt_qat.qat.inputs import input_batches, refuse_unplaceable, spec_of
+from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
 from trt_qat.qat.placement.calls import evaluated, observe_calls
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.placement.stock import own_code
@@ -49,6 +49,7 @@ def sparsify(
         ModelError: the model is quantized already, or no layer can be pruned.
     """
     refuse_unplaceable(model, "sparsify")
+    refuse_exported(model, "sparsify")
     spec = spec_of(SparsitySpec, spec, "sparsify")
     if example_inputs is not None:
         example_inputs = next(input_batches(model, [example_inputs]), None)

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from trt_qat.qat import foreign
 from trt_qat.qat.aten import lowered
+from trt_qat.qat.exported import in_evaluation
 
 _STUBS = frozenset({"DeQuantStub", "DeQuantWrapper", "QuantStub"})
 _OBSERVING_HOOKS = frozenset({"_observer_forward_hook", "_observer_forward_pre_hook"})
@@ -25,9 +26,13 @@ def unquantized(model: nn.Module) -> nn.Module:
     Raises:
         ModelError: a part cannot be turned back; one sentence says which.
     """
-    plain = copy.deepcopy(model).eval()
+    plain = in_evaluation(copy.deepcopy(model))
     vars(plain).pop("_modelopt_state", None)
     if isinstance(plain, fx.GraphModule):
+        for name, child in list(plain.named_children()):
+            if not foreign.toolkit(child):  # of prepare_qat_fx; the graph itself calls quantizers
+                _turn_back(child)
+                plain._modules[name] = _plain(child)
         return lowered(plain)
     _turn_back(plain)
     return plain

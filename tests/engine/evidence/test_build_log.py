@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.runs import command_line
 from trt_qat.engine.evidence.build_log import BuildLog, parse
+from trt_qat.engine.evidence.reading import read as read_file
 
 DATA = Path(__file__).parents[2] / "recordings" / "layer_info"
 
@@ -112,3 +114,29 @@ def test_the_builders_own_listing_is_read() -> None:
     ]  # fmt: skip
     assert layers[0]["Name"] == "node_conv2d + node_relu"
     assert layers[3]["Name"] == "{ForeignNode[gemm1.weight...ONNXTRT_castHelper_9]}"
+
+
+RUN = "&&&& RUNNING TensorRT.trtexec [TensorRT v{0}] # trtexec\n"
+LINE = "Layer(CaskConvolution): {0}, Tactic: 0x1, x (Int8[1,2]) -> y (Int8[1,2])\n"
+
+
+def test_of_two_runs_in_one_file_the_last_counts_and_both_are_explained(tmp_path: Path) -> None:
+    first = (
+        RUN.format(8503) + LINE.format("a") + "[E] Assertion failed: shiftIsAllZeros(zeroPoint)\n"
+    )
+    path = tmp_path / "x.log"
+    path.write_text(
+        first + RUN.format(100300) + LINE.format("b") + "&&&& PASSED TensorRT.trtexec\n"
+    )
+    found = read_file(path)
+    assert [layer["name"] for layer in found["layers"]] == ["b"]
+    assert found["facts"] == {"tensorrt": "10.3.0", "outcome": "passed"}
+    assert [told["id"] for told in found["explained"]] == ["zero-point"]
+    assert "the log is of 2 runs of trtexec" in command_line("inspect", path).stdout
+
+
+def test_several_engines_of_one_program_are_told_to_be_several(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_text("".join(f"[V] Engine Layer Information:\n{LINE.format(x)}" for x in "ab"))
+    assert len(read_file(path)["layers"]) == 2
+    assert "the builder lists 2 engines here" in command_line("inspect", path).stdout

@@ -187,3 +187,10 @@ def test_an_error_has_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "JSON that breaks off" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_lists_no_layers_is_not_called_equal(tmp_path: Path) -> None:
+    (tmp_path / "fail.log").write_text("[E] Engine could not be created from network\n")
+    done = command_line("inspect", tmp_path / "fail.log", "--diff", tmp_path / "fail.log")
+    assert done.returncode == 2
+    assert "fail.log: lists no layers to set against others" in done.stderr

@@ -174,3 +174,11 @@ def test_a_build_that_fails_here_is_explained_in_one_sentence() -> None:
     assert said.startswith("that is, no INT8 kernel for this quantized layer")
     assert "QDQ315" in said
     assert cause(["[V] nothing wrong"]) == ""
+
+
+def test_a_name_of_thousands_of_nodes_is_no_work() -> None:
+    nodes = " + ".join(f"w{i}" for i in range(20_000))
+    line = f"[E] Error[10]: Could not find any implementation for node {nodes} + q_QuantizeLinear."
+    (told,) = explain(messages(line))
+    assert told.entry.id == "no-kernel-quantized"
+    assert len(told.line) < 5000

@@ -44,6 +44,27 @@ FORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("indent", ["", "    ", "\t"])
+def test_lines_may_be_indented_as_polygraphy_prints_them(indent: str) -> None:
+    line, read, _ = FORMS["8.2"]
+    (entry,) = parse(f"[V] Engine Layer Information:\n{indent}{line}\n").layers
+    (layer,) = from_document({"Layers": [entry]}, "log").layers
+    assert list(layer.precision_in) == read
+
+
+def test_a_region_of_many_operations_claims_no_type_that_it_need_not_compute_in() -> None:
+    line = "Layer(Myelin): {ForeignNode[a...b]}, Tactic: 0x0, x (Int8[1,8]) -> y (Half[1,8])"
+    (layer,) = from_document({"Layers": [line_entry(line)]}, "line").layers
+    assert (layer.purpose, layer.precision) == ("compute", None)
+
+
+@pytest.mark.parametrize("kind", ["Constant", "Shape", "NoOp"])
+def test_what_runs_no_kernel_computes_in_nothing(kind: str) -> None:
+    (entry,) = [line_entry(f"Layer({kind}): s, Tactic: 0x0,  -> s (Int8[4])")]
+    (layer,) = from_document({"Layers": [entry]}, "line").layers
+    assert (layer.purpose, layer.precision) == ("none", None)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_types_stand_in_the_line(form: str) -> None:
     line, read, written = FORMS[form]

@@ -27,18 +27,43 @@ BYTES = (
         ([MENDED], 1, 541),
         ([REQUEST.format(1000), BYTES], 1, 1000),
         ([BYTES], 1, 1000),
+        ([BYTES.replace("1048576000", "1048576").replace(": S", "S")], 1, 1),
+        ([REQUEST.format(1583), MENDED.replace("541", "1583")], 1, 1583),
+        ([REQUEST.format(2).replace("2MB", "2 GiB")], 1, 2048),
         ([REQUEST.format(950)] * 3, 3, 950),
         ([REQUEST.format(538), OLD, REQUEST.format(806), OLD.replace("538", "806")], 2, 806),
         ([REQUEST.format(950), REQUEST.format(538), OLD], 2, 950),
         ([], 0, 0),
     ],
-    ids=["8.x", "no request", "8.6", "bytes", "bytes alone", "10", "two", "mixed", "none"],
+    ids=[
+        "8.x",
+        "no request",
+        "8.6",
+        "bytes",
+        "bytes alone",
+        "9",
+        "8.5",
+        "GiB",
+        "10",
+        "two",
+        "mixed",
+        "none",
+    ],
 )
 def test_each_kernel_counts_once_and_sizes_are_bytes(
     lines: list[str], count: int, mib: int
 ) -> None:
     found = skipped(lines)
     assert (found.count, found.largest_bytes) == (count, mib * MIB)
+
+
+def test_a_small_request_of_newer_releases_is_of_bytes() -> None:
+    """NVIDIA/TensorRT-LLM issue 493."""
+    text = (
+        "UNSUPPORTED_STATESkipping tactic 4 due to insufficient memory on requested size of 66048 "
+        "detected for tactic 0x000000000000001f."
+    )
+    assert skipped([text]).largest_bytes == 66048
 
 
 def test_other_skips_are_not_for_memory() -> None:

@@ -38,3 +38,8 @@ def test_the_command_prints_them(tmp_path: Path) -> None:
     assert "TensorRT 8.6.1, it passed" in done.stdout
     assert "computing takes 0.4444 ms (median; 99 %: 0.48 ms)" in done.stdout
     assert "2217.29 queries a second" in done.stdout
+
+
+def test_figures_in_the_users_locale_are_read() -> None:
+    told = parse(SUMMARY.replace(".4", ",4").replace("2217.29", "2.217,29")).performance
+    assert (told["compute_ms_p50"], told["throughput_qps"]) == (0.4444, 2217.29)

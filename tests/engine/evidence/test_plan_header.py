@@ -12,7 +12,7 @@ import pytest
 
 from tests.runs import command_line
 from trt_qat.engine import machine
-from trt_qat.engine.evidence.plan_header import PlanHeader, read_header
+from trt_qat.engine.evidence.plan_header import NO_GPU, PlanHeader, read_header
 from trt_qat.engine.evidence.trust import inspect_file
 from trt_qat.errors import InputError
 
@@ -105,7 +105,7 @@ def test_another_version_than_the_one_here_is_one_sentence(
     """The question alone is replaced: which version is installed here."""
     monkeypatch.setattr(machine, "tensorrt_version", lambda: "10.16.1.11")
     (tmp_path / "x.engine").write_bytes(plan((8, 6, 1, 6)))
-    (note,) = inspect_file(tmp_path / "x.engine")["notes"]
+    *_, note = inspect_file(tmp_path / "x.engine")["notes"]
     assert "TensorRT 8.6.1.6 built it and this is 10.16.1.11" in note
     assert "build.version_compatible" in note
 
@@ -116,3 +116,22 @@ def test_headers_alone_are_not_set_against_each_other(tmp_path: Path) -> None:
     done = command_line("inspect", tmp_path / "a.engine", "--diff", tmp_path / "b.engine")
     assert done.returncode == 2
     assert "a.engine: TensorRT for RTX alone loads it" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model", "engine.trtmodel", "cached.cache"])
+def test_a_plan_is_known_by_its_bytes_whatever_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(plan((10, 3, 0, 26)))
+    assert inspect_file(tmp_path / name)["source"]["tensorrt"] == "10.3.0.26"
+
+
+@pytest.mark.skipif(machine.why_no_engines() is None, reason="TensorRT and a GPU are here")
+def test_the_gpu_is_said_not_to_stand_in_the_header(tmp_path: Path) -> None:
+    (tmp_path / "x.plan").write_bytes(plan())
+    assert inspect_file(tmp_path / "x.plan")["notes"][0] == NO_GPU
+
+
+@pytest.mark.parametrize(("name", "said"), [("sm86", "8.6,"), ("sm80+", "8.0 and newer,")])
+def test_onnxruntimes_name_tells_the_gpu(tmp_path: Path, name: str, said: str) -> None:
+    path = tmp_path / f"TensorrtExecutionProvider_TRTKernel_graph_main_1_0_fp16_{name}.engine"
+    path.write_bytes(plan())
+    assert f"compute capability {said}" in read_header(path).notes[0]

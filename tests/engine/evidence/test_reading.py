@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from random import Random
@@ -101,4 +102,39 @@ def test_what_is_none_of_these_says_what_was_expected(tmp_path: Path, text: str)
     path = tmp_path / "x.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=r"--exportProfile=FILE or --exportTimes=FILE"):
+        read(path)
+
+
+def test_what_is_compressed_or_empty_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    for content, said in (
+        (gzip.compress(LISTED.encode()), "gzip: unpack it first"),
+        (b"\n", "an empty file"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            read(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"Layers": ' + "1" * 6000 + "}", "[]"])
+def test_json_that_no_parser_likes_is_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x\.json"):
+        read(path)
+
+
+def test_json_that_escapes_nothing_is_read(tmp_path: Path) -> None:
+    """trtexec prints names as they are, and a share of 0 ms as ``nan``."""
+    path = tmp_path / "p.json"
+    row = '{ "name" : "C:\\models\\new", "averageMs" : 1, "percentage" : -nan }'
+    path.write_text(f'[ {{ "count" : 1 }}, {row} ]')
+    assert read(path)["layers"][0]["name"] == "C:\\models\\new"
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "inf"])
+def test_times_that_are_none_are_one_sentence(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(f'[{{"count": 3}}, {{"name": "conv", "averageMs": {value}}}]')
+    with pytest.raises(InputError, match=r"'conv' takes .* ms, so nothing was timed"):
         read(path)

@@ -73,6 +73,13 @@ def test_times_of_another_engine_are_refused(tmp_path: Path) -> None:
         inspected(QAT, path, trust=False)
 
 
+def test_times_of_a_smaller_network_with_the_same_names_are_refused(tmp_path: Path) -> None:
+    rows = json.loads(profile_of(QAT, tmp_path / "p.json").read_text())
+    part = write_json(tmp_path / "part.json", rows[:20])
+    with pytest.raises(InputError, match=r"part\.json: of another engine than .* have no time"):
+        inspected(QAT, part, trust=False)
+
+
 def test_a_profile_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no layer"):
         inspected(QAT, write_json(tmp_path / "p.json", [{"count": 3}]), trust=False)

@@ -12,7 +12,13 @@ from rich.text import Text
 from trt_qat.cli.tables.log import facts_line, performance_line
 from trt_qat.cli.tables.names import Name
 from trt_qat.cli.tables.times import layer_times_table
-from trt_qat.engine.evidence.layer_info import BUILD_LOG, INSPECTORS, PLAN_HEADER, PROFILE
+from trt_qat.engine.evidence.layer_info import (
+    BUILD_LOG,
+    INSPECTORS,
+    METADATA,
+    PLAN_HEADER,
+    PROFILE,
+)
 from trt_qat.engine.evidence.sides import MB, moved, sentence
 from trt_qat.wording import counted
 
@@ -86,7 +92,7 @@ def _joined(counts: dict[str, int] | None) -> str:
 
 def _sentences(document: dict[str, Any]) -> list[str]:
     lines = [line for line in (facts_line(document), performance_line(document)) if line]
-    lines += _about_layers(document)
+    lines += [*_about_runs(document), *_about_layers(document)]
     sparsity = document["sparsity"]
     if sparsity is not None:
         lines.append(
@@ -99,11 +105,27 @@ def _sentences(document: dict[str, Any]) -> list[str]:
         size = document["largest_request_bytes"] / MIB
         lines.append(
             f"memory: {counted(document['skipped_tactics'], 'tactic')} skipped for want of memory, "
-            f"the largest wanted {size:.0f} MiB; the engine may be slower than it could be"
+            f"the largest wanted {size:.4g} MiB; the engine may be slower than it could be"
         )
     elif document["short_workspace"]:
         lines.append("memory: the workspace limit kept kernels out; raise build.workspace_mib")
     return lines + _moved(document)
+
+
+def _about_runs(document: dict[str, Any]) -> list[str]:
+    """Return what a log that is not of one build mixes."""
+    lines = [] if document["inspector"] == PLAN_HEADER else list(document.get("notes", []))
+    if "runs" in document:
+        lines.append(
+            f"the log is of {document['runs']} runs of trtexec: layers, counts and times are of "
+            "the last one, messages are explained of all"
+        )
+    if "engines" in document:
+        lines.append(
+            f"the builder lists {document['engines']} engines here, and their layers are counted "
+            "together; cut the log to see one"
+        )
+    return lines
 
 
 def _about_layers(document: dict[str, Any]) -> list[str]:
@@ -111,6 +133,9 @@ def _about_layers(document: dict[str, Any]) -> list[str]:
     export = "`trtexec --exportLayerInfo=FILE --profilingVerbosity=detailed` writes"
     if document["inspector"] == PLAN_HEADER:
         return [_plan(document["source"]), *document["notes"]]
+    if document["inspector"] == METADATA:
+        asked = ", ".join(f"{key}: {value}" for key, value in document["options"].items())
+        return [*([asked] if asked else []), f"a run's metadata; its layers are in what {export}"]
     if document["inspector"] == PROFILE:
         runs, total = document["profile"]["runs"], document["profile"]["sum_ms"]
         return [

@@ -17,6 +17,8 @@ from trt_qat.engine.evidence.explain import Explained, Facts, explain, facts
 from trt_qat.engine.evidence.log_layers import line_entry, listing
 from trt_qat.engine.evidence.log_text import messages
 from trt_qat.engine.evidence.performance import performance
+from trt_qat.engine.evidence.profile import Profile
+from trt_qat.engine.evidence.profile_table import profile_of
 
 _FOUND = re.compile(
     r"\(Sparsity\) (?:Found (?P<count>\d+) layer\(s\) eligible to use sparse tactics|"
@@ -26,11 +28,15 @@ _CHOSE = re.compile(
     r"\(Sparsity\) (?:Chose (?P<count>\d+) layer\(s\) using sparse tactics|"
     r"TRT inference plan picked sparse implementation for layers):?(?P<names>.*)"
 )
+_RUN = "&&&& RUNNING"
+_ENGINE = "Engine Layer Information:"
 _WORKSPACE = "Some tactics do not have sufficient workspace memory"
 # Said of every engine or harmless: not worth a reader's time.
 _NOISE = re.compile(
     r"Using default stream|CUDA lazy loading|has Int64 binding|getMaxBatchSize|"
-    r"TensorRT was linked against|Check verbose logs for the list of affected weights$"
+    r"TensorRT was linked against|Check verbose logs for the list of affected weights\.?$|"
+    r"encountered issues when converting weights between types and that could affect accuracy|"
+    r"If this is not the desired behavior, please modify the weights"
 )
 
 
@@ -69,6 +75,9 @@ class BuildLog:
         explained: what its messages mean.
         facts: version, device and outcome.
         performance: of trtexec's summary, see `trt_qat.engine.evidence.performance`.
+        profile: times of layers that trtexec printed; None: it printed none.
+        runs: of trtexec in one file; layers, times, facts and counts are of the last.
+        engines: whose layers the builder listed in that run; they stand in ``layers`` together.
         prefixed: lines that begin as messages of a logger do.
     """
 
@@ -82,13 +91,22 @@ class BuildLog:
     explained: list[Explained] = field(default_factory=list)
     facts: Facts = field(default_factory=Facts)
     performance: dict[str, float] = field(default_factory=dict)
+    profile: Profile | None = None
+    runs: int = 0
+    engines: int = 0
     prefixed: int = 0
 
     @property
     def is_one(self) -> bool:
         """Whether the text is a log at all."""
         return bool(
-            self.prefixed or self.layers or self.backends or self.explained or self.skipped_tactics
+            self.prefixed
+            or self.runs
+            or self.profile
+            or self.layers
+            or self.backends
+            or self.explained
+            or self.skipped_tactics
         )
 
     @property
@@ -123,16 +141,19 @@ def parse(lines: str | Iterable[str]) -> BuildLog:
     """Read a builder's messages, as a logger gets them or as any program prints them."""
     log = BuildLog()
     said = messages(lines)
-    for message in said:
+    begins = [at for at, message in enumerate(said) if message.text.startswith(_RUN)]
+    last = said[begins[-1] :] if len(begins) > 1 else said
+    for message in last:
         _read(log, message.text)
-    short = memory.skipped(message.text for message in said)
+    texts = [message.text for message in last]
+    short = memory.skipped(texts)
     log.skipped_tactics, log.largest_request_bytes = short.count, short.largest_bytes
-    log.facts, log.explained = facts(said), explain(said)
-    log.performance = performance(message.text for message in said)
+    log.runs, log.facts, log.explained = len(begins), facts(last), explain(said)
+    log.performance, log.profile = performance(texts), profile_of(texts)
     problems = [each for each in said if each.is_problem and not _is_noise(each.text)]
     problems.sort(key=lambda each: each.severity == "W")
     log.warnings = list(dict.fromkeys(each.text.strip() for each in problems))
-    log.listing = listing(said)
+    log.listing = listing(last)
     log.prefixed = sum(bool(each.severity) for each in said)
     return log
 
@@ -150,5 +171,6 @@ def _read(log: BuildLog, text: str) -> None:
             seen = log.backends.setdefault(backend, Sparsity())
             seen.add(what, None if count is None else int(count), names)
     log.short_workspace = log.short_workspace or _WORKSPACE in text
-    if text.startswith("Layer(") and (entry := line_entry(text)):
+    log.engines += text.startswith(_ENGINE)
+    if text.lstrip().startswith("Layer(") and (entry := line_entry(text.lstrip())):
         log.layers.append(entry)

@@ -24,6 +24,9 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
         if each["inspector"] == layer_info.PLAN_HEADER:
             message = f"{each['source']['file']}: {each['notes'][-1]}"
             raise InputError(message)
+        if not each["layers"] and each["inspector"] not in layer_info.INSPECTORS:
+            message = f"{each['source']['file']}: lists no layers to set against others"
+            raise InputError(message)
     pair = [layer_info.from_schema(each, "layers.json") for each in (ours, theirs)]
     a, b = (layer_info.of_profile(info.layers, 0) for info in pair)
     both = paired(a, b)

@@ -28,6 +28,7 @@ _RANKS = {"": 0, "V": 0, "I": 1, "W": 2, "E": 3, "F": 3}
 _WORDS = {0: "info", 1: "info", 2: "warning", 3: "error"}
 _ORDER = ("error", "warning", "info")
 _FACTS = ("current", "serialized", "expected", "got")
+_MOST = 4000
 MOST_NODES = 20
 """Nodes that an explanation names; the count says how many messages there were."""
 
@@ -107,7 +108,7 @@ def _quick(*, quiet: bool) -> re.Pattern[str]:
 
 def is_explained(text: str) -> bool:
     """Tell whether an entry explains a warning or an error."""
-    return bool(_quick(quiet=False).search(text))
+    return bool(_quick(quiet=False).search(_shortened(text)))
 
 
 def explain(log: Iterable[Message]) -> list[Explained]:
@@ -119,7 +120,7 @@ def explain(log: Iterable[Message]) -> list[Explained]:
     found: dict[str, Explained] = {}
     place = _Place()
     for message in log:
-        text = message.text
+        line = text = _shortened(message.text)
         quiet = message.severity in ("V", "I")
         if not quiet:
             place.hear(text)
@@ -129,10 +130,15 @@ def explain(log: Iterable[Message]) -> list[Explained]:
             continue
         for entry in table():
             if (entry.quiet or not quiet) and (match := entry.pattern.search(text)):
-                told = found.setdefault(entry.id, Explained(entry, message.text.strip()))
+                told = found.setdefault(entry.id, Explained(entry, line.strip()))
                 _add(told, message, match, place.node)
                 break
     return sorted(found.values(), key=lambda each: _ORDER.index(each.severity))
+
+
+def _shortened(text: str) -> str:
+    """Return a text without its middle where it is long: a name may list thousands of nodes."""
+    return text if len(text) <= _MOST else f"{text[: _MOST // 2]} ... {text[-_MOST // 2 :]}"
 
 
 def cause(lines: Iterable[str]) -> str:

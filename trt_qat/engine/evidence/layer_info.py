@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trt_qat.engine.evidence import oneline
+from trt_qat.engine.evidence import json_text, oneline
 from trt_qat.engine.evidence.tactics import (
     compute_type,
     is_sparse,
@@ -28,9 +28,11 @@ from trt_qat.errors import InputError
 
 SCHEMA = "trt-qat layers 1"
 INSPECTORS = ("combined", "split")
+_INDICES = (None, "int32", "int64", "bool")
 FLOATS = ("fp32", "fp16", "bf16", "fp64")
 BUILD_LOG = "none: a builder's log"
 PROFILE = "none: times of trtexec --exportProfile"
+METADATA = "none: what a run of trtexec was asked for and measured"
 PLAN_HEADER = "none: a plan's header"
 _PROFILE = re.compile(r" ?\[profile (\d+)\]")
 # Entries are parted by a record separator in JSON; printed logs lose it.
@@ -128,8 +130,7 @@ def parse(text: str, source: str = "layer information") -> LayerInfo:
         InputError: it is neither.
     """
     try:
-        # Not strict: inspectors part the entries of a string by bare control characters.
-        document = json.loads(text, strict=False)
+        document = json_text.loads(text)
     except json.JSONDecodeError as error:
         document = oneline.parse(text)
         if document is None:
@@ -244,6 +245,9 @@ def _precision(
         second = types_in[1] if len(types_in) > 1 else None
         by = second if plain or weight is None else _type(weight)
         return product_type(str(entry["Name"]), kind, types_in[:1], by, types_out)
+    if kind == "Myelin" and not entry.get("TacticName"):  # a region of many operations
+        told = {one for one in (*types_in, *types_out) if one not in _INDICES}
+        return told.pop() if len(told) == 1 else None
     if kind == "kgen":  # generated: what it reads as codes it computes with as floats
         floats = [one for one in (*types_in, *types_out) if one in FLOATS]
         return floats[0] if floats else compute_type(tactic, types_in, types_out)

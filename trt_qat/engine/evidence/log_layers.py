@@ -57,9 +57,12 @@ def states_types(entry: dict[str, Any]) -> bool:
 def _tensors(text: str) -> list[dict[str, Any]]:
     text = text.strip()
     for pattern in _TENSORS:
-        found = list(pattern.finditer(text))
-        if found and found[-1].end() == len(text):
-            return [_tensor(match) for match in found]
+        found, at = [], 0
+        while match := pattern.match(text, at):
+            found.append(_tensor(match))
+            at = match.end()
+        if found and at == len(text):
+            return found
     return [{"Name": text}] if text else []
 
 

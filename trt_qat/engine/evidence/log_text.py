@@ -8,6 +8,7 @@ Windows its line ends and UTF-16, and stdout and stderr into one file put two me
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,8 +39,16 @@ _PREFIXES = tuple(
         r"(?P<word>ERROR|WARNING): (?=[\w./]+\.(?:cpp|h|cu):\d+)",
     )
 )
+# What runs a container or a service puts before every line: Docker, Kubernetes, journald, compose.
+_RUNNER = re.compile(
+    r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(?:Z|[+-]\d\d:?\d\d)(?: std(?:out|err) [FP])?|"
+    r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ [\w./-]+(?:\[\d+\])?:|"
+    r"[\w.-]+ +\|(?= (?:\[|Layer\(|Name: |&&&&))) "
+)
 # What nearly every line of a long log begins with, in one step.
 _USUAL = re.compile(rf"{_STAMP} (?:\[TRT\] )?\[(?P<letter>[VIWEF])\] (?:\[TRT\] )?(?=[^\[ ])")
+_FEW = 100  # one NUL in as many bytes is a serial line's, more are a binary's
+_WRAPPED = ("log", "msg", "message", "MESSAGE", "text")
 _LETTERS = {"D": "V", "N": "I", "C": "F", "X": "V", "!": "F"}
 _LEVELS = "VIWEF"
 
@@ -66,7 +75,10 @@ def decoded(raw: bytes) -> str | None:
     """Return the text of a file that a terminal or PowerShell wrote; None: it is no text."""
     encoding = _encoding(raw)
     if encoding == "utf-8-sig" and b"\0" in raw:
-        return None
+        raw = raw.rstrip(b"\0")  # what a crash leaves behind the last block
+        if b"\n" not in raw or raw.count(b"\0") * _FEW > len(raw):
+            return None
+        raw = raw.replace(b"\0", b"")
     text = raw.decode(encoding, errors="replace")
     # A log may hold a stray byte of another code page; what is no text is full of them.
     return text if text.count("\ufffd") * 10 <= len(text) else None
@@ -75,8 +87,32 @@ def decoded(raw: bytes) -> str | None:
 def _encoding(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    without_mark = raw[1:8:2] == b"\0\0\0\0" and b"\0" not in raw[0:8:2]
-    return "utf-16-le" if without_mark else "utf-8-sig"
+    for encoding, zeros, letters in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):  # without a mark
+        if raw[zeros:8:2] == b"\0\0\0\0" and b"\0" not in raw[letters:8:2]:
+            return encoding
+    return "utf-8-sig"
+
+
+def unwrapped(text: str) -> str | None:
+    """Return the lines in a log of JSON objects, one a line, as Docker keeps one; None: it is none.
+
+    The message is under ``log`` (Docker), ``MESSAGE`` (journald), ``msg`` or ``message``.
+    """
+    said = []
+    for line in filter(str.strip, text.splitlines()):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        told = next((entry[k] for k in _WRAPPED if k in entry), None) if _is_object(entry) else None
+        if not isinstance(told, str):
+            return None
+        said.append(told.rstrip("\r\n"))
+    return "\n".join(said) if said else None
+
+
+def _is_object(entry: object) -> bool:
+    return isinstance(entry, dict)
 
 
 def messages(lines: str | Iterable[str]) -> list[Message]:
@@ -100,6 +136,8 @@ def plain(text: str) -> str:
 def _split(text: str) -> Iterator[str]:
     for line in _LINE_END.split(_ESCAPE.sub("", text)):
         unquoted = _QUOTE.sub("", line) if line.startswith(">") else line
+        if unquoted[:1].isalnum() and (runner := _RUNNER.match(unquoted)):
+            unquoted = unquoted[runner.end() :]
         # The year of a second stamp: splitting every line of a long log would take seconds.
         yield from _SECOND.split(unquoted) if "/20" in unquoted[8:] else (unquoted,)
 

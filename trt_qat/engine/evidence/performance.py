@@ -6,16 +6,17 @@ percentile(90%) = 0.445 ms`` since 8.2; 8.0 has the same without the percentiles
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
-_THROUGHPUT = re.compile(r"^Throughput: (?P<value>[\d.]+(?:e[+-]?\d+)?) qps$")
+_THROUGHPUT = re.compile(r"^Throughput: (?P<value>[\d.,]+(?:e[+-]?\d+)?) qps$")
 _TIMES = re.compile(
     r"^(?P<title>Latency|GPU Compute Time|Enqueue Time|H2D Latency|D2H Latency): "
-    r"min = .*?median = (?P<median>[\d.e+-]+) ms(?P<rest>.*)$"
+    r"min = .*?median = (?P<median>[\d.,e+-]+) ms(?P<rest>.*)$"
 )
-_PERCENTILE = re.compile(r"percentile\((?P<rank>\d+)%?\) = (?P<value>[\d.e+-]+) ms")
-_KEYS = {
+_PERCENTILE = re.compile(r"percentile\((?P<rank>\d+)%?\) = (?P<value>[\d.,e+-]+) ms")
+KEYS = {
     "Latency": "latency_ms",
     "GPU Compute Time": "compute_ms",
     "Enqueue Time": "enqueue_ms",
@@ -32,10 +33,20 @@ def performance(texts: Iterable[str]) -> dict[str, float]:
     told: dict[str, float] = {}
     for text in texts:
         if match := _THROUGHPUT.match(text):
-            told["throughput_qps"] = float(match["value"])
+            told["throughput_qps"] = _number(match["value"])
         elif match := _TIMES.match(text):
-            key = _KEYS[match["title"]]
-            told[f"{key}_p50"] = float(match["median"])
+            key = KEYS[match["title"]]
+            told[f"{key}_p50"] = _number(match["median"])
             for each in _PERCENTILE.finditer(match["rest"]):
-                told[f"{key}_p{each['rank']}"] = float(each["value"])
+                told[f"{key}_p{each['rank']}"] = _number(each["value"])
     return told
+
+
+def _number(text: str) -> float:
+    """Return a figure; one with a comma is of a program that prints in the user's locale."""
+    if "," in text:
+        text = text.replace(".", "").replace(",", ".")
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

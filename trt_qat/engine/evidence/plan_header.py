@@ -3,13 +3,16 @@
 ``trtexec --getPlanVersionOnly`` reads the version from bytes 24 to 27 of a plan that begins
 ``ftrt`` and whose serialization version, the next four bytes, is 0 (``sampleEngines.cpp``,
 ``printPlanVersion``, 8.6 to 11); TensorRT for RTX puts ``vtrt`` there and its own version at the
-same place. Neither names the GPU in a documented place. Ultralytics writes the length of a JSON
-text and that text before the plan, and no TensorRT loads such a file as it is.
+same place. Neither names the GPU or the flags of the build in a public place: NVIDIA tells the
+version's alone (NVIDIA/TensorRT issue 3073) and left the question for the GPU open (issue 4233).
+onnxruntime names the GPU in the name of the file instead, ``..._sm86.engine``. Ultralytics writes
+the length of a JSON text and that text before the plan, and no TensorRT loads such a file as it is.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,11 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"{", "JSON: no engine; give it another name to inspect it as layer information"),
     (b"TRT-", "a calibration cache: give it another name, such as .cache"),
 )
+NO_GPU = (
+    "which GPU and which flags it was built for does not stand in a plan's header: the log of its "
+    "build tells, or loading it"
+)
+_NAMED = re.compile(r"TensorrtExecutionProvider_.*_sm(?P<sm>\d{2,3})(?P<later>\+?)\.\w+$")
 _ONNX_FIRST = b"\x08"  # the field of the IR version
 
 
@@ -81,9 +89,10 @@ def read_header(path: Path) -> PlanHeader:
         message = f"{path}: cannot be read: {reason(error)}"
         raise InputError(message) from error
     metadata, offset = _metadata(begin)
-    notes: tuple[str, ...] = ()
+    notes = _from_name(path.name)
     if offset:
         notes = (
+            *notes,
             f"the plan begins at byte {offset}, behind metadata as Ultralytics writes: TensorRT "
             "and trtexec load it only without them (`tail -c +"
             f"{offset + 1} {path.name} > plain.engine`)",
@@ -102,6 +111,30 @@ def read_header(path: Path) -> PlanHeader:
         )
         raise InputError(message)
     return _plan(head, size, size - offset, notes, metadata)
+
+
+def is_plan(path: Path) -> bool:
+    """Tell whether a file begins as a plan does, whatever its name."""
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(_MOST_METADATA + HEADER_BYTES)
+    except OSError:
+        return False
+    return begin[:4] in (_TENSORRT, _RTX, _OLD) or _metadata(begin)[1] > 0
+
+
+def what_it_is(begin: bytes) -> str:
+    """Say what a file is that is neither text nor a plan, by its first bytes; empty: not known."""
+    return next((said for mark, said in _OTHERS if begin.startswith(mark)), "")
+
+
+def _from_name(name: str) -> tuple[str, ...]:
+    """Return what onnxruntime put into the name of an engine that it cached."""
+    match = _NAMED.search(name)
+    if match is None:
+        return ()
+    sm = f"{match['sm'][:-1]}.{match['sm'][-1]}{' and newer' if match['later'] else ''}"
+    return (f"its name says compute capability {sm}, as onnxruntime names what it caches",)
 
 
 def _plan(
@@ -139,9 +172,8 @@ def _metadata(begin: bytes) -> tuple[dict[str, Any], int]:
 
 def _what(begin: bytes) -> str:
     """Say what a file is by its first bytes."""
-    for mark, said in _OTHERS:
-        if begin.startswith(mark):
-            return said
+    if said := what_it_is(begin):
+        return said
     if not begin:
         return "the file is empty"
     if begin[:1] == _ONNX_FIRST and begin[2:3] in (b"\x12", b"\x1a", b"B", b":"):

@@ -7,6 +7,7 @@ engine down and keeps its layers from overlapping, so the sum over the layers is
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ from trt_qat.errors import InputError
 
 _OF_NO_LAYER = re.compile(r"^\[[^\]]*\]$|^\(Unnamed Layer\* \d+\) \[Constant\]$")
 """Rows of the runtime itself, such as ``[trainStation1]``, and constants, which take no time."""
+
+MOST_UNTIMED = 0.5
+"""Share of the layers that compute for which a profile of the same engine may have no row."""
 
 MOST_LOST = 0.02
 """Share of the time that rows of no listed layer may have: copies that the runtime adds."""
@@ -88,15 +92,41 @@ def read_profile(document: Any, source: str) -> Profile:
     """
     try:
         head, *entries = document
-        return Profile(source, int(head["count"]), tuple(map(_row, entries)))
-    except (TypeError, KeyError, ValueError) as error:
+        runs = int(head["count"])
+        found = Profile(source, runs, tuple(_row(entry, runs) for entry in entries))
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         message = f"{source}: is no file of trtexec --exportProfile ({error!r})"
         raise InputError(message) from error
+    return checked(found)
 
 
-def _row(entry: Any) -> Row:
+def checked(found: Profile) -> Profile:
+    """Return times if they are some.
+
+    Raises:
+        InputError: no layer is timed, or a time is negative or no number.
+    """
+    if not found.rows:
+        message = f"{found.source}: holds no layer; the profiled run timed nothing"
+        raise InputError(message)
+    for row in found.rows:
+        if not (math.isfinite(row.ms) and math.isfinite(row.mean_ms) and row.mean_ms >= 0):
+            message = (
+                f"{found.source}: {row.name[:120]!r} takes {row.mean_ms:g} ms, so nothing was "
+                "timed or the file is damaged; profile again"
+            )
+            raise InputError(message)
+    return found
+
+
+def _row(entry: Any, runs: int) -> Row:
     median = float(entry["medianMs"]) if "medianMs" in entry else None
-    mean = float(entry["averageMs"]) if median is None or "averageMs" in entry else median
+    if "averageMs" in entry:
+        mean = float(entry["averageMs"])
+    elif "timeMs" in entry and runs > 0:
+        mean = float(entry["timeMs"]) / runs
+    else:
+        mean = float(entry["averageMs"]) if median is None else median
     return Row(without_profile(str(entry["name"]))[0], mean, median)
 
 
@@ -120,9 +150,6 @@ def with_times(layers: Iterable[Layer], profile: Profile, source: str) -> list[L
     for layer in layers:
         own = rows.get(layer.name)
         timed.append(replace(layer, time_ms=own.pop(0).ms) if own else layer)
-    if not profile.rows:
-        message = f"{profile.source}: holds no layer; the profiled run timed nothing"
-        raise InputError(message)
     left = [row for found in rows.values() for row in found]
     strange = [row for row in left if not _OF_NO_LAYER.match(row.name)]
     lost, whole = sum(row.mean_ms for row in strange), profile.sum_ms
@@ -132,6 +159,15 @@ def with_times(layers: Iterable[Layer], profile: Profile, source: str) -> list[L
             f"{profile.source}: of another engine than {source}: {len(strange or left)} of its "
             f"{len(profile.rows)} layers are not there, such as {name[:120]!r}; export both in one "
             "run (trtexec --exportLayerInfo=A --exportProfile=B)"
+        )
+        raise InputError(message)
+    computing = [layer for layer in timed if layer.purpose == "compute" and not layer.profile]
+    without = [layer.name for layer in computing if layer.time_ms is None]
+    if len(without) > MOST_UNTIMED * len(computing):
+        message = (
+            f"{profile.source}: of another engine than {source}: {len(without)} of the "
+            f"{len(computing)} layers there have no time, such as {without[0][:120]!r}; export "
+            "both in one run (trtexec --exportLayerInfo=A --exportProfile=B)"
         )
         raise InputError(message)
     return timed

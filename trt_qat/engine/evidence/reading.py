@@ -9,14 +9,14 @@ from typing import Any
 
 from trt_qat.artifact import sha256_file
 from trt_qat.data import calibration_cache
-from trt_qat.engine.evidence import build_log, layer_info, profile, times
+from trt_qat.engine.evidence import build_log, json_text, layer_info, profile, times, trex_metadata
 from trt_qat.engine.evidence.build_log import BuildLog
-from trt_qat.engine.evidence.evidence import document, layers_path, listed
+from trt_qat.engine.evidence.evidence import census, document, layers_path, listed
 from trt_qat.engine.evidence.layer_info import PLAN_HEADER, SCHEMA, LayerInfo
 from trt_qat.engine.evidence.listing import listing_of
 from trt_qat.engine.evidence.log_layers import states_types
-from trt_qat.engine.evidence.log_text import decoded, plain
-from trt_qat.engine.evidence.plan_header import PlanHeader
+from trt_qat.engine.evidence.log_text import decoded, plain, unwrapped
+from trt_qat.engine.evidence.plan_header import NO_GPU, PlanHeader, what_it_is
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import InputError
 from trt_qat.files import absent, reason
@@ -53,12 +53,14 @@ def text_of(path: Path) -> str:
         InputError: it cannot be read, or is no text.
     """
     try:
-        text = decoded(path.read_bytes())
+        raw = path.read_bytes()
     except OSError as error:
         message = f"{path}: cannot be read: {reason(error)}"
         raise InputError(message) from error
+    text = decoded(raw)
     if text is None:
-        message = f"{path}: not text; {EXPECTED}"
+        what = what_it_is(raw)
+        message = f"{path}: not text{f' but {what}' if what else ''}; {EXPECTED}"
         raise InputError(message)
     return text
 
@@ -66,9 +68,10 @@ def text_of(path: Path) -> str:
 def _from_text(text: str, path: Path) -> dict[str, Any]:
     source = {"file": path.name}
     try:
-        # Not strict: trtexec escapes nothing, and names may hold control characters.
-        loaded = json.loads(text, strict=False)
+        loaded = json_text.loads(text)
     except json.JSONDecodeError as error:
+        if (inner := unwrapped(text)) is not None:
+            return _from_prose(inner, path, source)
         if _JSON_BEGIN.match(text):
             message = (
                 f"{path}: JSON that breaks off or is damaged ({error.msg}, line {error.lineno}); "
@@ -84,6 +87,11 @@ def _from_text(text: str, path: Path) -> dict[str, Any]:
         return document(info, None, source) | {"profile": found.to_dict()}
     if times.is_times(loaded):
         return times.document(times.read_times(loaded, str(path)), source)
+    if trex_metadata.is_metadata(loaded):
+        return trex_metadata.read_metadata(loaded, str(path), source)
+    if loaded == []:
+        message = f"{path}: an empty list: nothing was timed; run it again"
+        raise InputError(message)
     if not isinstance(loaded, dict) or "Layers" not in loaded:
         message = f"{path}: JSON without a list 'Layers', so not an inspector's; {EXPECTED}"
         raise InputError(message)
@@ -113,17 +121,42 @@ def _from_prose(text: str, path: Path, source: dict[str, Any]) -> dict[str, Any]
     log = build_log.parse(text)
     listing = listing_of(plain(text)) if "Layers:" in text else None
     if listing is not None and (listing.at_load or log.is_one):
-        return listed(listing, log, source)
+        return _timed(listed(listing, log, source), log) | _runs(log)
     if log.is_one:
-        return document(_listed(log), log, source)
+        return _timed(document(_listed(log), log, source), log) | _runs(log)
     try:
         info = layer_info.parse(text, str(path))
     except InputError as error:
-        message = (
-            f"{path}: neither JSON, nor the inspector's text, nor a log of TensorRT; {EXPECTED}"
-        )
+        what = what_it_is(text[:20].encode()) or "neither JSON, nor the inspector's text, nor a log"
+        what = what if text.strip() else "an empty file"
+        message = f"{path}: {what}; {EXPECTED}"
         raise InputError(message) from error
     return document(info, None, source)
+
+
+def _timed(found: dict[str, Any], log: BuildLog) -> dict[str, Any]:
+    """Return a log's document with the times that trtexec printed into it.
+
+    Where the log lists no layers, those of the profile are all that is known of them.
+    """
+    if log.profile is None:
+        return found
+    info = layer_info.from_schema(found, "the log")
+    try:
+        told = profile.checked(log.profile)
+        if info.layers:
+            info.layers = profile.with_times(info.layers, told, "the layers of the log")
+        else:
+            info = LayerInfo(layer_info.PROFILE, detailed=False, layers=told.layers())
+    except InputError as error:
+        return found | {"notes": [str(error)]}
+    return found | info.to_dict() | {"census": census(info), "profile": told.to_dict()}
+
+
+def _runs(log: BuildLog) -> dict[str, Any]:
+    """Return how many runs and engines a log is of, where it is not of one."""
+    told = {"runs": log.runs, "engines": log.engines}
+    return {key: count for key, count in told.items() if count > 1}
 
 
 def _listed(log: BuildLog) -> LayerInfo:
@@ -164,4 +197,6 @@ def of_header(header: PlanHeader, path: Path, why: str) -> dict[str, Any]:
         told = {"sm": None if origin.sm is None else list(origin.sm), "sidecar": True}
         source |= {key: value for key, value in told.items() if value is not None}
     info = LayerInfo(PLAN_HEADER, detailed=False)
-    return document(info, None, source) | {"notes": [*header.notes, why]}
+    unknown = header.backend == "TensorRT" and "sm" not in source
+    notes = [*header.notes, *([NO_GPU] if unknown else []), why]
+    return document(info, None, source) | {"notes": notes}

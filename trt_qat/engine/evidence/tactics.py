@@ -32,8 +32,9 @@ _TACTICS = (
 )
 _SPARSE = re.compile(r"sparse|sptensor|spmma|sp_mma|sphmma|_spgemm", re.I)
 _MULTIPLY_TYPES = re.compile(
-    r"conv|gemm|matrixmultiply|fullyconnected|correlation|matmul|runtime_fusion", re.I
+    r"conv|cudnn|cublas|gemm|matrixmultiply|fullyconnected|correlation|matmul|runtime_fusion", re.I
 )
+_NO_KERNEL = frozenset({"NoOp", "Constant", "Shape", "shape_call", "Signal", "Wait"})
 _STUB = "__myelin_CASK_STUB"  # which kernel it is, is decided on the GPU when a plan is loaded
 _MULTIPLY_TACTICS = re.compile(r"gemm|fprop|conv|_mma_|xmma_(?!pooling)", re.I)
 # Myelin's generated kernels are called after the operations in them.
@@ -106,7 +107,7 @@ def multiplies(kind: str, tactic: str, entry: Mapping[str, Any]) -> bool:
 
 def purpose(name: str, kind: str, tactic: str, entry: Mapping[str, Any]) -> str:
     """Return what a layer is there for: compute, reformat, qdq or none; see `layer_info.Layer`."""
-    if kind in ("NoOp", "shape_call", "Signal", "Wait"):
+    if kind in _NO_KERNEL:
         return "none"
     if entry.get("Origin") == "QDQ":
         return "qdq"

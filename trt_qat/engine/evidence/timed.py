@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trt_qat.engine.evidence import layer_info, profile, times
+from trt_qat.engine.evidence import build_log, json_text, layer_info, profile, times
 from trt_qat.engine.evidence.reading import text_of
 from trt_qat.engine.evidence.times import Times
 from trt_qat.engine.evidence.trust import inspect_file
@@ -55,11 +55,15 @@ def inspected(
 
 
 def read_layer_times(path: Path) -> profile.Profile:
-    """Return what ``trtexec --exportProfile`` wrote.
+    """Return what ``trtexec --exportProfile`` wrote, or its ``--dumpProfile`` printed into a log.
 
     Raises:
         InputError: the file is missing or something else.
     """
+    if path.is_file() and "=== Profile (" in (text := text_of(path)):
+        found = build_log.parse(text).profile
+        if found is not None:
+            return profile.checked(replace(found, source=str(path)))
     return profile.read_profile(_json(path, "--exportProfile"), str(path))
 
 
@@ -77,7 +81,7 @@ def _json(path: Path, option: str) -> Any:
         message = f"{path}: is no file of trtexec {option} ({absent(path)})"
         raise InputError(message)
     try:
-        return json.loads(text_of(path), strict=False)
+        return json_text.loads(text_of(path))
     except json.JSONDecodeError as error:
         why = f"{error.msg}, line {error.lineno}"
         message = f"{path}: is no file of trtexec {option}, or breaks off ({why}); export it again"

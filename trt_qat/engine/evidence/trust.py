@@ -13,7 +13,7 @@ from typing import Any
 
 from trt_qat.artifact import read_sidecar, sidecar_path
 from trt_qat.engine.evidence import reading
-from trt_qat.engine.evidence.plan_header import PlanHeader, read_header
+from trt_qat.engine.evidence.plan_header import PlanHeader, is_plan, read_header
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import InputError
 from trt_qat.files import reason
@@ -144,7 +144,7 @@ def inspect_file(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
         InputError: the file is missing, none of these, or its bytes are not those of its sidecar.
     """
     path = Path(path)
-    if path.suffix not in reading.ENGINE_SUFFIXES or not path.is_file():
+    if not path.is_file() or not (path.suffix in reading.ENGINE_SUFFIXES or is_plan(path)):
         return reading.read(path)
     described = reading.described(path)
     if described is not None:

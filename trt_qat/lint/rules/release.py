@@ -104,8 +104,10 @@ def operator_newer(context: Context) -> Iterator[Hit]:
 def kernel_missing(context: Context) -> Iterator[Hit]:
     """Layers for which single releases found no implementation; newer ones are not known to fail.
 
-    NVIDIA/TensorRT issues 1768 (1-d), 4060 (depthwise on Turing), 1726 and 2125 (3-d).
+    NVIDIA/TensorRT issues 1768 (1-d), 4060 (depthwise on Turing), 1726 and 2125 (3-d), 2664 (a Relu
+    between two scales, "fixed in 8.6GA").
     """
+    yield from _relu_between_scales(context)
     for layer in context.layers:
         if layer.fate.precision != "int8" or layer.node.op != "Conv":
             continue
@@ -120,6 +122,29 @@ def kernel_missing(context: Context) -> Iterator[Hit]:
             what = "on a Turing GPU for a depthwise convolution that writes float (issue 4060)"
             certain = context.target is not None
             yield from _note(context, layer, (8, 6), what, certain=certain)
+
+
+def _relu_between_scales(context: Context) -> Iterator[Hit]:
+    """Yield Relus whose pairs before and behind differ, and whose result several nodes read."""
+    graph, version = context.graph, context.tensorrt
+    if version is None or version >= releases.SCALES_AROUND_RELU:
+        return
+    for pair in graph.pairs:
+        relu = graph.producer(pair.source)
+        before = graph.producer(relu.input(0)) if relu is not None and relu.op == "Relu" else None
+        if relu is None or before is None or not before.is_dequantize():
+            continue
+        read = (relu.output, *(each.output for each in pair.dequantizes))
+        readers = max(len(graph.consumers(each)) for each in read)
+        if readers > 1 and not pair.scaling.same_as(graph.scaling(before)):
+            yield Hit(
+                relu.name,
+                f"The pairs before and behind this Relu have different scales and {readers} nodes "
+                f"read it: TensorRT {_text(version)} does not build that (issue 2664).",
+                "Take out the pair before the Relu, give both one scale, or build with "
+                f"TensorRT {_text(releases.SCALES_AROUND_RELU)}.",
+                "error",
+            )
 
 
 def _note(
