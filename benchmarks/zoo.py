@@ -20,6 +20,7 @@ import importlib
 import json
 import math
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its pool outlives no fork
 
 from rich.console import Console
 from rich.table import Table
@@ -291,8 +293,6 @@ def library_versions() -> dict[str, str]:
 
 def main() -> int:
     """Measure, print the table, write the JSON."""
-    import torch
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--only", action="append", help="library:architecture, or library; repeatable"
@@ -301,7 +301,6 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one network")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    torch.set_num_threads(1)
     chosen = [n for n in NETWORKS if not given.only or {n, n.partition(":")[0]} & set(given.only)]
     sides = (given.side,) if given.side else SIDES
     warm_up({name.partition(":")[0] for name in chosen})
