@@ -95,6 +95,29 @@ def test_a_concat_before_a_mean_has_one_scale(tmp_path: Path) -> None:
     assert not [f for f in report.findings if f.rule == "QDQ102"]
 
 
+def test_a_dropout_behind_what_carries_a_scale_carries_it_too(tmp_path: Path) -> None:
+    """The first token's features, dropped out, before the head of a text classifier."""
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.all, self.norm = nn.Linear(32, 32), nn.LayerNorm(32)
+            self.other = nn.Linear(32, 32)
+            self.drop, self.dense = nn.Dropout(0.1), nn.Linear(32, 32)
+            self.head = nn.Linear(32, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.all(x))
+            y = self.dense(self.drop(x[:, 0])) + self.other(x).mean(1)
+            found: Tensor = self.head(torch.tanh(y))
+            return found
+
+    tokens = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
+    model = quantize(Head().eval(), [tokens], calibration=MAX)
+    report = preflight(export(model, tokens, tmp_path / "model.onnx"))
+    assert not [f for f in report.findings if f.rule == "QDQ108"]
+
+
 def test_a_concat_of_concats_before_a_mean_has_one_scale(tmp_path: Path) -> None:
     """The last block of an InceptionV3."""
 

@@ -79,8 +79,14 @@ class Demand:
                 self.want(add, operand)
 
     def carries(self, vertex: Vertex) -> bool:
-        """Tell whether ``vertex`` passes its operands' scale on (P6)."""
-        return vertex.kind in (Kind.COMMUTE, Kind.CONCAT) and vertex not in self.blocked
+        """Tell whether ``vertex`` passes its operands' scale on (P6).
+
+        So does a dropout behind one that does: when deployed it is that tensor.
+        """
+        carrier = vertex
+        while is_dropout(carrier):
+            carrier = carrier.inputs[0]
+        return carrier.kind in (Kind.COMMUTE, Kind.CONCAT) and vertex not in self.blocked
 
     def reads_int8(self, reader: Vertex, made: Vertex) -> bool:
         """Tell whether a reader of a quantized tensor gets, or may get, INT8 values."""

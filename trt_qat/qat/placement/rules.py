@@ -240,7 +240,8 @@ def _place_sites(demand: Demand) -> None:
         if demand.carries(made):
             for operand in made.inputs:
                 plan.groups.join(made, operand)
-            computing = [u for u in readers if u.kind not in (Kind.COMMUTE, Kind.CONCAT)]
+            moving = (Kind.COMMUTE, Kind.CONCAT)
+            computing = [u for u in readers if u.kind not in moving and not demand.carries(u)]
             # TensorRT fuses a Pad into its convolution only with nothing between them.
             if computing and not is_pad(made):
                 plan.echoes[made] = computing
