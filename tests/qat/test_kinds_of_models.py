@@ -95,6 +95,31 @@ def test_a_concat_before_a_mean_has_one_scale(tmp_path: Path) -> None:
     assert not [f for f in report.findings if f.rule == "QDQ102"]
 
 
+def test_hooks_that_forward_registers_once_are_registered_once(tmp_path: Path) -> None:
+    """As transformers collects the hidden states of an encoder's layers since its version 5."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 1)
+            self.head = nn.Conv2d(64, 8, 1)
+            self.seen: list[Tensor] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not getattr(self, "watches", False):
+                for layer in (self.a, self.b):
+                    layer.register_forward_hook(lambda _m, _x, made: self.seen.append(made))
+                self.watches = True
+            self.seen.clear()
+            self.b(self.a(x).relu())
+            found: Tensor = self.head(torch.cat(self.seen, 1))
+            return found
+
+    model = quantize(Encoder().eval(), [batch()], calibration=MAX)
+    assert len(report_of(model).quantized) == 2
+    assert len(preflight(export(model, batch(), tmp_path / "model.onnx")).layers) == 3
+
+
 def test_a_dropout_behind_what_carries_a_scale_carries_it_too(tmp_path: Path) -> None:
     """The first token's features, dropped out, before the head of a text classifier."""
 

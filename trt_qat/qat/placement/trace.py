@@ -98,18 +98,34 @@ def trace(model: nn.Module, batch: Any) -> Trace:
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put the attributes of every module back as they were: forward may set some."""
-    kept = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    """Put the attributes of every module back as they were: forward may set some.
+
+    Hooks that forward registers go with the attribute that says so, or the next call registers
+    them twice, as the outputs of transformers' encoders then were.
+    """
+    kept = [
+        (module, dict(vars(module)), dict(module._buffers), _hooks_of(module))
+        for module in model.modules()
+    ]
     state = random_state()
     try:
         yield
     finally:
         restore_random(state)
-        for module, attributes, buffers in kept:
+        for module, attributes, buffers, hooks in kept:
             vars(module).clear()
             vars(module).update(attributes)
             module._buffers.clear()
             module._buffers.update(buffers)
+            for key, known in hooks.items():
+                for added in vars(module)[key].keys() - known:
+                    del vars(module)[key][added]
+
+
+def _hooks_of(module: nn.Module) -> dict[str, set[int]]:
+    """Return the numbers of the hooks that a module holds, by the attribute that they are in."""
+    held = {key: value for key, value in vars(module).items() if key.endswith("_hooks")}
+    return {key: set(hooks) for key, hooks in held.items() if isinstance(hooks, dict)}
 
 
 def _trace_into(module: nn.Module, path: str, result: Trace, calls: dict[nn.Module, Call]) -> None:
