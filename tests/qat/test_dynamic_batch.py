@@ -35,6 +35,21 @@ class ByLength(Network):
         return self.head(y.view(int(x.shape[0]), 32))  # type: ignore[no-any-return]
 
 
+class Sliced(ByLength):
+    """Its layers are walked by a slice, as the necks and heads of RT-DETR are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Identity(), self.a, self.b, self.head])
+        del self.a, self.b, self.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[1:-1]:
+            x = torch.relu(layer(x))
+        y = x.view(len(x), 32, -1).mean(2)
+        return self.layers[-1](y.view(int(x.shape[0]), 32))  # type: ignore[no-any-return]
+
+
 class SampleBySample(Network):
     def forward(self, x: Tensor) -> Tensor:
         y = self.features(x)
@@ -46,6 +61,13 @@ class ByConstant(Network):
         y = self.features(x)
         y = y.view(4, 32, 16, 16)
         return self.head(y.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_layers_that_a_slice_walks_keep_their_names(tmp_path: Path) -> None:
+    """They are compared by these names: without them the whole network is, end to end."""
+    model = quantize(Sliced().eval(), [BATCH])
+    graph = onnx.load(export(model, BATCH, tmp_path / "model.onnx")).graph
+    assert {"layers.1", "layers.2", "layers.3"} <= {node.name for node in graph.node}
 
 
 @pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 4])

@@ -49,7 +49,17 @@ class TensorOfASize(Base):
         return x.relu() / torch.sqrt(torch.tensor(x.shape[1]))
 
 
-@pytest.mark.parametrize("kind", [ModuleMadeInForward, ItemAssignment, TensorOfASize])
+class MemberByName(Base):
+    def middle(self, x: Tensor) -> Tensor:
+        kept = torch.topk(x.flatten(2), 16, dim=2)
+        largest = x.flatten(2).gather(2, kept.indices).amax(2) + kept.values.mean(2)
+        return (x + largest[..., None, None] + x.max(1, keepdim=True).values).relu()
+
+
+KINDS = [ModuleMadeInForward, ItemAssignment, TensorOfASize, MemberByName]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_traced_whole(kind: type[Base], tmp_path: Path) -> None:
     net = kind().eval()
     want = net(IMAGES)

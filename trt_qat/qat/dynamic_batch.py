@@ -25,6 +25,7 @@ from trt_qat.qat.placement.program import PROGRAM, is_derived
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 _SPELLED = re.compile(r"\.__dict__\[\\?'_modules\\?'\]\[\\?'([^'\\]+)\\?'\]")
+_SLICED = re.compile(r"(^|\.)slice\((None|\d+), (?:None|-?\d+), (None|\d+)\)\.(\d+)")
 _LIBRARIES = (sysconfig.get_paths()["purelib"], sysconfig.get_paths()["stdlib"])
 _OURS = str(Path(__file__).parents[1])
 
@@ -71,17 +72,29 @@ def by_bytecode(
 
 
 def plain_names(model: ir.Model) -> None:
-    """Undo the strict mode's spelling of modules that no attribute holds: ``a.__dict__[...]``."""
+    """Undo the strict mode's spelling of modules, as in ``model.slice(1, None, None).0``."""
     for node in model.graph:
         for key, value in node.metadata_props.items():
-            node.metadata_props[key] = _SPELLED.sub(r".\1", value)
+            node.metadata_props[key] = _plain(value)
     initializers = model.graph.initializers
     for old in list(initializers):
-        new = _SPELLED.sub(r".\1", old)
+        new = _plain(old)
         if new != old and new not in initializers:
             stored = initializers.pop(old)
             stored.name = new
             initializers[new] = stored
+
+
+def _plain(name: str) -> str:
+    """Return the path of a module that no attribute holds, or that a slice of a list holds."""
+
+    def member(found: re.Match[str]) -> str:
+        dot, start, step, position = found.groups()
+        first, stride = (int(text) if text != "None" else default
+                         for text, default in ((start, 0), (step, 1)))  # fmt: skip
+        return f"{dot}{first + int(position) * stride}"
+
+    return _SLICED.sub(member, _SPELLED.sub(r".\1", name))
 
 
 def _at(text: str, model: nn.Module) -> str:

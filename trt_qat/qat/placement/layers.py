@@ -69,8 +69,14 @@ def functional_parameters(vertex: Vertex) -> list[nn.Parameter]:
 
 
 def weight_shape(vertex: Vertex) -> WeightShape:
-    """Read the `WeightShape` of a WEIGHTED vertex, module or functional."""
-    weight = weight_of(vertex)
+    """Read the `WeightShape` of a WEIGHTED vertex, module or functional; of one once."""
+    known: WeightShape | None = vertex.node.meta.get("weight_shape")
+    if known is None:  # a computed weight runs the code that computes it
+        known = vertex.node.meta["weight_shape"] = _shape_of(vertex, weight_of(vertex))
+    return known
+
+
+def _shape_of(vertex: Vertex, weight: torch.Tensor) -> WeightShape:
     family = weighted_function(vertex.node)
     if isinstance(vertex.module, nn.Linear) or family == "linear":
         return WeightShape(weight.shape[1], weight.shape[0], (), 1)

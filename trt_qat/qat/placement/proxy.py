@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,6 +36,12 @@ class ValueProxy(fx.Proxy):
             return attribute
         if callable(attribute):
             return _Method(self, name)
+        if isinstance(self.value, tuple):  # torch.topk(x, 4).values: the tensor, by its place
+            places = (i for i, member in enumerate(self.value) if member is attribute)
+            if (place := next(places, None)) is not None:
+                return self.tracer.create_proxy(
+                    "call_function", operator.getitem, (self, place), {}
+                )
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
 
     def __index__(self) -> int:
