@@ -5,6 +5,7 @@ What they do is in the exported file, which agrees with the model at every quant
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,6 +192,38 @@ def test_masks_go_where_they_reach_the_weight() -> None:
         weight = model.get_submodule(name).weight
         assert isinstance(weight, Tensor)
         assert int((weight == 0).sum()) * 2 == weight.numel()
+
+
+def test_a_norm_that_applies_the_activation_fuses_as_a_plain_one_does(tmp_path: Path) -> None:
+    """As every BatchNorm of timm's EfficientNets and MobileNets is: nothing around it is float."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.first = conv(), own.NormAct(16)
+            self.b, self.second = conv(), own.NormAct(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.relu(self.second(self.b(self.first(self.a(x)))) + x)
+            return y
+
+    model = quantize(chain(nn.ReLU(), Residual(), Residual()), [BATCH])
+    assert report_of(model).float_outputs == ()
+    exported(model, tmp_path)
+    found = preflight(tmp_path / "model.onnx")
+    assert found.summary["int8_in_int8_out"] == found.summary["int8"]
+    assert not [f for f in found.findings if f.severity != "info"]
+
+
+def test_a_norm_with_code_of_its_own_trains_as_it_does_alone() -> None:
+    """Its statistics and its count of batches, which the estimation of them anew reads."""
+    plain = chain(own.NormAct(16))
+    model = quantize(copy.deepcopy(plain), [BATCH])
+    for network in (plain.train(), model.train()):
+        network(BATCH)
+    alone, placed = plain[1], model.get_submodule("1")
+    assert placed.num_batches_tracked == alone.num_batches_tracked
+    torch.testing.assert_close(placed.running_mean, alone.running_mean, rtol=0.05, atol=0.02)
 
 
 def test_a_masked_layer_with_code_of_its_own_trains_and_is_written_sparse(tmp_path: Path) -> None:

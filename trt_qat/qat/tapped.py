@@ -53,6 +53,8 @@ class TorchTapped:
             module = self._modules.get(path)
             if module is None or not _is_leaf(module):
                 continue
+            if _took_norm(tap) and stock_class(module) is None:
+                continue  # a norm with code of its own: its output is more than what was folded
             # The output of a MatMul lacks the bias; where there is none, it is the last node.
             whole = tap.op in WEIGHTED and tap.op != "MatMul" and stock_class(module) is not None
             if whole or (_is_pair(module) and tap.op == "DequantizeLinear"):
@@ -63,8 +65,7 @@ class TorchTapped:
 
     def _call(self, tap: Tap) -> tuple[str, int]:
         """Return the module's path of a node, and the number of nodes of its name before it."""
-        took_norm = tap.op in WEIGHTED and "/BatchNormalization" in tap.tensor
-        name = tap.tensor if took_norm else tap.node
+        name = tap.tensor if _took_norm(tap) else tap.node
         path, slash, _ = name.partition("/")
         stem, dot, count = name.rpartition(".")
         # "qdq.x/QuantizeLinear.1" is a second call, and so is "conv.1"; "stages.1" is a module.
@@ -110,6 +111,12 @@ class TorchTapped:
             kept = self._buffers[key] = torch.empty(output.shape, dtype=torch.float32)
         array: NDArray[np.float32] = kept.copy_(output.detach()).numpy()
         return array
+
+
+def _took_norm(tap: Tap) -> bool:
+    """Tell whether a layer writes what a BatchNorm wrote that was folded into it."""
+    last = tap.tensor.rpartition("/")[2]
+    return tap.op in WEIGHTED and last.startswith("BatchNormalization")
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -235,6 +235,6 @@ def _holds_for_training(
             made = held_constants(training, module)
     except Exception:  # whatever training needs that one batch of inputs does not give
         return False
-    if tracer.output_structure != structure:
-        return False
+    if tracer.output_structure != structure or tracer.norms_opened:
+        return False  # a norm's own code counts batches, and reads a momentum that may change
     return merge_training(graph, training, (constants, made))

@@ -31,6 +31,7 @@ _TYPE_QUESTIONS = {
     torch.is_floating_point, torch.is_complex, "is_floating_point", "is_complex"
 }  # fmt: skip
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -49,6 +50,7 @@ class ValueTracer(fx.Tracer):
         self._computing = False  # values, not proxies: modules run as they are
         self._opened: Scope | None = None  # the layer whose own code is being traced
         self._closed: set[nn.Module] = set()  # layers whose own code could not be
+        self.norms_opened = False
         self._whole: set[Any] = set()  # functions of the user's that could not be
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
@@ -70,8 +72,12 @@ class ValueTracer(fx.Tracer):
         )
 
     def _opens(self, module: nn.Module) -> bool:
-        """Tell whether to trace a layer's own code: what it multiplies by is then a weight."""
-        return makes_own_product(module) and module not in self._closed
+        """Tell whether to trace a layer's own code: what it multiplies by is then a weight.
+
+        So is a norm's, such as one that applies the activation behind it.
+        """
+        own = makes_own_product(module) or _is_own_norm(module)
+        return own and module not in self._closed
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
@@ -200,6 +206,7 @@ class ValueTracer(fx.Tracer):
     def _open(self, m: nn.Module, path: str, enter: Any) -> Any:
         """Trace a layer's own code; where it cannot be, call it whole."""
         self._opened = self._scopes.next_call(path)
+        self.norms_opened |= _is_own_norm(m)
         try:
             result = self._attempt(enter)
         finally:
@@ -254,6 +261,10 @@ class ValueTracer(fx.Tracer):
             message = "iteration over the batch dimension of a tensor"
             raise TraceError(message)
         return iter([obj[i] for i in range(len(value))])
+
+
+def _is_own_norm(module: nn.Module) -> bool:
+    return isinstance(module, NORMS) and own_code(module, hooked=True) is not None
 
 
 def makes_own_product(module: nn.Module) -> bool:
