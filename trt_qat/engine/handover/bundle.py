@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trt_qat import artifact
+from trt_qat.atomic import staged
 from trt_qat.engine import compat
 from trt_qat.engine.build import network_io
 from trt_qat.engine.build.typed import typed_onnx, typed_path
@@ -102,14 +103,17 @@ def bundle(
     version = parse_version(tensorrt or _built_by(sidecar) or "10.3")
     names = _labels(labels, network, spec)
     text = "".join(f"{name}\n" for name in names)
-    files, notes = _triton(folder, source, network, text, version)
-    if spec.data.source == OWN:
-        notes.append(
-            "how inputs are prepared is not known of an ONNX alone: pixels from 0 to 1 are assumed"
-        )
-    files += _deepstream(folder, spec, network, text, len(names), notes)
-    files += _trtexec(folder, source, network, version, notes)
-    files += _for_people(folder, spec, network, notes)
+    with staged(folder) as stage:  # a disk that is full halfway leaves what was there
+        files, notes = _triton(stage, source, network, text, version)
+        if spec.data.source == OWN:
+            notes.append(
+                "how inputs are prepared is not known of an ONNX alone: pixels from 0 to 1 are "
+                "assumed"
+            )
+        files += _deepstream(stage, spec, network, text, len(names), notes)
+        files += _trtexec(stage, source, network, version, notes)
+        files += _for_people(stage, spec, network, notes)
+        files = [folder / path.relative_to(stage) for path in files]
     return Bundle(folder, tuple(files), tuple(notes))
 
 
