@@ -124,3 +124,25 @@ def test_data_of_another_kind_is_refused_with_the_kind_that_is_wanted(
     assert "data.txt: cannot be read as an .npz, it is something else; wanted is one array per" in (
         done.stderr
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "RUN"],
+        ["check", "RUN", "--against", "b.json", "--update"],
+        ["bundle", "RUN"],
+        ["run", "small.toml", "--out", "RUN"],
+    ],
+)
+def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    write_engine(tmp_path)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    text = '{"format": "trt-qat run 9", "artifacts": {}}'
+    (folder / "manifest.json").write_text(text)
+    done = command_line(*(str(folder) if a == "RUN" else a for a in arguments), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "its format is 'trt-qat run 9', and this version" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "manifest.json").read_text() == text
