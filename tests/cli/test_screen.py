@@ -65,6 +65,12 @@ def test_words_are_harmless_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert controls(screen.getvalue()) == set()
 
 
+def test_a_long_sentence_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := io.StringIO())
+    complain("word " * 60 + "end")
+    assert screen.getvalue().count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

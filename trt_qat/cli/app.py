@@ -22,6 +22,7 @@ from trt_qat.cli.bundle import bundle
 from trt_qat.cli.check import check
 from trt_qat.cli.compare import compare
 from trt_qat.cli.doctor import doctor
+from trt_qat.cli.ending import TERMINATED, Terminated, sigterm_raises
 from trt_qat.cli.explain import explain
 from trt_qat.cli.init import init
 from trt_qat.cli.inspect import inspect
@@ -78,8 +79,11 @@ def main() -> None:
     # that made training of the digits engine seven times slower on 2 cores. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with guarded():
+        with guarded(), sigterm_raises():
             app()
+    except Terminated as ended:
+        complain(str(ended) or "ended by SIGTERM: nothing half-written is left")
+        sys.exit(TERMINATED)
     except PipeClosed as error:
         sys.exit(error.exit_code)
     except TrtQatError as error:

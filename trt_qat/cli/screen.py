@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, ConsoleRenderable, RenderHook
-from rich.segment import Segment, Segments
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 
 from trt_qat.errors import visible
 
@@ -18,19 +17,23 @@ LOUDNESS = {"quiet": False, "verbose": False}
 """What -q and -v set."""
 
 
-class _Harmless(RenderHook):
-    """Escapes what a name would do to the terminal; rich's own styles pass."""
+class _Clean:
+    """What is printed, of printable characters and line breaks alone; rich's own styles pass."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self._inner, options):
+            yield Segment(text if control else visible(text, keep="\n"), style, control)
+
+
+class _Harmless(RenderHook):
+    """Escapes what a name would do to the terminal."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Return what is printed, of printable characters and line breaks alone."""
-        return [Segments(self._segments(each)) for each in renderables]
-
-    def _segments(self, renderable: ConsoleRenderable) -> Iterator[Segment]:
-        for text, style, control in self._console.render(renderable):
-            yield Segment(text if control else visible(text, keep="\n"), style, control)
+        """Return what is printed, cleaned."""
+        return [_Clean(each) for each in renderables]
 
 
 def results() -> Console:
@@ -40,7 +43,7 @@ def results() -> Console:
     """
     width = None if sys.stdout.isatty() else UNFOLDED
     screen = Console(highlight=False, markup=False, width=width)
-    screen.push_render_hook(_Harmless(screen))
+    screen.push_render_hook(_Harmless())
     return screen
 
 
@@ -53,7 +56,7 @@ def say(line: str) -> None:
 def complain(line: str) -> None:
     """Print a line that -q does not silence."""
     words = Console(stderr=True, highlight=False, soft_wrap=True)
-    words.push_render_hook(_Harmless(words))
+    words.push_render_hook(_Harmless())
     words.print(line, markup=False)
 
 
