@@ -52,7 +52,7 @@ def read_json(path: Path, mend: str, error: type[TrtQatError] = InputError) -> A
     except FileNotFoundError as missing:
         message = f"{path}: no such file; {mend}"
         raise error(message) from missing
-    except (OSError, ValueError) as unread:
+    except (OSError, ValueError, RecursionError) as unread:  # nested thousands deep
         message = f"{path}: cannot be read as JSON ({reason(unread)}); {mend}"
         raise error(message) from unread
 
