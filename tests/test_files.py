@@ -10,8 +10,8 @@ import pytest
 
 from tests.runners.test_ort import linear_onnx
 from tests.runs import command_line, write_engine
-from trt_qat.errors import DataError
-from trt_qat.files import A_FOLDER, read_npz
+from trt_qat.errors import DataError, InputError
+from trt_qat.files import A_FOLDER, read_json, read_npz
 
 WANTED = "wanted is this and that"
 
@@ -124,3 +124,32 @@ def test_data_of_another_kind_is_refused_with_the_kind_that_is_wanted(
     assert "data.txt: cannot be read as an .npz, it is something else; wanted is one array per" in (
         done.stderr
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "RUN"],
+        ["check", "RUN", "--against", "b.json", "--update"],
+        ["bundle", "RUN"],
+        ["run", "small.toml", "--out", "RUN"],
+    ],
+)
+def test_a_run_folder_of_another_version_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    write_engine(tmp_path)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    text = '{"format": "trt-qat run 9", "artifacts": {}}'
+    (folder / "manifest.json").write_text(text)
+    done = command_line(*(str(folder) if a == "RUN" else a for a in arguments), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "its format is 'trt-qat run 9', and this version" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "manifest.json").read_text() == text
+
+
+def test_json_that_is_nested_beyond_reason_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(InputError, match=r"deep.json: cannot be read as JSON \(maximum recursion"):
+        read_json(path, WANTED)

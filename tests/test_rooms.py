@@ -24,6 +24,7 @@ GROUND = (
     "wording",
     "files",
     "junit",
+    "atomic",
     "artifact",
     "backends",
     "capabilities",

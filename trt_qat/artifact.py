@@ -1,26 +1,27 @@
 """Files that are whole or absent, and that say where they come from.
 
-Every artefact is written under a temporary name in its own folder, flushed to the disk and then
-renamed over the old one, so a kill at any moment leaves the old file or the new one. Beside it is
-``<file>.json``, its sidecar: digests of it and of its parents, the spec, versions and metrics. A
-sidecar is written after its file, so a file newer than its sidecar is noticed by its digest.
+Every artefact is written by `trt_qat.atomic`, so a kill at any moment leaves the old file or the
+new one. Beside it is ``<file>.json``, its sidecar: digests of it and of its parents, the spec,
+versions and metrics. A sidecar is written after its file, so a file newer than its sidecar is
+noticed by its digest.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from trt_qat.atomic import atomic_path as atomic_path
 
 CHUNK_BYTES = 1 << 20
 
@@ -56,52 +57,6 @@ def canonical_json(value: Any) -> str:
 def fingerprint(**parts: Any) -> str:
     """Return the SHA-256 of everything that decides a result."""
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def _fsync_folder(folder: Path) -> None:
-    # Without it a power cut may lose the rename although the file itself is on the disk.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _remove_orphans(path: Path) -> None:
-    """Remove temporary files of this artefact that a killed process left behind."""
-    for orphan in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
-        pid = orphan.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
-        if pid.isdigit() and not _alive(int(pid)):
-            orphan.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; what is written there becomes ``path`` when the block ends well.
-
-    The suffix is kept, because writers such as ``onnx.save`` look at it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_orphans(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _fsync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:

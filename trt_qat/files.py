@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from trt_qat.errors import DataError, InputError, TrtQatError, first_line
 
+RUN_FORMAT = "trt-qat run 1"
+"""Of a run folder, in its manifest."""
+
 A_FOLDER = "it is a folder, and a file is wanted"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with members, and empty
 
@@ -49,9 +52,26 @@ def read_json(path: Path, mend: str, error: type[TrtQatError] = InputError) -> A
     except FileNotFoundError as missing:
         message = f"{path}: no such file; {mend}"
         raise error(message) from missing
-    except (OSError, ValueError) as unread:
+    except (OSError, ValueError, RecursionError) as unread:  # nested thousands deep
         message = f"{path}: cannot be read as JSON ({reason(unread)}); {mend}"
         raise error(message) from unread
+
+
+def read_manifest(path: Path, mend: str) -> Any:
+    """Return the content of a run folder's ``manifest.json``, of this version's form.
+
+    Raises:
+        InputError: it is missing, cannot be read, or is of another version.
+    """
+    document = read_json(path, mend)
+    known = document.get("format", RUN_FORMAT) if isinstance(document, dict) else RUN_FORMAT
+    if known != RUN_FORMAT:
+        message = (
+            f"{path}: its format is {known!r}, and this version of trt-qat reads {RUN_FORMAT!r}; "
+            "use the version that wrote it, or run the recipe into another folder"
+        )
+        raise InputError(message)
+    return document
 
 
 def read_npz(path: Path, wanted: str) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,12 +245,30 @@ def test_a_metric_of_whole_sets_is_gated_too(
     update(
         evaluation(tmp_path / "a"), Path("b.json"), metrics=("own_metric:balanced",), resamples=100
     )
-    assert check(tmp_path / "a", "b.json").passed()
+    own = ("own_metric:balanced",)
+    assert check(tmp_path / "a", "b.json", metrics=own).passed()
     worse = evaluation(tmp_path / "worse", onnx=logits(changed(100, 50)))
-    found = named(check(worse, "b.json"), "own_metric:balanced onnx")
+    found = named(check(worse, "b.json", metrics=own), "own_metric:balanced onnx")
     assert found.status == "failed"
     assert found.details["difference"] == pytest.approx(-0.005, abs=1e-3)
     assert "lost" not in found.details
+
+
+def test_a_baseline_alone_imports_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "from pathlib import Path\nPath('ran').touch()\ndef own(o, y):\n    return 1.0\n"
+    (tmp_path / "named_by_data.py").write_text(body)
+    monkeypatch.chdir(tmp_path)
+    metric = "named_by_data:own"
+    update(evaluation(tmp_path / "a"), Path("b.json"), metrics=(metric,), resamples=2)
+    Path("ran").unlink()
+    sys.modules.pop("named_by_data")
+    with pytest.raises(InputError, match=f"give --metric {metric} if it is yours"):
+        check(tmp_path / "a", "b.json")
+    with pytest.raises(InputError, match=f"give --metric {metric} if it is yours"):
+        update(tmp_path / "a", Path("b.json"))
+    assert not Path("ran").exists()
+    assert "named_by_data" not in sys.modules
+    assert check(tmp_path / "a", "b.json", metrics=(metric,)).passed()
 
 
 # What the other files say

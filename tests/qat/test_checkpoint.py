@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch import nn
 
 from tests.qat.training import Arrays, same_weights, small_model, stripes, train
+from tests.test_atomic import files_end_at
 from trt_qat.errors import ModelError
 from trt_qat.qat.checkpoint import load_into, save
+from trt_qat.qat.checkpointing import save_checkpoint
 from trt_qat.qat.quantize import quantize, ranges_of
 from trt_qat.qat.sparsify import sparsify
 from trt_qat.recipe.specs import TrainSpec
@@ -41,24 +44,6 @@ def test_a_trained_model_with_masks_and_quantizers_comes_back_bit_for_bit(tmp_pa
     assert same_weights(rebuilt, model)
     with torch.no_grad():
         assert torch.equal(rebuilt.eval()(batch(data)), model.eval()(batch(data)))
-
-
-def test_nothing_half_written_is_left_when_saving_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = save(nn.Linear(2, 2), tmp_path / "qat.pt")
-    before = path.read_bytes()
-
-    def full_disk(state: object, target: Path) -> None:
-        Path(target).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        save(nn.Linear(2, 2), path)
-
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -101,3 +86,24 @@ def test_a_checkpoint_with_keys_of_another_model_is_refused(tmp_path: Path) -> N
     path = save(nn.Linear(2, 2), tmp_path / "qat.pt")
     with pytest.raises(ModelError, match="holds 'bias', which the model lacks"):
         load_into(nn.Linear(2, 2, bias=False), path)
+
+
+def test_equal_models_make_equal_files_whatever_the_process(tmp_path: Path) -> None:
+    model = small_model()
+    ours = save(model, tmp_path / "fp32.pt").read_bytes()
+    other = save(small_model(), tmp_path / "elsewhere" / "again.pt").read_bytes()
+    assert ours == other
+    assert f".{os.getpid()}.".encode() not in ours
+
+
+@pytest.mark.parametrize("room", [10, 5000])
+def test_a_full_disk_is_told_as_such_and_not_as_torchs_own_error(tmp_path: Path, room: int) -> None:
+    path = save(small_model(0), tmp_path / "fp32.pt")
+    before = path.read_bytes()
+    with files_end_at(room), pytest.raises(OSError, match="File too large") as raised:
+        save(small_model(1), path)
+    assert raised.value.filename == str(path)
+    assert path.read_bytes() == before
+    with files_end_at(room), pytest.raises(OSError, match="File too large"):
+        save_checkpoint(tmp_path / "c", {"model": small_model().state_dict()})
+    assert list((tmp_path / "c").iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.qat.training import SPEC, same_weights, small_model, stripes, train
-from trt_qat.errors import CheckFailed
+from trt_qat.errors import CheckFailed, DataError, ModelError
 from trt_qat.qat import trainer
 from trt_qat.qat.evaluate import Evaluation, evaluate
 from trt_qat.qat.quantize import quantize
@@ -211,9 +212,59 @@ def test_a_loss_that_is_no_number_ends_the_run(value: float) -> None:
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets) * next(calls)
 
-    said = rf"the loss became {value} at step 2 of 15 \(lr 0\.00493\); lower lr"
+    said = (
+        rf"became {value} at step 2 of 15 \(lr 0\.00493\), .*layer answers is finite, so the loss"
+    )
     with pytest.raises(CheckFailed, match=said):
         train(small_model(), stripes(), loss_fn=loss)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (lambda y: y + 1, "hold label 4, and the model answers 4 classes: 0 to 3"),
+        (lambda y: y - 1, "hold label -1"),
+        (lambda y: y + 0.5, "float64 and no whole numbers; classes are wanted"),
+        (lambda y: np.eye(4)[y], "one-hot rows take"),
+        (lambda y: y[:, None], r"one class of each is wanted, \(16,\)"),
+    ],
+)
+def test_labels_that_are_no_classes_are_one_sentence(labels: Any, said: str) -> None:
+    data = stripes()
+    with pytest.raises(DataError, match=said):
+        train(small_model(), [(data.images[:16], labels(data.labels[:16]))])
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda o, y: F.cross_entropy(o, y, reduction="none"), r"returned \(16,\)"),
+        (lambda o, y: 0.5, "returned float"),
+        (lambda o, y: {"loss": o.sum()}, "returned dict"),
+        (lambda o, y: o.detach().sum(), "returned a tensor without a gradient"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_one_sentence(loss: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=f"the loss function {said}"):
+        train(small_model(), stripes(), loss_fn=loss)
+
+
+class Dies(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Its process is killed as by the kernel, for want of memory."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(1, 8, 8), 0
+
+
+def test_a_dead_process_of_the_loader_is_one_sentence() -> None:
+    loader: Any = DataLoader(Dies(), batch_size=16, num_workers=1)
+    with pytest.raises(DataError, match="training data died: DataLoader worker"):
+        train(small_model(), loader)
 
 
 def test_own_loop_on_accelerate() -> None:

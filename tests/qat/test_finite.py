@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.qat.training import small_model, stripes, train
@@ -84,31 +86,79 @@ def test_quantize_takes_no_such_model() -> None:
         quantize(model, [X])
 
 
+def first_conv(model: nn.Module) -> nn.Conv2d:
+    return next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+
+
+def spoiling(model: nn.Module, step: int) -> Callable[[Any, Tensor], Tensor]:
+    """Return a loss in whose step a weight is lost, behind the back of its gradient."""
+    calls = iter(range(100))
+
+    def loss(outputs: Any, targets: Tensor) -> Tensor:
+        if next(calls) == step:
+            spoil(first_conv(model).weight.data)
+        return F.cross_entropy(outputs, targets)
+
+    return loss
+
+
 def test_the_last_step_of_training_is_checked_by_layer_and_step() -> None:
     """No later loss would show it: there is no later step."""
     model = small_model()
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    calls = iter(range(100))
-
-    def spoilt(gradient: Tensor) -> Tensor:
-        return gradient * NAN if next(calls) == 14 else gradient
-
-    first.weight.register_hook(spoilt)  # type: ignore[no-untyped-call]
     said = r"training diverged: 'weight' of layer '.*' is nan.* after the update at step 15 of 15"
     with pytest.raises(CheckFailed, match=said):
-        train(model, stripes())
+        train(model, stripes(), loss_fn=spoiling(model, 14))
 
 
 def test_a_loss_that_is_no_number_names_the_layer_that_is_none_either() -> None:
     model = small_model()
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    calls = iter(range(100))
-    first.weight.register_hook(  # type: ignore[no-untyped-call]
-        lambda g: g * NAN if next(calls) == 2 else g
-    )
     said = r"the loss became nan at step 3 of 15 \(lr .*\), and 'weight' of layer '.*' is nan"
     with pytest.raises(CheckFailed, match=said):
+        train(model, stripes(), loss_fn=spoiling(model, 2))
+
+
+def test_a_gradient_that_is_no_number_stops_before_its_update() -> None:
+    model = small_model()
+    conv = first_conv(model)
+    calls = iter(range(100))
+    conv.weight.register_hook(  # type: ignore[no-untyped-call]
+        lambda g: g * NAN if next(calls) == 2 else g
+    )
+    said = r"the gradient of 'weight' of layer 'stem.0' became nan at step 2 of 15"
+    with pytest.raises(CheckFailed, match=said):
         train(model, stripes())
+    assert not_finite(model) is None
+
+
+class Divides(nn.Module):
+    """Its middle layer divides by zero where an input is marked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 8), nn.Linear(8, 4)
+        self.middle = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.middle(self.first(x.flatten(1)))
+        return self.last(found / (x[0, 0, 0, 0] != 7))  # type: ignore[no-any-return]
+
+
+def test_the_first_layer_with_an_infinite_answer_is_named() -> None:
+    data = stripes()
+    data.images[3, 0, 0, 0] = 7.0
+    model = Divides()
+    batches = [(data.images[:3], data.labels[:3]), (data.images[3:6], data.labels[3:6])]
+    said = r"the loss became nan at step 1 of .*what comes into layer 'last' \(Linear\) is first"
+    with pytest.raises(CheckFailed, match=said):
+        train(model, batches)
+
+
+def test_an_input_that_is_no_number_is_the_datas_fault() -> None:
+    data = stripes()
+    data.images[7] = NAN
+    said = "and the inputs of this batch hold nan in 64 of 1024 places; mend the data"
+    with pytest.raises(CheckFailed, match=said):
+        train(small_model(), data)
 
 
 def test_bytes_into_a_network_are_a_type_error_and_no_nan() -> None:

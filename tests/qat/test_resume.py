@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -91,6 +92,32 @@ def test_resume_after_sigkill_gives_the_same_bits(tmp_path: Path) -> None:
     assert same_weights(resumed, whole)
     assert rows_of(resumed) == rows_of(whole)
     assert report_of(resumed).history[-1]["step"] == 15
+
+
+def test_sigterm_ends_a_step_keeps_it_and_then_does_what_it_did(tmp_path: Path) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(number: int, frame: object) -> None:
+        raise Ended
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        if next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return F.cross_entropy(outputs, targets)
+
+    calls = iter(range(7))
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(Ended):
+            train(small_model(), stripes(), loss_fn=loss, checkpoint_dir=tmp_path)
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert torch.load(tmp_path / "training.pt", weights_only=True)["step"] == 8
+    common: dict[str, Any] = {"loss_fn": F.cross_entropy}
+    resumed = train(small_model(), stripes(), checkpoint_dir=tmp_path, resume=True, **common)
+    assert same_weights(resumed, train(small_model(), stripes(), **common))
 
 
 def test_resume_of_a_shuffled_loader_with_random_augmentation(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trt_qat.artifact import atomic_path
+from trt_qat.atomic import staged
 from trt_qat.benching import figures, figures_layers
 from trt_qat.errors import InputError
 from trt_qat.files import read_json
@@ -66,16 +66,14 @@ def draw(document: Document, folder: Path) -> list[Path]:
     import matplotlib
 
     written = []
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), writable(folder), staged(folder) as stage:
         for name, make in _figures(document):
             figure = make()
             for kind in FORMATS:
-                path = folder / f"{name}.{kind}"
                 # Without the date, so that the same result makes the same file.
                 metadata = {"Date": None} if kind == "svg" else None
-                with writable(path), atomic_path(path) as temporary:
-                    figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
-                written.append(path)
+                figure.savefig(stage / f"{name}.{kind}", format=kind, dpi=150, metadata=metadata)
+                written.append(folder / f"{name}.{kind}")
     return written
 
 
@@ -88,6 +86,8 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         message = f"{path}: cannot be written: is a folder"
         raise InputError(message)
+    if path.exists() and not path.is_file():  # a device is written into, not made
+        return
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     with writable(path), tempfile.TemporaryFile(dir=folder):
         pass
@@ -103,7 +103,7 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror or error}"
+        message = f"{error.filename or path}: cannot be written: {error.strerror or error}"
         raise InputError(message) from error
 
 

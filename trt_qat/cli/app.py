@@ -2,8 +2,8 @@
 
 A command parses, calls and prints: results to stdout, everything else to stderr. Exit codes: 0 ok,
 1 a check failed, 2 bad input or usage, 3 backend not available, 4 nothing failed and a part of the
-proof is missing, 130 interrupted. Heavy imports stay inside the commands, so that ``--help`` is
-quick on any machine.
+proof is missing, 130 interrupted, 141 whoever read stdout has gone, 143 ended by SIGTERM. Heavy
+imports stay inside the commands, so that ``--help`` is quick on any machine.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from trt_qat.cli.bundle import bundle
 from trt_qat.cli.check import check
 from trt_qat.cli.compare import compare
 from trt_qat.cli.doctor import doctor
+from trt_qat.cli.ending import TERMINATED, Terminated, sigterm_raises
 from trt_qat.cli.explain import explain
 from trt_qat.cli.init import init
 from trt_qat.cli.inspect import inspect
 from trt_qat.cli.loudness import with_loudness
 from trt_qat.cli.merge import merge
+from trt_qat.cli.outlets import PipeClosed, guarded
 from trt_qat.cli.pack import pack
 from trt_qat.cli.preflight import preflight
 from trt_qat.cli.ranges import ranges
@@ -34,7 +36,7 @@ from trt_qat.cli.report import report
 from trt_qat.cli.run import run
 from trt_qat.cli.screen import LOUDNESS, complain
 from trt_qat.cli.sensitivity import sensitivity
-from trt_qat.errors import InputError, NotProven, TrtQatError, visible
+from trt_qat.errors import NotProven, TrtQatError, visible
 
 COMMANDS = (
     *(doctor, init, explain, run, preflight, compare, sensitivity),
@@ -77,18 +79,19 @@ def main() -> None:
     # that made training of the digits engine seven times slower on 2 cores. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        with guarded(), sigterm_raises():
+            app()
+    except Terminated as ended:
+        complain(str(ended) or "ended by SIGTERM: nothing half-written is left")
+        sys.exit(TERMINATED)
+    except PipeClosed as error:
+        sys.exit(error.exit_code)
     except TrtQatError as error:
         kind = "not proven" if isinstance(error, NotProven) else "error"
         if LOUDNESS["verbose"]:
             complain("".join(traceback.format_exception(error)).rstrip())
         complain(f"{kind}: " + visible(str(error), keep="\n"))
         sys.exit(error.exit_code)
-    except OSError as error:  # a path that cannot be made, read or written, whatever the command
-        if error.filename is None:
-            raise
-        complain(f"error: {visible(str(error.filename))}: {error.strerror}; give another path")
-        sys.exit(InputError.exit_code)
 
 
 if __name__ == "__main__":

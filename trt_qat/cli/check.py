@@ -36,7 +36,8 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(
         help="With --update: top1, top5, miou, map or package.module:function; repeatable. "
-        "Absent: the old baseline's, or top1.",
+        "Absent: the old baseline's, or top1. Without --update: lets a function that the baseline "
+        "names be imported.",
     ),
 ]
 JudgedStage = Annotated[
@@ -93,13 +94,13 @@ def check(
             raise InputError(message)
         _update(run_folder, against, tuple(metric or ()), stage, resamples)
         return
-    if metric or stage or resamples:
+    if stage or resamples or any(":" not in name for name in metric or ()):
         message = (
-            "--metric, --stage and --resamples belong to --update: what is judged stands in the "
-            "baseline"
+            "--stage, --resamples and built-in metrics belong to --update: what is judged stands "
+            "in the baseline"
         )
         raise InputError(message)
-    report = judge(run_folder, against, preset=preset, samples=samples)
+    report = judge(run_folder, against, preset=preset, samples=samples, metrics=tuple(metric or ()))
     _print(report, strict=strict, as_json=as_json)
     if junit is not None:
         from trt_qat.artifact import write_text

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trt_qat.artifact import sha256_file
 from trt_qat.errors import DataError, InputError, first_line
-from trt_qat.files import read_json
+from trt_qat.files import read_json, read_manifest
 from trt_qat.recipe.specs import Tolerances
 from trt_qat.wording import counted
 
@@ -64,7 +64,9 @@ class RunFolder:
             message = f"{path}: {what}; give the folder of a run, such as runs/digits-int8-24"
             raise InputError(message)
         manifest = self.path / "manifest.json"
-        self.manifest: dict[str, Any] | None = _json(manifest) if manifest.is_file() else None
+        self.manifest: dict[str, Any] | None = None
+        if manifest.is_file():
+            self.manifest = read_manifest(manifest, "run the recipe again")
         if self.manifest is not None and not isinstance(self.manifest.get("artifacts"), dict):
             message = f"{manifest}: not the manifest of a run; run the recipe again"
             raise InputError(message)

@@ -71,6 +71,7 @@ def check(
     *,
     preset: str | None = None,
     samples: int = 10,
+    metrics: tuple[str, ...] = (),
 ) -> GateReport:
     """Judge a run folder by a baseline file.
 
@@ -79,13 +80,17 @@ def check(
         baseline: a file that ``trt-qat check --update`` made.
         preset: mlperf-99 or mlperf-99.9; also hold the run to that part of the FP32 metric.
         samples: how many ids of changed samples a check names at most.
+        metrics: import paths that may be imported if the baseline names them; it is data, and may
+            have come from anywhere.
 
     Raises:
-        InputError: a file is missing or damaged, or the preset is unknown.
+        InputError: a file is missing or damaged, the preset is unknown, or the baseline names a
+            function that ``metrics`` does not.
         DataError: the two are of different test sets or classes, or hold no usable answers.
     """
     parsed_preset(preset)
     folder, known = RunFolder(run), read_baseline(Path(baseline))
+    _own_code_is_meant(Path(baseline), known, metrics)
     answers = folder.answers()
     same_samples(known, folder, answers)
     found = take(
@@ -152,6 +157,8 @@ def update(
     if path.exists():
         with contextlib.suppress(InputError):  # a damaged one is what this command mends
             known = read_baseline(path)
+    if known is not None and not metrics:
+        _own_code_is_meant(path, known, ())
     answers = folder.answers()
     usual = default_metric(next(iter(answers.outputs.values())))
     snapshot = take(
@@ -163,6 +170,21 @@ def update(
     )
     write_baseline(path, snapshot)
     return snapshot
+
+
+def _own_code_is_meant(path: Path, known: Snapshot, metrics: tuple[str, ...]) -> None:
+    """Check that no code is imported because a data file names it.
+
+    Raises:
+        InputError: a metric of the baseline is an import path that the caller did not name.
+    """
+    unasked = [name for name in known.metrics if ":" in name and name not in metrics]
+    if unasked:
+        message = (
+            f"{path}: its metric {unasked[0]!r} is code that is imported from here; a data file "
+            f"alone imports none: give --metric {unasked[0]} if it is yours"
+        )
+        raise InputError(message)
 
 
 def same_samples(known: Snapshot, run: RunFolder, answers: Answers) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trt_qat.files import read_json
+from trt_qat.files import read_json, read_manifest
 from trt_qat.gate.parity import at_chance
 from trt_qat.wording import counted, sparse_words
 
@@ -105,7 +105,7 @@ def of_folder(folder: Path, manifest: Document | None = None, *, named: bool = T
     Raises:
         InputError: a file is missing or damaged.
     """
-    known = manifest or read_json(folder / "manifest.json", AGAIN)
+    known = manifest or read_manifest(folder / "manifest.json", AGAIN)
     made = known.get("artifacts", {})
     parts = {key: read_json(folder / name, AGAIN) for key, name in PARTS.items() if name in made}
     gone = [name for name in ("model.onnx", "model.engine") if name in made

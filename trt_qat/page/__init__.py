@@ -8,7 +8,7 @@ from typing import Any
 from trt_qat import artifact
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
-from trt_qat.files import read_json
+from trt_qat.files import read_json, read_manifest
 from trt_qat.gate import verdict
 from trt_qat.gate.answers import RunFolder
 from trt_qat.page import bench_charts
@@ -50,7 +50,7 @@ def write(
             not of its engine.
     """
     folder = Path(folder)
-    manifest = read_json(
+    manifest = read_manifest(
         folder / "manifest.json", "give the folder of a run, such as runs/digits-int8-24"
     )
     made = manifest.get("artifacts")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from trt_qat import targets
 from trt_qat.errors import InputError, RecipeError, nearest
-from trt_qat.files import read_json
+from trt_qat.files import read_json, read_manifest
 from trt_qat.pipeline.flow import RunResult, StageRecord, locked, run_stages
 from trt_qat.pipeline.pack import SAMPLES, unpack
 from trt_qat.pipeline.packed_data import packed_data
@@ -55,7 +55,7 @@ def run_pack(
     folder = Path(out) if out is not None else Path("runs") / name
     with locked(folder):
         unpack(path, folder)
-        manifest = read_json(folder / "manifest.json", "pack the run again")
+        manifest = read_manifest(folder / "manifest.json", "pack the run again")
         run = unpacked(folder, overrides)
         try:
             before = [StageRecord(**each) for each in manifest["stages"]]
@@ -81,7 +81,7 @@ def unpacked(folder: Path, overrides: Iterable[str] = ()) -> Run:
         RecipeError: an override of what is in the pack.
     """
     given = tuple(overrides)
-    manifest = read_json(folder / "manifest.json", "pack the run again")
+    manifest = read_manifest(folder / "manifest.json", "pack the run again")
     try:
         spec = _overridden(manifest["recipe"]["spec"], given)
         facts = manifest["data"]

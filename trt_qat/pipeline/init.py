@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trt_qat.artifact import write_text
+from trt_qat.atomic import staged
 from trt_qat.errors import InputError
 
 EXAMPLE = (
@@ -90,4 +91,7 @@ def init(folder: str | Path) -> list[Path]:
     if present := [name for name in files if (folder / name).exists()]:
         message = f"{folder} already has {', '.join(present)}; give another folder"
         raise InputError(message)
-    return [write_text(folder / name, text) for name, text in files.items()]
+    with staged(folder) as stage:
+        for name, text in files.items():
+            write_text(stage / name, text)
+    return [folder / name for name in files]

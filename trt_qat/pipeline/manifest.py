@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat import artifact
+from trt_qat.files import RUN_FORMAT
 from trt_qat.gate.verdict import of_folder
 from trt_qat.pipeline.stage import Run
-
-FORMAT = "trt-qat run 1"
 
 
 def write_manifest(
@@ -36,7 +35,7 @@ def write_manifest(
     recipe, spec = run.recipe, run.recipe.spec
     files = [name for name in (*outputs, "metrics.json") if run.path(name).is_file()]
     document: dict[str, Any] = {
-        "format": FORMAT,
+        "format": RUN_FORMAT,
         "name": spec.name,
         "passed": not failures,
         "failures": list(failures),

@@ -9,7 +9,7 @@ from typing import Any
 
 from trt_qat import artifact, page
 from trt_qat.errors import InputError
-from trt_qat.files import read_json
+from trt_qat.files import read_json, read_manifest
 from trt_qat.gate.verdict import of_folder
 from trt_qat.pipeline.flow import is_score, locked
 from trt_qat.pipeline.from_pack import DEVICE
@@ -57,7 +57,7 @@ def merge(run: str | Path, results: str | Path) -> list[str]:
 
 
 def _manifest(folder: Path) -> Manifest:
-    found = read_json(folder / "manifest.json", "give the folder of a run")
+    found = read_manifest(folder / "manifest.json", "give the folder of a run")
     if not isinstance(found, dict) or not isinstance(found.get("artifacts"), dict):
         message = f"{folder / 'manifest.json'}: not the manifest of a run"
         raise InputError(message)

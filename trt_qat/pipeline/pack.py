@@ -10,7 +10,7 @@ from typing import Any
 
 from trt_qat import artifact
 from trt_qat.errors import InputError
-from trt_qat.files import read_json
+from trt_qat.files import read_manifest
 from trt_qat.pipeline.answers import batches_with_targets
 from trt_qat.pipeline.packed_data import SHARD, write_shards
 from trt_qat.pipeline.plan import PLAN
@@ -36,7 +36,7 @@ def pack(run: Run, out: Path | None = None) -> Path:
     Raises:
         InputError: the run is not that far.
     """
-    manifest = read_json(run.path("manifest.json"), "give the folder of a finished run")
+    manifest = read_manifest(run.path("manifest.json"), "give the folder of a finished run")
     _check(run, manifest)
     target = out or run.folder.resolve().with_name(f"{run.folder.resolve().name}{SUFFIX}")
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,7 +10,7 @@ from trt_qat import artifact
 from trt_qat.engine.build.typed import typed_onnx
 from trt_qat.engine.machine import why_not_run
 from trt_qat.errors import GraphError, InputError, first_line
-from trt_qat.files import read_json
+from trt_qat.files import read_manifest
 from trt_qat.lint.preflight import preflight
 from trt_qat.pipeline.answers import answered
 from trt_qat.pipeline.stage import Metrics, Run
@@ -83,7 +83,7 @@ def specs_of(folder: Path) -> tuple[list[str], str | None]:
     Raises:
         InputError: the folder has none of them.
     """
-    document = read_json(folder / "manifest.json", "give the folder of a run, or SPECs")
+    document = read_manifest(folder / "manifest.json", "give the folder of a run, or SPECs")
     made = document.get("artifacts", {}) if isinstance(document, dict) else {}
     have = [name for name in FILES.values() if (folder / name).is_file()]
     if "model.onnx" not in made or len(have) < 2:

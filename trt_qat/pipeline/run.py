@@ -10,7 +10,8 @@ from pathlib import Path
 from trt_qat import artifact, targets
 from trt_qat.backends import why_no_torch
 from trt_qat.data.calibration import lock_path, lock_text, verify_lock
-from trt_qat.errors import CheckFailed, RecipeError, SparsityLost
+from trt_qat.errors import CheckFailed, InputError, RecipeError, SparsityLost
+from trt_qat.files import read_json, read_manifest
 from trt_qat.pipeline.flow import RunResult, locked, run_stages
 from trt_qat.pipeline.from_pack import run_pack
 from trt_qat.pipeline.pack import is_pack
@@ -72,6 +73,7 @@ def run(
     folder = Path(out) if out is not None else Path("runs") / recipe.spec.name
     context = Run(recipe, folder, resume=resume, progress=progress)
     _must_be_makeable(folder)
+    _must_be_of_this_version(folder)
     _rehearse(context)
     result = RunResult(folder)
     with locked(folder):
@@ -99,6 +101,17 @@ def _must_be_makeable(folder: Path) -> None:
     nearest_there = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest_there.is_dir():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(nearest_there))
+
+
+def _must_be_of_this_version(folder: Path) -> None:
+    """Refuse a run folder of another version, whose files would be mixed with ours."""
+    path = folder / "manifest.json"
+    if path.is_file():
+        try:
+            read_json(path, "")
+        except InputError:  # half of one is what a run mends
+            return
+        read_manifest(path, "")
 
 
 def _lock_calibration(run: Run) -> None:

@@ -6,7 +6,9 @@ deterministic, so its state dict has the same keys; masks, ranges and weights co
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,10 +19,38 @@ from trt_qat.errors import ModelError, first_line, nearest
 
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write the state dict of ``model`` atomically and return the path."""
-    path = Path(path)
-    with atomic_path(path) as partial:
-        torch.save(model.state_dict(), partial)
+    return write(model.state_dict(), Path(path))
+
+
+def write(state: Any, path: Path) -> Path:
+    """Write what ``torch.save`` can atomically: equal states make equal files.
+
+    Raises:
+        OSError: it cannot be written, as for want of room.
+    """
+    # Not by its path: torch would store the temporary name, which holds the process's id.
+    with atomic_path(path) as partial, _Stream(io.FileIO(partial, "w")) as stream:
+        try:
+            torch.save(state, stream)
+        except Exception as error:
+            if stream.error is None or stream.error is error:
+                raise
+            # torch's own error tells of positions in a file, and of no disk.
+            raise stream.error from error
     return path
+
+
+class _Stream(io.BufferedWriter):
+    """A file that remembers why it could not be written."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
 
 
 def load_into(model: nn.Module, path: str | Path) -> nn.Module:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trt_qat.errors import DataError, RecipeError
+from trt_qat.qat import checkpoint
 
 CHECKPOINT_NAME = "training.pt"
 _FORMAT = 1
@@ -26,19 +25,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     Returns:
         The checkpoint's path.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / CHECKPOINT_NAME
-    handle, name = tempfile.mkstemp(prefix=f".{CHECKPOINT_NAME}.", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": _FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    return checkpoint.write({"format": _FORMAT, **state}, folder / CHECKPOINT_NAME)
 
 
 def load_checkpoint(folder: Path, spec: dict[str, Any], data: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,3 +141,20 @@ def taught(teacher: nn.Module, inputs: Any) -> Any:
     """Return what a teacher answers, in eval mode and without gradients."""
     with eval_mode(teacher), torch.no_grad():
         return forward(teacher, inputs)
+
+
+def as_good(score: float, correct: Tensor, best: dict[str, Any]) -> bool:
+    """Tell whether later weights are no worse than the best score so far, but for chance.
+
+    Chance is one standard error of the difference on the same samples, of right and wrong the root
+    of the number that only one of the two gets right (the rule of Breiman et al., 1984). The
+    schedule favours later weights: early ones, at a high rate, scatter, and a lucky one is no
+    better.
+    """
+    if score >= best["score"]:
+        return True
+    seen = best["correct"]
+    if not len(correct) or len(correct) != len(seen):
+        return False
+    behind = seen.double() - correct.double()
+    return float(behind.sum()) <= math.sqrt(float(behind.square().sum()))

@@ -24,6 +24,7 @@ from trt_qat.qat.inputs import spec_of
 from trt_qat.qat.losses import LossFunction
 from trt_qat.qat.randomness import preserved_random_state
 from trt_qat.qat.reports import report_of
+from trt_qat.qat.stopping import workers_watched
 from trt_qat.qat.trainer import Goal, Trainer
 from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
 from trt_qat.tasks.score import Measure
@@ -45,16 +46,16 @@ def finetune(
     """Train ``model`` in place: QAT of a quantized model, float training of any other.
 
     The result depends on the arguments and the number of threads and processes only. A run that
-    was killed and is resumed gives, on a CPU, the same bits as one that was not. Under
-    ``accelerate launch`` or ``torchrun`` the processes share each batch of arrays between them.
+    was killed and is resumed gives, on a CPU, the same bits as one that was not; SIGTERM ends the
+    step and writes the checkpoint first. Processes of ``accelerate launch`` or ``torchrun`` share
+    each batch of arrays.
 
     Args:
         model: takes the inputs of a batch: a tensor, the members of a tuple, a dict's keywords.
         train_batches: a DataLoader, a re-iterable of ``(inputs, targets)`` of tensors or numpy
             arrays, or an object with arrays ``.images (N, C, H, W) float32`` and
             ``.labels (N,) int64``, which is shuffled here. Inputs alone with a teacher.
-        loss_fn: from ``(outputs, targets)`` to a scalar; cross entropy if left out, with a teacher
-            the distance to it.
+        loss_fn: from ``(outputs, targets)`` to a scalar; else cross entropy, or the teacher's.
         spec: the knobs or a dict of them; ``FinetuneSpec()`` if left out, a ``TrainSpec`` for
             float training.
         validation_batches: like ``train_batches``; read after each epoch. Kept are the latest
@@ -76,14 +77,14 @@ def finetune(
         InputError: ``resume`` without ``checkpoint_dir``.
         RecipeError: the checkpoint was written under another spec, or ``precision`` conflicts
             with an Accelerator that is in use.
-        DataError: batches of a wrong kind, or the checkpoint's data was other data.
-        ModelError: no parameter to train, no logits, or the checkpoint is of another model.
-        CheckFailed: the loss or a weight became NaN or infinite; the message names layer and step.
+        DataError: batches or targets of a wrong kind, a DataLoader that died, or other data.
+        ModelError: no parameter to train, no logits, no scalar loss, or another model's checkpoint.
+        CheckFailed: the loss, a gradient or a weight became NaN or infinite; the message tells.
     """
     chosen = _checked(model, spec, resume=resume, folder=checkpoint_dir)
     device, goal = next(model.parameters()).device, Goal(loss_fn, measure, teacher)
-    with _accelerator(chosen) as accelerator, preserved_random_state():
-        split = splitter(model, teacher)
+    split = splitter(model, teacher)
+    with workers_watched(), _accelerator(chosen) as accelerator, preserved_random_state():
         feed = training_feed(train_batches, chosen.batch_size, chosen.seed, split)
         trainer = Trainer(accelerator, model, feed, goal, chosen, checkpoint_dir)
         trainer.run(validation_batches, resume=resume, progress=progress)

@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from trt_qat.errors import CheckFailed, DataError, ModelError
 from trt_qat.qat.batches import Feed, forward
 from trt_qat.qat.checkpointing import load_checkpoint, save_checkpoint
-from trt_qat.qat.evaluate import correct_of, evaluate, taught
+from trt_qat.qat.diverged import RATE, gradient_cause, gradients_are_finite, loss_cause
+from trt_qat.qat.evaluate import as_good, correct_of, evaluate, taught
 from trt_qat.qat.finite import not_finite
-from trt_qat.qat.losses import LossFunction, loss_of
+from trt_qat.qat.losses import LossFunction, default_loss, scalar
 from trt_qat.qat.progress import TrainingProgress
 from trt_qat.qat.randomness import augment, seed_step
 from trt_qat.qat.schedule import make_optimizer, make_scheduler
+from trt_qat.qat.stopping import stop_after_step
 from trt_qat.qat.tensors import samples_in
-from trt_qat.recipe.specs import FinetuneSpec, TaskSpec, TrainSpec
+from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
 from trt_qat.tasks.score import Measure
 
 CHECKPOINT_STEPS = 200
@@ -71,7 +73,7 @@ class Trainer:
         self.goal = goal
         self.total = max(1, round(spec.epochs * feed.steps_per_epoch))
         self.frozen_from = round(spec.freeze_batchnorm * self.total)
-        self.loss_fn = goal.loss_fn or _default_loss(spec, goal.teacher)
+        self.loss_fn = goal.loss_fn or default_loss(spec, goal.teacher)
         if goal.teacher is not None:
             goal.teacher.to(accelerator.device)
         # Convolutions of a CPU train 1.2 to 1.5 times faster on it; tensor cores want it too.
@@ -100,14 +102,18 @@ class Trainer:
         started = time.perf_counter() - self.seconds
         title = "QAT" if isinstance(self.spec, FinetuneSpec) else "training"
         show = progress and self.accelerator.is_main_process
+        bar = TrainingProgress(title, self.total, self.step, show=show)
         try:
-            with TrainingProgress(title, self.total, self.step, show=show) as bar:
+            with stop_after_step() as stop, bar:
                 for inputs, targets in self._batches():
                     self._train_step(inputs, targets)
                     self.step += 1
                     self.seconds = time.perf_counter() - started
                     bar.advance()
                     self._after_step(validation, digest, bar)
+                    if stop.asked:
+                        self._save(digest)
+                        break
             if self.best is not None:
                 self.plain.load_state_dict(self.best["model"])
         finally:
@@ -149,12 +155,16 @@ class Trainer:
         with self.accelerator.autocast():
             outputs = forward(self.model, inputs)
             loss = self.loss_fn(outputs, targets)
-        value = float(loss.detach())
+        value = float(scalar(loss, outputs, "the loss function").detach())
         rate = self.scheduler.get_last_lr()[0]
         if not math.isfinite(value):
-            raise CheckFailed(self._diverged(f"the loss became {value}", not_finite(self.plain)))
+            cause = loss_cause(self.plain, inputs, targets, lambda: self._again(inputs))
+            raise CheckFailed(self._at_step(f"the loss became {value}") + cause)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
+        # GradScaler of FP16 leaves such steps out by itself.
+        if self.accelerator.scaler is None and not gradients_are_finite(self.plain.parameters()):
+            raise CheckFailed(self._at_step(gradient_cause(self.plain)) + f"; {RATE}")
         if self.spec.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
         self.optimizer.step()
@@ -165,13 +175,14 @@ class Trainer:
         self.sums += torch.tensor([value * count, hits, count], dtype=torch.float64)
         self.used_lr = rate
 
-    def _diverged(self, what: str, layer: str | None = None) -> str:
+    def _again(self, inputs: Any) -> None:
+        seed_step(self.spec.seed, self.step, self.accelerator.process_index)
+        with self.accelerator.autocast():
+            forward(self.model, inputs)
+
+    def _at_step(self, what: str) -> str:
         rate = self.scheduler.get_last_lr()[0]
-        return (
-            f"{what} at step {self.step} of {self.total} (lr {rate:.3g})"
-            f"{f', and {layer}' if layer else ''}; "
-            "lower lr, lengthen warmup or set clip_norm, and check the inputs for NaN"
-        )
+        return f"{what} at step {self.step} of {self.total} (lr {rate:.3g})"
 
     def _check_finite(self) -> None:
         """Check what no later loss can: that the last step has left numbers.
@@ -181,7 +192,8 @@ class Trainer:
         """
         layer = not_finite(self.plain)
         if layer is not None:
-            raise CheckFailed(self._diverged(f"training diverged: {layer} after the update"))
+            what = f"training diverged: {layer} after the update"
+            raise CheckFailed(self._at_step(what) + f"; {RATE}")
 
     def _share(self, batch: Any) -> Any:
         """This process's part of a batch: equal parts, so that mean gradients are the batch's."""
@@ -247,7 +259,7 @@ class Trainer:
         correct = torch.from_numpy(found.correct)
         if not math.isnan(found.accuracy):
             row["validation_accuracy"] = score = found.accuracy
-        if self.best is None or _as_good(score, correct, self.best):
+        if self.best is None or as_good(score, correct, self.best):
             weights = {name: value.clone() for name, value in self.plain.state_dict().items()}
             self.best = {**(self.best or {}), "step": self.step, "model": weights}
         if score >= self.best.get("score", -math.inf):
@@ -292,25 +304,3 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.history = state["best"], state["history"]
         self.sums = state["sums"]
-
-
-def _as_good(score: float, correct: Tensor, best: dict[str, Any]) -> bool:
-    """Tell whether later weights are no worse than the best score so far, but for chance.
-
-    Chance is one standard error of the difference on the same samples, of right and wrong the root
-    of the number that only one of the two gets right (the rule of Breiman et al., 1984). The
-    schedule favours later weights: early ones, at a high rate, scatter, and a lucky one is no
-    better.
-    """
-    if score >= best["score"]:
-        return True
-    seen = best["correct"]
-    if not len(correct) or len(correct) != len(seen):
-        return False
-    behind = seen.double() - correct.double()
-    return float(behind.sum()) <= math.sqrt(float(behind.square().sum()))
-
-
-def _default_loss(spec: TrainSpec, teacher: nn.Module | None) -> LossFunction:
-    kind = "classification" if teacher is None else "embedding"
-    return loss_of(TaskSpec(kind=kind), Path(), spec.label_smoothing)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from trt_qat.artifact import atomic_path
+from trt_qat.atomic import atomic_path, followed
 from trt_qat.errors import ExportMismatch, first_line
 
 LARGE_MODEL_BYTES = 1_500_000_000  # protobuf ends at 2 GB: beyond this, weights go beside the file
@@ -24,6 +24,7 @@ def save(graph: ir.Model, target: Path, check: Callable[[Path], None]) -> None:
     The name of the weights' file holds their digest, so that the rename of the graph is the one
     moment at which the new pair takes the place of the old one.
     """
+    target = followed(target)  # weights lie beside the graph itself, not beside a link to it
     data = _data_name(graph, target)
     try:
         with atomic_path(target) as partial:

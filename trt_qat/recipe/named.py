@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trt_qat.errors import RecipeError, nearest
+from trt_qat.files import absent
 from trt_qat.recipe.load import Recipe
 from trt_qat.recipe.locate import is_module, no_module, source_file
 
@@ -32,7 +33,7 @@ def check_named(recipe: Recipe) -> None:
         raise RecipeError(message)
     for key, path in _files(recipe):
         if not path.is_file():
-            message = f"{key} = {str(path)!r}: cannot be read: no such file"
+            message = f"{key} = {str(path)!r}: cannot be read: {absent(path)}"
             raise RecipeError(message)
     for key, given in _paths(recipe):
         _check_path(key, given, recipe.folder)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from trt_qat.data import ArraySplit, load, nest
 from trt_qat.data.nest import Nest
 from trt_qat.errors import DataError, InputError
-from trt_qat.files import read_json
+from trt_qat.files import read_json, read_manifest
 from trt_qat.measure.outputs import SCORED_TASKS
 from trt_qat.recipe.load import load_recipe
 from trt_qat.recipe.specs import EngineSpec
@@ -55,7 +55,7 @@ def own_data(path: Path) -> OwnData:
     if not path.is_dir():
         recipe = load_recipe(path)
         return _test(recipe.spec, recipe.folder, str(path), None)
-    manifest = read_json(path / MANIFEST, "give a run folder, a recipe or an .npz")
+    manifest = read_manifest(path / MANIFEST, "give a run folder, a recipe or an .npz")
     try:
         spec = EngineSpec.model_validate(manifest["recipe"]["spec"])
         digest = manifest["data"]["test"]["sha256"]

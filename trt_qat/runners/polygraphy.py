@@ -183,8 +183,14 @@ def save_outputs(path: Path, runs: Sequence[tuple[str, Sequence[Outputs]]]) -> P
     for runner, batches in runs:
         name = f"{runner}-2" if runner in dict(entries) else runner
         entries.append((name, [IterationResult(dict(kept), 0.0, name) for kept in batches]))
-    with artifact.atomic_path(path) as temporary, _told(str(path)):
-        RunResults(entries).save(str(temporary))
+    with artifact.atomic_path(path) as temporary:
+        try:
+            with _told(str(path)):
+                RunResults(entries).save(str(temporary))
+        except InputError as error:
+            if isinstance(error.__cause__, OSError):  # the file's fault, not Polygraphy's
+                raise error.__cause__ from None
+            raise
     return path
 
 

@@ -66,6 +66,13 @@ def test_a_name_with_quotes_stays_one_string() -> None:
     assert r'name: "a\"b\\c"' in text
 
 
+def test_a_name_with_a_line_break_ends_no_string() -> None:
+    name = "a\n} ] input [ {\x1b[31m"
+    outputs = {name: TensorSpec(name, ("batch", 2), "float32")}
+    text = triton_config("m", INPUTS, outputs, spec=BuildSpec(), labels=False)
+    assert r'name: "a\012} ] input [ {\033[31m"' in text
+
+
 # nvinfer: y = net-scale-factor * (pixel - offset), pixels of 0 to 255
 
 
@@ -165,6 +172,29 @@ def test_labels_must_fit(run: Path, tmp_path: Path) -> None:
         bundle(run, labels=tmp_path / "none.txt")
 
 
+@pytest.mark.parametrize("bad", ["a\x0bb", "a\x1b[2Jb", "a\u2028b"])
+def test_a_label_with_a_control_character_is_refused(run: Path, tmp_path: Path, bad: str) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("\n".join([bad, *(f"class {at}" for at in range(9))]) + "\n")
+    with pytest.raises(InputError, match="holds a control character"):
+        bundle(run, labels=labels)
+
+
+def test_labels_with_line_ends_of_windows_are_read(run: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_bytes(b"".join(b"class %d\r\n" % at for at in range(10)))
+    bundle(run, labels=labels)
+    assert b"\r" not in (run / "bundle/triton/small/labels.txt").read_bytes()
+
+
+def test_a_label_that_would_part_the_list_costs_deepstream_alone(run: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("\n".join(["cat; dog", *(f"class {at}" for at in range(9))]) + "\n")
+    made = bundle(run, labels=labels)
+    assert any("label 'cat; dog' cannot stand in a list" in note for note in made.notes)
+    assert not (run / "bundle" / "deepstream").exists()
+
+
 def test_what_is_no_run_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"manifest\.json: no such file"):
         bundle(tmp_path)
@@ -235,3 +265,26 @@ def test_a_detector_names_its_parser_and_its_outputs() -> None:
 )
 def test_the_network_type_is_that_of_the_task(task: str, kind: str) -> None:
     assert nvinfer(task, OUTPUTS)["property"]["network-type"] == kind
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a\ncustom-lib-path=/tmp/x.so", "a\rb", "a\x0bb", "a\u2028b", "a;b", "a\\", " a", ""],
+)
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_a_name_writes_no_key_of_its_own(task: str, name: str) -> None:
+    with pytest.raises(InputError, match="cannot stand in a list"):
+        nvinfer(task, {name: TensorSpec(name, ("batch", 4), "float32")})
+
+
+def test_a_size_with_a_line_break_stays_in_its_comment() -> None:
+    size = "n\ncustom-lib-path=/tmp/x.so"
+    found = nvinfer("detection", {"boxes": TensorSpec("boxes", ("batch", size), "float32")})
+    assert found["property"]["custom-lib-path"] == "libnvds_infer_parser.so"
+
+
+def test_names_with_brackets_and_equals_signs_are_values() -> None:
+    name = "[a]=b:0/c"
+    found = nvinfer("embedding", {name: TensorSpec(name, ("batch", 4), "float32")})
+    assert found["property"]["output-blob-names"] == name
+    assert set(found) == {"DEFAULT", "property"}

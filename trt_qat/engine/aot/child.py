@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -85,6 +86,7 @@ class Compiler(Opened):
         Raises:
             BackendUnavailable: the compiler does not load.
             CompilerDied: it crashed, or ran out of memory or time.
+            OSError: the plan cannot be written.
             KeyboardInterrupt: the user stopped it.
         """
         try:
@@ -114,6 +116,9 @@ class Compiler(Opened):
         told = self._wait(onnx, doing, timeout_s, say)
         if told["is"] == "failed":
             self.close()  # what the bindings left behind is not known
+            if told.get("errno"):
+                number, path = told["errno"], told["path"] or request.get("plan")
+                raise OSError(number, os.strerror(number), path)
             memory = bool(told.get("memory"))
             raise CompilerDied(self._words(onnx, doing, told["why"], memory), crashed=not memory)
         answer = answer_of(told, self.version)

@@ -51,6 +51,9 @@ def main() -> None:
             tell({"is": "done", **worker.serve(request)})
         except MemoryError:
             tell({"is": "failed", "why": "out of memory", "memory": True})
+        except OSError as error:  # a full disk is no fault of the compiler's
+            why = f"OSError: {error}"
+            tell({"is": "failed", "why": why, "errno": error.errno, "path": error.filename})
         except Exception as error:  # bindings raise what they like; the parent words it
             tell({"is": "failed", "why": f"{type(error).__name__}: {error}"})
 

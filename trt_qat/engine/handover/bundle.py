@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from trt_qat import artifact
+from trt_qat.atomic import staged
 from trt_qat.engine import compat
 from trt_qat.engine.build import network_io
 from trt_qat.engine.build.typed import typed_onnx, typed_path
 from trt_qat.engine.handover import client, nvinfer, serving, trtexec
-from trt_qat.errors import InputError
-from trt_qat.files import read_json, reason
+from trt_qat.errors import InputError, visible
+from trt_qat.files import read_manifest, reason
 from trt_qat.recipe.specs import EngineSpec
 from trt_qat.targets import parse_version
 from trt_qat.wording import counted
@@ -101,15 +102,18 @@ def bundle(
     sidecar = artifact.read_sidecar(engine) if engine.is_file() else None
     version = parse_version(tensorrt or _built_by(sidecar) or "10.3")
     names = _labels(labels, network, spec)
-    text = "".join(f"{name}\n" for name in names)
-    files, notes = _triton(folder, source, network, text, version)
-    if spec.data.source == OWN:
-        notes.append(
-            "how inputs are prepared is not known of an ONNX alone: pixels from 0 to 1 are assumed"
-        )
-    files += _deepstream(folder, spec, network, text, len(names), notes)
-    files += _trtexec(folder, source, network, version, notes)
-    files += _for_people(folder, spec, network, notes)
+    text = _lines(names)
+    with staged(folder) as stage:  # a disk that is full halfway leaves what was there
+        files, notes = _triton(stage, source, network, text, version)
+        if spec.data.source == OWN:
+            notes.append(
+                "how inputs are prepared is not known of an ONNX alone: pixels from 0 to 1 are "
+                "assumed"
+            )
+        files += _deepstream(stage, spec, network, names, notes)
+        files += _trtexec(stage, source, network, version, notes)
+        files += _for_people(stage, spec, network, notes)
+        files = [folder / path.relative_to(stage) for path in files]
     return Bundle(folder, tuple(files), tuple(notes))
 
 
@@ -179,7 +183,7 @@ def _for_people(
 
 def _spec(run: Path) -> EngineSpec:
     path = run / "manifest.json"
-    document = read_json(path, "give a folder of `trt-qat run`, or an ONNX")
+    document = read_manifest(path, "give a folder of `trt-qat run`, or an ONNX")
     try:
         spec = EngineSpec.model_validate(document["recipe"]["spec"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:
@@ -216,11 +220,18 @@ def _labels(
     except (OSError, UnicodeDecodeError) as error:
         message = f"--labels {file}: cannot be read: {reason(error)}"
         raise InputError(message) from error
-    names = names[:-1] if names and not names[-1] else names
+    names = names if names[-1] else names[:-1]
+    if odd := next((name for name in names if not name.isprintable()), None):
+        message = f"--labels {file}: {visible(odd)!r} holds a control character; take it out"
+        raise InputError(message)
     if isinstance(classes, int) and len(names) != classes:
         message = f"--labels {file}: {counted(len(names), 'name')} for {classes} classes"
         raise InputError(message)
     return names
+
+
+def _lines(names: Sequence[str]) -> str:
+    return "".join(f"{name}\n" for name in names)
 
 
 def _copy(source: Path, target: Path) -> Path:
@@ -233,26 +244,25 @@ def _deepstream(
     folder: Path,
     spec: EngineSpec,
     network: network_io.Network,
-    labels: str,
-    classes: int,
+    names: Sequence[str],
     notes: list[str],
 ) -> list[Path]:
+    # nvinfer wants the classes of a classifier on one line, parted by semicolons.
+    classifies = spec.task.kind == "classification"
     try:
+        joined = f"{nvinfer.listed(names, 'label')}\n" if classifies else _lines(names)
         text = nvinfer.nvinfer_config(
             network.inputs,
             network.outputs,
             spec=spec.build,
             data=spec.data,
-            classes=classes,
+            classes=len(names),
             task=spec.task.kind,
         )
     except InputError as error:
         notes.append(f"no DeepStream configuration: {error}")
         return []
     text = text.replace("../triton/", f"../triton/{spec.name}/1/")
-    # nvinfer wants the classes of a classifier on one line, parted by semicolons.
-    classifies = spec.task.kind == "classification"
-    joined = ";".join(labels.splitlines()) + "\n" if classifies else labels
     place = folder / "deepstream"
     return [
         artifact.write_text(place / "config_infer.txt", text),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from trt_qat.errors import visible
 from trt_qat.runners.protocol import TensorSpec
 
 CLIENT = "client.py"
@@ -136,11 +137,11 @@ def readme(
         notes: what is missing or could not be expressed.
     """
     rows = [
-        f"| {kind} | `{key}` | {spec.dtype} | ({', '.join(map(str, spec.shape))}) |"
+        f"| {kind} | `{_cell(key)}` | {spec.dtype} | ({_cell(', '.join(map(str, spec.shape)))}) |"
         for kind, each in (("input", inputs), ("output", outputs))
         for key, spec in each.items()
     ]
-    said = "".join(f"\n- {note}" for note in notes)
+    said = "".join(f"\n- {visible(note)}" for note in notes)
     return _README.format(
         name=name,
         files="\n".join(f"| `{path}` | {what} |" for path, what in files.items()),
@@ -149,6 +150,11 @@ def readme(
         client=CLIENT,
         notes=f"\n## Notes\n{said}\n" if said else "",
     )
+
+
+def _cell(text: str) -> str:
+    """Return a name for a cell of a table, which nothing in it ends."""
+    return visible(text).replace("|", "\\|").replace("`", "'")
 
 
 def preparation(mean: Sequence[float], std: Sequence[float], *, images: bool) -> str:

@@ -6,11 +6,11 @@ Specifications").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trt_qat.engine.handover.serving import LABELS, PLAN, batching
-from trt_qat.errors import InputError
+from trt_qat.errors import InputError, visible
 from trt_qat.recipe.specs import BuildSpec, DataSpec
 from trt_qat.runners.protocol import TensorSpec
 
@@ -53,7 +53,7 @@ def nvinfer_config(
             library are given; of an embedding or a regression the tensors are handed on.
 
     Raises:
-        InputError: nvinfer cannot prepare such an input.
+        InputError: nvinfer cannot prepare such an input, or be told such a name of an output.
     """
     sizes = _image_sizes(inputs)
     if len(set(data.std)) > 1:
@@ -78,7 +78,7 @@ def nvinfer_config(
         "net-scale-factor": f"{scale:.10g}",
         **_offsets(data.mean, int(sizes[0])),
         "input-tensor-from-meta": 0,
-        "output-blob-names": ";".join(outputs),
+        "output-blob-names": listed(outputs, "output"),
         **own,
     }
     text = "[property]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
@@ -97,7 +97,7 @@ def _by_task(
         return own | {"segmentation-threshold": 0.0}, ""
     if task == "detection":
         shapes = "".join(
-            f"#   {name}: ({', '.join(map(str, tensor.shape[1:]))}) {tensor.dtype}\n"
+            f"#   {name}: ({visible(', '.join(map(str, tensor.shape[1:])))}) {tensor.dtype}\n"
             for name, tensor in outputs.items()
         )
         detector: dict[str, Any] = {
@@ -111,6 +111,26 @@ def _by_task(
         thresholds += "topk=100\n"
         return detector, "\n" + thresholds + "\n" + _PARSER_COMMENT.format(parser=PARSER) + shapes
     return {"network-type": OTHER, "output-tensor-meta": 1}, ""
+
+
+def listed(names: Iterable[str], what: str) -> str:
+    """Return names as a list of a key: parted by semicolons, as GLib's key files have it.
+
+    A name from an ONNX or a file of labels may hold anything, a line break and another key after
+    it among it.
+
+    Raises:
+        InputError: a name holds what would part the list or end its line.
+    """
+    names = list(names)
+    for name in names:
+        if not name.isprintable() or set(name) & set(";\\") or name != name.strip() or not name:
+            message = (
+                f"{what} {visible(name)!r} cannot stand in a list of its configuration: allowed "
+                "are printable characters but ; and \\, without a space at an end"
+            )
+            raise InputError(message)
+    return ";".join(names)
 
 
 def _image_sizes(inputs: Mapping[str, TensorSpec]) -> tuple[int | str, ...]:

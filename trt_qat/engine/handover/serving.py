@@ -97,7 +97,18 @@ def _tensors(
         # Triton allows no empty dims; one number a sample is [ 1 ] that is reshaped to none.
         what = f"dims: [ {dims} ]" if shape else "dims: [ 1 ] reshape: { shape: [ ] }"
         label = f' label_filename: "{labels}"' if labels and at == 0 else ""
-        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         kind_of = _TRITON[tensor.dtype]
-        entries.append(f'  {{ name: "{quoted}" data_type: {kind_of} {what}{label} }}')
+        entries.append(f'  {{ name: "{_quoted(name)}" data_type: {kind_of} {what}{label} }}')
     return f"{kind} [\n" + ",\n".join(entries) + "\n]"
+
+
+def _quoted(name: str) -> str:
+    """Escape a name for protobuf's text format, in which a string ends with its line."""
+    return "".join(
+        f"\\{c}"
+        if c in '"\\'
+        else c
+        if c.isprintable()
+        else "".join(f"\\{byte:03o}" for byte in c.encode("utf-8", "surrogatepass"))
+        for c in name
+    )

@@ -1,0 +1,70 @@
+"""What ends a training from outside: SIGTERM, and a process of a DataLoader that dies."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trt_qat.errors import DataError, InputError, first_line
+
+_WORKER = "DataLoader worker (pid"
+
+
+@dataclass
+class Stop:
+    """Whether the process was asked to end."""
+
+    asked: bool = False
+
+
+@contextlib.contextmanager
+def stop_after_step() -> Iterator[Stop]:
+    """Note SIGTERM for the block, so that a step ends and is kept; then it does what it did.
+
+    Raises:
+        InputError: SIGTERM was sent, and whoever handles it let the process go on.
+    """
+    found = Stop()
+    before = signal.getsignal(signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or before is None or before is signal.SIG_IGN:
+        yield found
+        return
+
+    def note(number: int, frame: object) -> None:
+        found.asked = True
+
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield found
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if found.asked:
+        signal.raise_signal(signal.SIGTERM)
+        message = "training was stopped by SIGTERM; resume = True goes on from its checkpoint"
+        raise InputError(message)
+
+
+@contextlib.contextmanager
+def workers_watched() -> Iterator[None]:
+    """Say what a dead process of a DataLoader means.
+
+    torch tells of it by an error that may come up anywhere in the block.
+
+    Raises:
+        DataError: one died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if _WORKER not in str(error):
+            raise
+        message = (
+            f"a process that reads the training data died: {first_line(error)}; where it was "
+            "killed, memory or /dev/shm ran out: give the DataLoader fewer workers or smaller "
+            "batches, or num_workers = 0 to see its own error; resume goes on from the checkpoint"
+        )
+        raise DataError(message) from error
