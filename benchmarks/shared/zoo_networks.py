@@ -84,7 +84,7 @@ def _smp(name: str) -> Network:
         model: nn.Module = getattr(smp, kind)(encoder, encoder_weights=None)
         return model
 
-    return Network(build, (3, 64, 64))
+    return Network(build, (3, 128, 128) if name.startswith("PAN") else (3, 64, 64))
 
 
 def _transformers(name: str) -> Network:
