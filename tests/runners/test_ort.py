@@ -176,7 +176,8 @@ def make_text() -> str:
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("model.onnx", InputError, r"'model.onnx' is no SPEC .*; a SPEC is ort:FILE.onnx"),
+        ("model.txt", InputError, r"'model.txt' is no SPEC .*; a SPEC is FILE.onnx or ort:FILE.onnx"),
+        ("model.onnx", InputError, r"model.onnx: no such file"),
         ("pytorch:module:function", InputError, r"nearest kind: 'torch'"),
         ("ort:", InputError, r"'ort:' is no SPEC"),
         ("ort:none.onnx", GraphError, r"none.onnx: no such file"),

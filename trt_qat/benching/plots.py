@@ -89,8 +89,12 @@ def check_writable(path: Path) -> None:
     if path.exists() and not path.is_file():  # a device is written into, not made
         return
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    with writable(path), tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:  # it names the temporary file
+        message = f"{path}: cannot be written: {error.strerror or error}"
+        raise InputError(message) from error
 
 
 @contextlib.contextmanager
