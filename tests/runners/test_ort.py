@@ -176,7 +176,7 @@ def make_text() -> str:
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("model.txt", InputError, r"'model.txt' is no SPEC .*; a SPEC is FILE.onnx or ort:FILE.onnx"),
+        ("model.txt", InputError, r"'model.txt' is no SPEC .*; a SPEC is FILE.onnx or ort:"),
         ("model.onnx", InputError, r"model.onnx: no such file"),
         ("pytorch:module:function", InputError, r"nearest kind: 'torch'"),
         ("ort:", InputError, r"'ort:' is no SPEC"),
