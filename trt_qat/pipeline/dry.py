@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_qat import artifact
 from trt_qat.errors import RecipeError
 from trt_qat.pipeline.again import why_again
+from trt_qat.pipeline.flow import finished
 from trt_qat.pipeline.pack import is_pack
 from trt_qat.pipeline.plan import PLAN, until_stage
 from trt_qat.pipeline.stage import Run, stage_fingerprint
@@ -47,21 +47,16 @@ def dry_run(
     for stage in until_stage(PLAN, until):
         stale = sorted(made & set(stage.parents))
         why = stage.why_not_in(run)
-        if stage.optional and why is not None:
+        if not stale and finished(stage, run, stage_fingerprint(stage, run)) is not None:
+            found.append(Planned(stage.name, "unchanged"))
+        elif stage.optional and why is not None:
             found.append(Planned(stage.name, "skipped", why))
         elif why is not None:
             found.append(Planned(stage.name, "fails", why))
         elif stale:
             made |= set(stage.outputs)
             found.append(Planned(stage.name, "runs", f"reads {stale[0]}, which is made anew"))
-        elif _fresh(stage.outputs, run, stage_fingerprint(stage, run)):
-            found.append(Planned(stage.name, "unchanged"))
         else:
             made |= set(stage.outputs)
             found.append(Planned(stage.name, "runs", why_again(stage, run) or ""))
     return found
-
-
-def _fresh(outputs: tuple[str, ...], run: Run, fingerprint: str) -> bool:
-    known = [artifact.fresh(run.path(name), fingerprint) for name in outputs]
-    return bool(known) and all(sidecar is not None for sidecar in known)

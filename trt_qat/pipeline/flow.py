@@ -113,11 +113,8 @@ def _run_stage(
 ) -> tuple[StageRecord, Metrics]:
     """Run a stage if it can run and must run; return its record and its metrics."""
     fingerprint = stage_fingerprint(stage, run)
-    known = [artifact.fresh(run.path(name), fingerprint) for name in stage.outputs]
-    if known and all(sidecar is not None for sidecar in known):
-        first = known[0]
+    if (first := finished(stage, run, fingerprint)) is not None:
         say(f"{stage.name}: unchanged")
-        assert first is not None
         record = StageRecord(stage.name, "unchanged", first.seconds)
         record.verification = first.metrics.get("verification")
         return record, first.metrics
@@ -142,6 +139,12 @@ def _run_stage(
     record = StageRecord(stage.name, "ran", round(seconds, 3))
     record.verification = metrics.get("verification")
     return record, metrics
+
+
+def finished(stage: Stage, run: Run, fingerprint: str) -> artifact.Sidecar | None:
+    """Return the first sidecar of a stage whose outputs are all there and unchanged, else None."""
+    known = [artifact.fresh(run.path(name), fingerprint) for name in stage.outputs]
+    return known[0] if known and None not in known else None
 
 
 def seal(stage: Stage, run: Run, fingerprint: str, metrics: Metrics, seconds: float) -> None:
