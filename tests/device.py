@@ -14,6 +14,8 @@ import venv
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from tests.runs import run_by
+
 ROOT = Path(__file__).parents[1]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -69,13 +71,5 @@ def on_device(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``trt-qat`` in the environment, with no other than its own packages."""
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-    environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        [python, "-m", "trt_qat", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=environment,
-        check=False,
-        timeout=240,
-    )
+    environment["PYTHONPATH"] = str(ROOT)
+    return run_by(python, *arguments, cwd=cwd, environment=environment, timeout=240)

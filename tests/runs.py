@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,26 @@ def command_line(
     *arguments: str | Path, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ``trt-qat`` as a user does, in a process of its own."""
-    # A wide terminal, so that help and tables are not cut where a test looks for words.
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return run_by(sys.executable, *arguments, cwd=cwd, environment=os.environ, timeout=120)
+
+
+def run_by(
+    python: str | Path,
+    *arguments: str | Path,
+    cwd: Path | None,
+    environment: Mapping[str, str],
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``trt-qat`` by a Python; its words are returned."""
     return subprocess.run(
-        [sys.executable, "-m", "trt_qat", *map(str, arguments)],
+        [python, "-m", "trt_qat", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=environment,
+        # A wide terminal, so that help and tables are not cut where a test looks for words.
+        env={**environment, "COLUMNS": "200", "NO_COLOR": "1"},
         check=False,
-        timeout=120,
+        timeout=timeout,
     )
 
 

@@ -16,6 +16,9 @@ from trt_qat.errors import DataError, InputError, TrtQatError, first_line
 RUN_FORMAT = "trt-qat run 1"
 """Of a run folder, in its manifest."""
 
+AGAIN = "run the recipe again"
+"""The mend of a file that a run made."""
+
 A_FOLDER = "it is a folder, and a file is wanted"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with members, and empty
 
@@ -64,6 +67,16 @@ def read_manifest(path: Path, mend: str) -> Any:
         InputError: it is missing, cannot be read, or is of another version.
     """
     document = read_json(path, mend)
+    refuse_other_version(path, document)
+    return document
+
+
+def refuse_other_version(path: Path, document: Any) -> None:
+    """Refuse a manifest of another version.
+
+    Raises:
+        InputError: it is one.
+    """
     known = document.get("format", RUN_FORMAT) if isinstance(document, dict) else RUN_FORMAT
     if known != RUN_FORMAT:
         message = (
@@ -71,7 +84,6 @@ def read_manifest(path: Path, mend: str) -> Any:
             "use the version that wrote it, or run the recipe into another folder"
         )
         raise InputError(message)
-    return document
 
 
 def read_npz(path: Path, wanted: str) -> dict[str, NDArray[Any]]:

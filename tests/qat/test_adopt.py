@@ -223,21 +223,26 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_quantize_and_export_refuse_in_one_sentence(kind: str, tmp_path: Path) -> None:
-    make, whose = FOREIGN[kind]
-    model = make()
+def refused_alike(model: nn.Module, folder: Path) -> str:
+    """Return the sentence in which quantize and export both refuse a model."""
     said = []
     for stage, call in (
         ("quantize", lambda: tq.quantize(model, BATCHES)),
-        ("export", lambda: tq.export(model, BATCHES[0], tmp_path / "no.onnx")),
+        ("export", lambda: tq.export(model, BATCHES[0], folder / "no.onnx")),
     ):
         with pytest.raises(ModelError) as caught:
             call()
         said.append(str(caught.value).removeprefix(f"{stage}: "))
     assert said[0] == said[1]
-    assert whose in said[0]
-    assert "take its scales over with trt_qat.adopt, or give the float model" in said[0]
+    return said[0]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_quantize_and_export_refuse_in_one_sentence(kind: str, tmp_path: Path) -> None:
+    make, whose = FOREIGN[kind]
+    said = refused_alike(make(), tmp_path)
+    assert whose in said
+    assert "take its scales over with trt_qat.adopt, or give the float model" in said
     assert not list(tmp_path.iterdir())
 
 

@@ -92,9 +92,8 @@ def check_writable(path: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:  # it names the temporary file
-        message = f"{path}: cannot be written: {error.strerror or error}"
-        raise InputError(message) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error  # the error names the temporary file
 
 
 @contextlib.contextmanager
@@ -107,8 +106,11 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{error.filename or path}: cannot be written: {error.strerror or error}"
-        raise InputError(message) from error
+        raise _unwritable(error.filename or path, error) from error
+
+
+def _unwritable(path: Path | str, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def inline(document: Document) -> Iterator[tuple[str, str]]:

@@ -199,9 +199,8 @@ def _next(found: PreflightReport, model: Path, *, mended: bool) -> None:
     from trt_qat.mend.fix import MENDED
 
     minded = [each.rule for each in found.findings if each.severity != "info"]
-    able = {each.rule for each in found.findings if each.severity != "info"} & MENDED
     path, stem = shlex.quote(str(model)), shlex.quote(str(model.with_suffix("")))
-    if able and not mended:
+    if MENDED.intersection(minded) and not mended:
         say(f"next: trt-qat preflight {path} --fix {stem}-mended.onnx")
     elif minded:
         say(f"next: trt-qat explain {minded[0]}")

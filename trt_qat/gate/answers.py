@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trt_qat.artifact import sha256_file
 from trt_qat.errors import DataError, InputError, first_line
-from trt_qat.files import read_json, read_manifest
+from trt_qat.files import AGAIN, read_json, read_manifest
 from trt_qat.recipe.specs import Tolerances
 from trt_qat.wording import counted
 
@@ -66,7 +66,7 @@ class RunFolder:
         manifest = self.path / "manifest.json"
         self.manifest: dict[str, Any] | None = None
         if manifest.is_file():
-            self.manifest = read_manifest(manifest, "run the recipe again")
+            self.manifest = read_manifest(manifest, AGAIN)
         if self.manifest is not None and not isinstance(self.manifest.get("artifacts"), dict):
             message = f"{manifest}: not the manifest of a run; run the recipe again"
             raise InputError(message)
@@ -183,7 +183,7 @@ def _npz(path: Path) -> dict[str, Array]:
 
 
 def _json(path: Path) -> Any:
-    found = read_json(path, "run the recipe again")
+    found = read_json(path, AGAIN)
     if not isinstance(found, dict):
         message = f"{path}: not a JSON object; run the recipe again"
         raise InputError(message)

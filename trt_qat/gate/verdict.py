@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trt_qat.files import read_json, read_manifest
+from trt_qat.files import AGAIN, read_json, read_manifest
 from trt_qat.gate.parity import at_chance
 from trt_qat.wording import counted, sparse_words
 
@@ -33,8 +33,6 @@ PARTS = {
     "scored": "engine.json",
 }
 """What a verdict is read from, beside the manifest."""
-
-AGAIN = "run the recipe again"
 
 _NEXT = {
     "engine": "trt-qat pack {run}  # then, where the GPU and TensorRT are: trt-qat run "

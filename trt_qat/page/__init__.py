@@ -8,7 +8,7 @@ from typing import Any
 from trt_qat import artifact
 from trt_qat.artifact import write_text
 from trt_qat.errors import InputError
-from trt_qat.files import read_json, read_manifest
+from trt_qat.files import AGAIN, read_json, read_manifest
 from trt_qat.gate import verdict
 from trt_qat.gate.answers import RunFolder
 from trt_qat.page import bench_charts
@@ -57,9 +57,7 @@ def write(
     if not isinstance(made, dict):
         message = f"{folder / 'manifest.json'}: not the manifest of a run"
         raise InputError(message)
-    parts = {
-        key: read_json(folder / name, verdict.AGAIN) for key, name in PARTS.items() if name in made
-    }
+    parts = {key: read_json(folder / name, AGAIN) for key, name in PARTS.items() if name in made}
     if benchmark := bench_charts.of_run(folder, made):
         parts["bench"] = benchmark
     if layer_times is not None or latencies is not None:
@@ -67,7 +65,7 @@ def write(
     parts |= _beside(folder, made)
     studied = folder / SENSITIVITY
     if studied.is_file():
-        found = read_json(studied, verdict.AGAIN)
+        found = read_json(studied, AGAIN)
         if found.get("fp32") == made.get("fp32.pt"):  # else it is of another float model
             parts["sensitivity"] = found
     return write_text(folder / "report.html", page(manifest, parts))

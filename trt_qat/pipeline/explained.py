@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat.errors import InputError, nearest
-from trt_qat.files import read_json
+from trt_qat.files import AGAIN, read_json
 
 Document = Mapping[str, Any]
-AGAIN = "run the recipe again"
 
 KNOBS = (
     ("head:", "--set quantize.heads=int8 quantizes it: the last layer is float unless asked"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from trt_qat import artifact, page
 from trt_qat.errors import InputError
-from trt_qat.files import read_json, read_manifest
+from trt_qat.files import AGAIN, read_json, read_manifest
 from trt_qat.gate.verdict import of_folder
 from trt_qat.pipeline.flow import is_score, locked
 from trt_qat.pipeline.from_pack import DEVICE
@@ -95,7 +95,7 @@ def _join(folder: Path, own: Manifest, other: Manifest, taken: list[str]) -> Non
     stages = [record for record in own["stages"] if record["name"] not in names]
     stages += [theirs[name] for name in names if name in theirs]
     order = [stage.name for stage in PLAN]
-    metrics = read_json(folder / "metrics.json", "run the recipe again")
+    metrics = read_json(folder / "metrics.json", AGAIN)
     for stage in MERGED:
         for name in set(stage.outputs) & set(taken):
             sidecar = artifact.read_sidecar(folder / name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trt_qat import artifact
 from trt_qat.errors import InputError
-from trt_qat.files import read_json
+from trt_qat.files import AGAIN, read_json
 from trt_qat.gate.verdict import RECIPE_PATH
 from trt_qat.pipeline.from_pack import unpacked
 from trt_qat.pipeline.pack import SAMPLES
@@ -35,7 +35,7 @@ def remembered(folder: Path) -> Run:
             "recipe again, or in a loop of your own call run.pack(...)"
         )
         raise InputError(message)
-    document = read_json(path, "run the recipe again")
+    document = read_json(path, AGAIN)
     recipe = Path(document["recipe"])
     if not recipe.is_file():
         message = (

@@ -11,7 +11,7 @@ from trt_qat import artifact, targets
 from trt_qat.backends import why_no_torch
 from trt_qat.data.calibration import lock_path, lock_text, verify_lock
 from trt_qat.errors import CheckFailed, InputError, RecipeError, SparsityLost
-from trt_qat.files import read_json, read_manifest
+from trt_qat.files import AGAIN, read_json, refuse_other_version
 from trt_qat.pipeline.flow import RunResult, locked, run_stages
 from trt_qat.pipeline.from_pack import run_pack
 from trt_qat.pipeline.pack import is_pack
@@ -108,10 +108,10 @@ def _must_be_of_this_version(folder: Path) -> None:
     path = folder / "manifest.json"
     if path.is_file():
         try:
-            read_json(path, "")
+            document = read_json(path, AGAIN)
         except InputError:  # half of one is what a run mends
             return
-        read_manifest(path, "")
+        refuse_other_version(path, document)
 
 
 def _lock_calibration(run: Run) -> None:

@@ -7,6 +7,7 @@ the norm can go on measuring it. Under evaluation all of that is one affine map 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -52,10 +53,7 @@ def in_evaluation(model: nn.Module) -> nn.Module:
 
 def stored(module: nn.Module, node: Any) -> Any:
     """Return the value of a node that reads a parameter or buffer."""
-    found: Any = module
-    for part in str(node.target).split("."):
-        found = getattr(found, part)
-    return found
+    return operator.attrgetter(str(node.target))(module)
 
 
 def is_stored(node: Any) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from trt_qat.errors import ModelError, RecipeError, nearest
+from trt_qat.errors import ModelError, RecipeError
 from trt_qat.files import reason
 from trt_qat.qat.models import REFERENCE_MODELS
 from trt_qat.recipe.locate import import_object
+from trt_qat.recipe.named import no_factory
 from trt_qat.recipe.specs import ModelSpec
 
 
@@ -59,12 +60,7 @@ def find_factory(spec: ModelSpec, base: Path) -> Callable[..., Any]:
         return REFERENCE_MODELS[spec.factory]
     if ":" in spec.factory:
         return import_object(spec.factory, base, "model.factory")
-    message = (
-        f"model.factory = {spec.factory!r}; did you mean "
-        f"{nearest(spec.factory, REFERENCE_MODELS)[0]!r}? allowed: "
-        f"{', '.join(sorted(REFERENCE_MODELS))}, or package.module:function"
-    )
-    raise RecipeError(message)
+    raise RecipeError(no_factory(spec.factory))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

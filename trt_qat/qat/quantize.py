@@ -198,8 +198,7 @@ def _place(
         raise ModelError(_no_layer(model, plan, trace.untraced))
     report = report_of(model)
     report.untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
-    unread = placement.unread_layers(model, trace, flow)
-    report.float_layers = tuple(LayerNote(path, why) for path, why in unread.items())
+    plan.unread = placement.unread_layers(model, trace, flow)
     _convert_layers(plan)
     placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
     for owner, side, quantizer in placed.closed:
@@ -251,7 +250,7 @@ def _write_report(model: nn.Module, plan: placement.Plan) -> None:
     report.quantized = tuple(LayerNote(v.path) for v in (*plan.weighted, *plan.matmuls))
     report.float_layers = (
         *(LayerNote(v.path, why) for v, why in plan.float_layers.items()),
-        *report.float_layers,
+        *(LayerNote(path, why) for path, why in plan.unread.items()),
     )
     for note in report.untraced:
         report.warnings.append(_cost_of_untraced(note, plan))

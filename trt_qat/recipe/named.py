@@ -26,17 +26,21 @@ def check_named(recipe: Recipe) -> None:
     spec = recipe.spec
     factory = spec.model.factory
     if ":" not in factory and factory not in REFERENCES:
-        message = (
-            f"model.factory = {factory!r}; did you mean {nearest(factory, REFERENCES)[0]!r}? "
-            f"allowed: {', '.join(REFERENCES)}, or package.module:function"
-        )
-        raise RecipeError(message)
+        raise RecipeError(no_factory(factory))
     for key, path in _files(recipe):
         if not path.is_file():
             message = f"{key} = {str(path)!r}: cannot be read: {absent(path)}"
             raise RecipeError(message)
     for key, given in _paths(recipe):
         _check_path(key, given, recipe.folder)
+
+
+def no_factory(name: str) -> str:
+    """Say that a name is no reference model, and which there are."""
+    return (
+        f"model.factory = {name!r}; did you mean {nearest(name, REFERENCES)[0]!r}? "
+        f"allowed: {', '.join(REFERENCES)}, or package.module:function"
+    )
 
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, Path]]:

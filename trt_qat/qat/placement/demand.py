@@ -33,6 +33,7 @@ class Plan:
     matmuls: list[Vertex] = field(default_factory=list)
     float_layers: dict[Vertex, str] = field(default_factory=dict)
     notes: dict[Vertex, str] = field(default_factory=dict)  # INT8 in, float out, and why
+    unread: dict[str, str] = field(default_factory=dict)  # layers that no traced code runs, and why
 
 
 class Demand:

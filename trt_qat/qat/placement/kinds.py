@@ -38,6 +38,7 @@ class Kind(enum.Enum):
     FLOAT = "float"  # normalisation, softmax, anything unknown
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 WEIGHTED_MODULES = (
     nn.Conv1d,
     nn.Conv2d,
@@ -50,7 +51,7 @@ WEIGHTED_MODULES = (
 TRANSPOSED_MODULES = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 _MODULES: tuple[tuple[Kind, tuple[type[nn.Module], ...]], ...] = (
-    (Kind.BATCH_NORM, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)),
+    (Kind.BATCH_NORM, (*BATCH_NORMS, nn.SyncBatchNorm)),
     (
         Kind.COMMUTE,
         (

@@ -19,7 +19,7 @@ from torch import fx, nn
 
 from trt_qat.qat.placement.calls import Call, guarded, mismatch, tensors_of
 from trt_qat.qat.placement.own_path import OwnPath, deployed_within
-from trt_qat.qat.placement.values import HOOKS
+from trt_qat.qat.placement.stock import HOOKS
 
 PROGRAM = "_qdq_program"
 OWN_FORWARD = "_own_forward"  # one that the user set on the instance

@@ -23,7 +23,7 @@ _HARMLESS = frozenset({
     "__static_attributes__", "_get_name", "extra_repr", "reset_parameters",
 })  # fmt: skip
 _CALLED = frozenset({"forward", "_call_impl", "_wrapped_call_impl", "_slow_forward", "__getattr__"})
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def stock_class(module: nn.Module, *, hooked: bool = False) -> type[nn.Module] | None:
@@ -62,7 +62,7 @@ def own_code(module: nn.Module, *, hooked: bool = False) -> str | None:
         # A bound forward of ModelOpt's calls the one that was set on the instance before.
         if inspect.isfunction(getattr(base, name, None)) and not _is_bookkeeping(name, base):
             return f"a {name} set on the instance"
-    if not hooked and any(getattr(module, hooks, None) for hooks in _HOOKS):
+    if not hooked and any(getattr(module, hooks, None) for hooks in HOOKS):
         return "a hook"
     return None
 

@@ -22,17 +22,15 @@ from torch.fx.proxy import TraceError
 from trt_qat.qat.placement.attention import COMPOSITES, code_of
 from trt_qat.qat.placement.calls import Call, flatten_output, tensors_of
 from trt_qat.qat.placement.callsite import Scope, Scopes, current_line, operation_name
-from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+from trt_qat.qat.placement.kinds import BATCH_NORMS, WEIGHTED_MODULES
 from trt_qat.qat.placement.proxy import ValueProxy, proxies_of, values_of
-from trt_qat.qat.placement.stock import own_code
+from trt_qat.qat.placement.stock import HOOKS, own_code
 
 _SHAPE_METHODS = {"size", "dim", "numel", "ndimension", "stride", "is_contiguous", "element_size"}
 _TYPE_QUESTIONS = {
     torch.is_floating_point, torch.is_complex, "is_floating_point", "is_complex"
 }  # fmt: skip
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class ValueTracer(fx.Tracer):
@@ -264,7 +262,7 @@ class ValueTracer(fx.Tracer):
 
 
 def _is_own_norm(module: nn.Module) -> bool:
-    return isinstance(module, NORMS) and own_code(module, hooked=True) is not None
+    return isinstance(module, BATCH_NORMS) and own_code(module, hooked=True) is not None
 
 
 def makes_own_product(module: nn.Module) -> bool:
