@@ -139,7 +139,12 @@ class Run:
         """Apply 2:4 masks as `trt_qat.sparsify` does, record which layers hold them, and score."""
         self._needs("train", "float_model")
         context = self._context
-        model = sparsify(model, torch_task.example_of(context), context.recipe.spec.sparsity)
+        model = sparsify(
+            model,
+            torch_task.example_of(context),
+            context.recipe.spec.sparsity,
+            calibration_batches=torch_task.CalibrationBatches(context),
+        )
 
         def work() -> dict[str, Any]:
             torch_stages.write_sparsity(context, model)
@@ -155,12 +160,15 @@ class Run:
         if "sparsify" not in self._done:
             self._record("sparsify", lambda: self._written_sparsity(model))
         batches = torch_task.CalibrationBatches(context)
-        model = quantize(model, batches, spec=spec.quantize, calibration=spec.calibration)
+        model = quantize(
+            model, batches, spec=spec.quantize, calibration=spec.calibration, ptq=spec.ptq
+        )
 
         def work() -> dict[str, Any]:
             with artifact.atomic_path(context.path("ranges.json")) as path:
                 ranges_of(model).save(path)
             torch_stages.write_placement(context, model)
+            checkpoint.save(model, context.path("ptq.pt"))
             sparse = bool(report_of(model).sparse)
             return {"sparse_ptq" if sparse else "ptq": torch_task.score(context, model)}
 

@@ -25,6 +25,7 @@ from trt_qat.pipeline.torch_task import (
     float_model,
     kept_score,
     measure,
+    recover_in_place,
     score,
     teacher_of,
     train_in_place,
@@ -42,6 +43,7 @@ from trt_qat.qat.sensitivity import Study
 from trt_qat.qat.sparsify import sparsify as sparsify_model
 from trt_qat.qat.tapped import TorchTapped
 from trt_qat.qat.tensors import as_arrays
+from trt_qat.recipe.specs import PtqSpec, SparsitySpec
 from trt_qat.runners.ort_tapped import OrtTapped
 
 
@@ -52,7 +54,7 @@ def rehearse(run: Run) -> None:
     if spec.model.weights is not None:
         load_weights(model, run.recipe.folder / spec.model.weights)
     first_batch_runs(model, run)
-    model = sparsify_model(model, example_of(run), spec.sparsity)
+    model = sparsify_model(model, example_of(run), _plain(spec.sparsity))
     quantize_model(model, [example_of(run)], spec=spec.quantize)
 
 
@@ -104,6 +106,7 @@ def quantize(run: Run) -> Metrics:
     with artifact.atomic_path(run.path("ranges.json")) as path:
         ranges.save(path)
     write_placement(run, model)
+    checkpoint.save(model, run.path("ptq.pt"))
     return {"ptq": baseline, "sparse_ptq": sparse}
 
 
@@ -122,8 +125,8 @@ def write_placement(run: Run, model: nn.Module) -> None:
 
 def finetune(run: Run) -> Metrics:
     """Train the quantized model; keep its weights and what it answers on the test set."""
-    model = _ranged_model(run)
-    train_in_place(run, model, run.recipe.spec.finetune, teacher_of(run))
+    model = checkpoint.load_into(_placed_model(run), run.path("ptq.pt"))
+    recover_in_place(run, model)
     checkpoint.save(model, run.path("qat.pt"))
     entry = kept_score(run, model, "qat_logits.npz")
     artifact.write_json(run.path("finetune.history.json"), report_of(model).history)
@@ -155,7 +158,7 @@ def trained_model(run: Run) -> nn.Module:
     if "qat" in run.made:
         own: nn.Module = run.made["qat"]
         return own.eval()
-    model = _ranged_model(run)
+    model = _placed_model(run)
     return checkpoint.load_into(model, run.path("qat.pt")).eval()
 
 
@@ -192,22 +195,45 @@ def study(run: Run, *, sparse: bool) -> Study:
 
 
 def _sparse_model(run: Run) -> nn.Module:
-    return sparsify_model(float_model(run), example_of(run), run.recipe.spec.sparsity)
+    return sparsify_model(
+        float_model(run),
+        example_of(run),
+        run.recipe.spec.sparsity,
+        calibration_batches=CalibrationBatches(run),
+    )
 
 
-def _ranged_model(run: Run) -> nn.Module:
-    """Return the quantized model before QAT, with the ranges that were measured."""
-    return _quantized(run, _sparse_model(run), Ranges.load(run.path("ranges.json")))
+def _plain(spec: SparsitySpec) -> SparsitySpec:
+    """Return a spec by which the same layers hold masks, found at once."""
+    return spec.model_copy(update={"method": "magnitude", "permute": False})
 
 
-def _quantized(run: Run, model: nn.Module, ranges: Ranges | None) -> nn.Module:
+def _placed_model(run: Run) -> nn.Module:
+    """Return a model with the modules of the quantized one; its numbers are to be loaded."""
+    spec = run.recipe.spec
+    model = sparsify_model(float_model(run), example_of(run), _plain(spec.sparsity))
+    ranges = Ranges.load(run.path("ranges.json"))
+    if spec.ptq.smooth is None:
+        return _quantized(run, model, ranges, PtqSpec())
+    form = PtqSpec(smooth=spec.ptq.smooth)  # it may put a multiplication before a layer
+    return _quantized(run, model, ranges, form, [example_of(run)])
+
+
+def _quantized(
+    run: Run,
+    model: nn.Module,
+    ranges: Ranges | None,
+    ptq: PtqSpec | None = None,
+    batches: Any = None,
+) -> nn.Module:
     spec = run.recipe.spec
     return quantize_model(
         model,
-        CalibrationBatches(run),
+        CalibrationBatches(run) if batches is None else batches,
         spec=spec.quantize,
         calibration=spec.calibration,
         ranges=ranges,
+        ptq=spec.ptq if ptq is None else ptq,
     )
 
 

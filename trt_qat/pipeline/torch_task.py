@@ -64,6 +64,30 @@ def teacher_of(run: Run) -> nn.Module | None:
     return float_model(run) if taught and run.path("fp32.pt").is_file() else None
 
 
+def recover_in_place(run: Run, model: nn.Module) -> None:
+    """Train the quantized model by the task's loss, or, where the recipe distills, without labels.
+
+    Validation then goes by agreement with the float model's classes, or by the distance to it.
+    """
+    spec = run.recipe.spec
+    if not spec.distill.enabled:
+        train_in_place(run, model, spec.finetune, teacher_of(run))
+        return
+    by_class = spec.distill.match == "logits" and spec.task.kind == "classification"
+    finetune(
+        model,
+        run.data.train,
+        spec=spec.finetune,
+        validation_batches=run.data.validation,
+        measure=measure(run) if by_class else None,
+        teacher=float_model(run),
+        distill=spec.distill,
+        checkpoint_dir=run.checkpoints,
+        resume=run.resume,
+        progress=run.progress,
+    )
+
+
 def train_in_place(run: Run, model: nn.Module, spec: TrainSpec, teacher: nn.Module | None) -> None:
     """Train by the task's loss, on the recipe's data; a teacher's answers are then the targets."""
     task = run.recipe.spec.task

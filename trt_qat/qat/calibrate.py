@@ -13,8 +13,10 @@ from torch import nn
 from trt_qat.errors import DataError
 from trt_qat.qat.histogram import Histogram
 from trt_qat.qat.placement.calls import evaluated
+from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.range_search import entropy_amax, mse_amax, percentile_amax
 from trt_qat.qat.reports import report_of
+from trt_qat.recipe.accuracy import RangeRule
 from trt_qat.recipe.specs import CalibrationSpec
 from trt_qat.wording import counted
 
@@ -31,12 +33,14 @@ def calibrate(
         model: placed, in any mode; its mode is kept.
         quantizers: the activation quantizers to measure, which get their amax.
         batches: tensors, tuples or dicts of inputs; at least one.
-        spec: algorithm: ``max``, ``percentile``, ``entropy`` (KL) or ``mse``.
+        spec: algorithm: ``max``, ``percentile``, ``entropy`` (KL), ``mse`` or ``moving_average``
+            of the batches' largest magnitudes; other ones for tensors that it names.
 
     Raises:
+        RecipeError: a pattern of ``spec.layers`` matches no tensor.
         DataError: no batch, a NaN or infinite activation, or a quantizer that no batch reached.
     """
-    measured = {name: _Measured(spec) for name in quantizers}
+    measured = {name: _Measured(rule) for name, rule in _rules(quantizers, spec).items()}
     enabled = [m for m in model.modules() if isinstance(m, TensorQuantizer) and m.is_enabled]
     for quantizer in enabled:  # ranges are the float network's
         quantizer.disable_quant()
@@ -68,13 +72,27 @@ def calibrate(
     return {name: set_amax(q, measured[name].amax()) for name, q in quantizers.items()}
 
 
+def _rules(names: Iterable[str], spec: CalibrationSpec) -> dict[str, RangeRule]:
+    """Return by which rule each range is measured."""
+    names = list(names)
+    check_patterns(spec.layers, names, "calibration.layers")
+    whole = RangeRule(
+        algorithm=spec.algorithm, percentile=spec.percentile, averaging=spec.averaging
+    )
+    found = dict.fromkeys(names, whole)
+    for pattern, rule in spec.layers.items():
+        found |= {name: rule for name in names if matches(name, (pattern,))}
+    return found
+
+
 class _Measured:
     """What one quantizer was given, and the end of its range."""
 
-    def __init__(self, spec: CalibrationSpec) -> None:
+    def __init__(self, spec: RangeRule) -> None:
         self.spec = spec
         self.histogram = Histogram()
         self.reached = False
+        self.average, self.weight = 0.0, 0.0
 
     def see(self, quantizer: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Count the values of a tensor; the hook of a quantizer."""
@@ -82,7 +100,13 @@ class _Measured:
         if not bool(torch.isfinite(values).all()):
             raise _NonFiniteError
         self.reached = True
-        if self.spec.algorithm == "max":
+        if self.spec.algorithm == "moving_average":
+            one = Histogram()
+            one.widen_to(values)
+            keep, add = 1.0 - self.spec.averaging, self.spec.averaging
+            self.average = keep * self.average + add * one.amax
+            self.weight = keep * self.weight + add
+        if self.spec.algorithm in ("max", "moving_average"):
             self.histogram.widen_to(values)
         else:
             self.histogram.add(values)
@@ -91,6 +115,8 @@ class _Measured:
         """Return the end of the range, 0.0 where all was zero."""
         if not self.histogram.amax or self.spec.algorithm == "max":
             return self.histogram.amax
+        if self.spec.algorithm == "moving_average":  # not biased to the 0 that it starts from
+            return self.average / self.weight
         if self.spec.algorithm == "percentile":
             return percentile_amax(self.histogram, self.spec.percentile)
         return (mse_amax if self.spec.algorithm == "mse" else entropy_amax)(self.histogram)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,10 +15,11 @@ from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, ModelError
 from trt_qat.qat import foreign, placement
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
+from trt_qat.qat.equalize import even_out
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
 from trt_qat.qat.pickling import make_picklable
-from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
+from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, WEIGHTED_MODULES
 from trt_qat.qat.quantizers.fake_quant import (
     BACKEND,
     activation_quantizer,
@@ -26,10 +27,12 @@ from trt_qat.qat.quantizers.fake_quant import (
     weight_quantizer,
 )
 from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
+from trt_qat.qat.quantizers.learned_scales import learn_scales
 from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.qat.rounding import Rounded, refine
 from trt_qat.qat.sparsify import masked_layers, sparse_layers
 from trt_qat.qat.state import keep, kept_within
-from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
+from trt_qat.recipe.specs import CalibrationSpec, PtqSpec, QuantizeSpec
 
 
 @dataclass
@@ -48,12 +51,12 @@ def quantize(
     spec: QuantizeSpec | Mapping[str, Any] | None = None,
     calibration: CalibrationSpec | Mapping[str, Any] | None = None,
     ranges: Ranges | None = None,
+    ptq: PtqSpec | Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Place Q/DQ pairs where TensorRT can fuse them, and measure their ranges.
 
-    Weights are symmetric per output channel (per tensor in a ConvTranspose), activations symmetric
-    per tensor. The model stays a plain ``nn.Module`` with its own type, attributes and state dict
-    keys: train it with any loop.
+    Weights are symmetric per output channel (per tensor in a ConvTranspose), activations per
+    tensor. The model stays a plain ``nn.Module`` of its own type and keys: train it with any loop.
 
     Args:
         model: float, dense or with 2:4 masks; changed in place.
@@ -61,7 +64,8 @@ def quantize(
             a DataLoader, whose targets are left out; or one batch. The first is traced too.
         spec: include and exclude patterns, heads, attention, epilogues, learned scales; or a dict.
         calibration: the algorithm; samples and batch size are the caller's affair here.
-        ranges: a calibration cache; with it only the first batch is run.
+        ranges: a calibration cache; with it only the first batch is run, unless there is ``ptq``.
+        ptq: what is done to weights: equalization, rounding, biases; batches are held in memory.
 
     Returns:
         The model to use from here on; ``report_of(model)`` says what was placed and why not.
@@ -69,8 +73,7 @@ def quantize(
     Raises:
         RecipeError: a pattern matches no layer.
         DataError: no batch, non-finite activations, or a cache of another model.
-        ModelError: the model is quantized already, holds no layer to quantize, or a weight that is
-            no number.
+        ModelError: it is quantized already, or holds no layer to quantize or a weight that is NaN.
     """
     refuse_unplaceable(model, "quantize")
     spec = spec_of(QuantizeSpec, spec, "quantize")
@@ -78,24 +81,26 @@ def quantize(
     _must_be_float(model)
     refuse_exported(model, "quantize")
     batches = input_batches(model, calibration_batches)
-    first = next(batches, None)
-    if first is None:
+    if (first := next(batches, None)) is None:
         message = "quantize: calibration_batches is empty; give at least one batch"
         raise DataError(message)
+    every: Iterable[Any] = itertools.chain([first], batches)
+    if (ptq := spec_of(PtqSpec, ptq, "quantize")).changes_weights:
+        every = list(every)
+        even_out(model, every, spec, ptq)
     placed, plan = _place(model, first, spec)
     quantizers = cast("dict[str, TensorQuantizer]", placed.activations)
     if ranges is None:
-        amax = calibrate(model, quantizers, itertools.chain([first], batches), calibration)
+        amax = calibrate(model, quantizers, every, calibration)
         ranges = Ranges(algorithm=calibration.algorithm, amax=amax)
-    else:
-        for name, value in ranges.of(list(quantizers)).items():
-            set_amax(quantizers[name], value)
+    for name, value in ranges.of(list(quantizers)).items():
+        set_amax(quantizers[name], value)
     _keep_state(model, Quantized(placed, ranges, spec))
     make_picklable(model)
     _follow_device(model)
+    if ptq.rounding == "learned" or ptq.bias_correction:
+        refine(model, _weights_to_round(model, placed), every, ptq)
     if spec.learned_scales:
-        from trt_qat.qat.quantizers.learned_scales import learn_scales
-
         learn_scales(model)
     _write_report(model, plan)
     return model
@@ -182,6 +187,21 @@ def functional_weights(
             holder = holders.get(source)
             weight = source.detach() if holder is None else float_weight(holder)
         yield cast("TensorQuantizer", quantizer), weight, axis
+
+
+def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, Rounded]:
+    """Return every weight that is a parameter with its output channels first."""
+    masks = {id(m._parameters["weight"]): m._weight_mask for m in masked_layers(model).values()}
+    found = {}
+    for name, layer, quantizer in weight_quantizers(model):
+        weight = cast("nn.Parameter", layer._parameters["weight"])
+        if not isinstance(layer, TRANSPOSED_MODULES):
+            found[name] = Rounded(weight, quantizer, masks.get(id(weight)))
+    for name, (maker, source, axis) in placed.functional_weights.items():
+        if isinstance(source, nn.Parameter) and axis in (0, None):
+            quantizer = cast("TensorQuantizer", maker)
+            found[f"{name}()"] = Rounded(source, quantizer, masks.get(id(source)))
+    return found
 
 
 def _place(

@@ -24,12 +24,14 @@ class Report:
 
     sparse: tuple[LayerNote, ...] = ()  # sparsify: layers that hold 2:4 masks
     skipped: tuple[LayerNote, ...] = ()  # sparsify: layers left dense, and why
+    permuted: tuple[str, ...] = ()  # sparsify: of those, whose input channels changed their order
     quantized: tuple[LayerNote, ...] = ()  # quantize: layers with INT8 inputs and weights
     float_layers: tuple[LayerNote, ...] = ()  # quantize: layers left float, and why
     float_outputs: tuple[LayerNote, ...] = ()  # quantize: INT8 layers with a float output, and why
     untraced: tuple[LayerNote, ...] = ()  # quantize: parts left as Python, and why
     warnings: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)  # finetune: one entry a step
+    sharpness: dict[str, float] = field(default_factory=dict)  # finetune by SAM: before, after, rho
 
     def table(self) -> str:
         """Return the report as text, one layer a line."""
@@ -40,6 +42,7 @@ class Report:
             *(f"{n.name}: float ({n.why})" for n in self.float_layers),
             *(f"{n.name}: float output ({n.why})" for n in self.float_outputs),
             *(f"{n.name or 'the model'}: not traced ({n.why})" for n in self.untraced),
+            *(f"sharpness {key}: {value:.4g}" for key, value in self.sharpness.items()),
             *(f"warning: {w}" for w in self.warnings),
         ]
         return "\n".join(rows)

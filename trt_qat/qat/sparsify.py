@@ -1,4 +1,4 @@
-"""2:4 structured sparsity: magnitude masks by ModelOpt, with a word on every layer left dense."""
+"""2:4 structured sparsity: masks held by ModelOpt, with a word on every layer left dense."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from modelopt.torch.sparsity.weight_sparsity import SparseModule, SpDMRegistry
-from modelopt.torch.sparsity.weight_sparsity.magnitude import create_asp_mask
 from torch import nn
 
-from trt_qat.errors import ModelError
+from trt_qat.errors import InputError, ModelError
 from trt_qat.qat import placement
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
+from trt_qat.qat.masks import magnitude_mask, sparsegpt, wanda_mask
+from trt_qat.qat.moments import Known, input_moments
+from trt_qat.qat.permute import permute_channels
 from trt_qat.qat.placement.calls import evaluated, observe_calls
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.placement.stock import own_code
@@ -28,24 +30,29 @@ def sparsify(
     model: nn.Module,
     example_inputs: Any = None,
     spec: SparsitySpec | Mapping[str, Any] | None = None,
+    *,
+    calibration_batches: Any = None,
 ) -> nn.Module:
     """Prune the weights of ``model`` to 2:4 along the input channels; masks stay on in training.
 
-    Every group of 4 consecutive input channels keeps its 2 largest magnitudes, per output channel
-    and kernel position (Mishra et al., 2104.08378). ``report_of(model)`` says which layers hold
-    masks and why the others do not.
+    Every group of 4 consecutive input channels keeps 2, per output channel and kernel position
+    (Mishra et al., 2104.08378): the largest, or those that the layer's inputs make most of.
+    ``report_of(model)`` says which layers hold masks and why the others do not.
 
     Args:
         model: a float model, changed in place. Sparsify before quantize, never after.
         example_inputs: one batch (tensor, tuple or dict), to find the layer that reads the input;
             without it the first layer in definition order counts as that.
-        spec: patterns over layer paths, and whether the first layer stays dense.
+        spec: patterns over layer paths, whether the first layer stays dense, by which method, and
+            whether channels may change their order, which needs ``example_inputs``.
+        calibration_batches: as `quantize` takes them; methods other than magnitude look at them.
 
     Returns:
         The model to use from here on.
 
     Raises:
         RecipeError: a pattern matches no layer.
+        InputError: the method needs ``calibration_batches``, or permuting ``example_inputs``.
         ModelError: the model is quantized already, or no layer can be pruned.
     """
     refuse_unplaceable(model, "sparsify")
@@ -59,6 +66,7 @@ def sparsify(
         raise ModelError(message)
     if not spec.enabled:
         return model
+    held = _looked_at(model, spec, example_inputs, calibration_batches)
     check_patterns(spec.include, layers, "sparsity.include")
     check_patterns(spec.exclude, layers, "sparsity.exclude")
     first = _first_layer(model, layers, example_inputs) if spec.skip_first else None
@@ -69,7 +77,9 @@ def sparsify(
         reasons = "; ".join(f"{n}: {w}" for n, w in list(skipped.items())[:3])
         message = f"sparsify: no layer can hold 2:4 ({reasons}); set sparsity.enabled = false"
         raise ModelError(message)
-    _prune([layers[name] for name in chosen])
+    if spec.permute and example_inputs is not None:
+        report_of(model).permuted = tuple(permute_channels(model, example_inputs, chosen))
+    _prune(model, {name: layers[name] for name in chosen}, spec.method, held)
     report = report_of(model)
     report.sparse = tuple(LayerNote(n) for n in chosen)
     report.skipped = tuple(LayerNote(n, w) for n, w in skipped.items() if w)
@@ -166,19 +176,56 @@ def _first_layer(model: nn.Module, layers: dict[str, nn.Module], example_inputs:
     return None
 
 
-def _prune(layers: list[nn.Module]) -> None:
-    """Give the layers, and no other module, ModelOpt's 2:4 masks.
+def _looked_at(model: nn.Module, spec: SparsitySpec, example: Any, batches: Any) -> list[Any]:
+    """Return the batches that masks are chosen by, none for magnitudes.
+
+    Raises:
+        InputError: what a method needs was not given.
+    """
+    if spec.permute and example is None:
+        message = "sparsify: permute needs example_inputs, one batch that the model takes"
+        raise InputError(message)
+    if spec.method == "magnitude":
+        return []
+    held = list(input_batches(model, batches)) if batches is not None else []
+    if not held:
+        message = (
+            f"sparsify: method = {spec.method!r} looks at what layers are given: give "
+            "calibration_batches, or take method = 'magnitude'"
+        )
+        raise InputError(message)
+    return held
+
+
+def _prune(model: nn.Module, layers: dict[str, nn.Module], method: str, batches: list[Any]) -> None:
+    """Give the layers, and no other module, 2:4 masks in ModelOpt's form.
 
     ``mts.sparsify`` would convert every layer that it knows by its type, and none with a forward of
-    its own. The search takes no weight in channels-last memory; convolutions run on either layout.
+    its own. Convolutions run on either layout of memory.
     """
-    for layer in layers:
-        weight = layer._parameters["weight"]
-        assert weight is not None
+    weights = {name: _weight(layer) for name, layer in layers.items()}
+    known = {name: Known(weight, weight[0].numel()) for name, weight in weights.items()}
+    seen = input_moments(model, known, batches) if batches else {}
+    masks = {}
+    for name, weight in weights.items():
         weight.data = weight.data.contiguous()
-    for cls in {type(layer) for layer in layers if layer not in SpDMRegistry}:
+        if name not in seen:  # by magnitude, and what calibration never reached
+            masks[name] = magnitude_mask(weight)
+        elif method == "wanda":
+            masks[name] = wanda_mask(weight, seen[name])
+        else:
+            masks[name], kept = sparsegpt(weight, seen[name])
+            # What goes keeps its old value under the mask, which a later mask may show again.
+            weight.data.copy_(torch.where(masks[name], kept.to(weight), weight.data))
+    for cls in {type(layer) for layer in layers.values() if layer not in SpDMRegistry}:
         SpDMRegistry.register({cls: f"{cls.__module__}.{cls.__qualname__}"})(SparseModule)
-    for layer in layers:
+    for name, layer in layers.items():
         sparse: Any = SpDMRegistry.convert(layer)
         sparse.modify()
-        sparse.set_mask(create_asp_mask(sparse.weight, "2:4 sparsity"))
+        sparse.set_mask(masks[name])
+
+
+def _weight(layer: nn.Module) -> nn.Parameter:
+    weight = layer._parameters["weight"]
+    assert isinstance(weight, nn.Parameter)
+    return weight

