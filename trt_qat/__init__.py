@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from trt_qat.pipeline.run import RunResult, run
     from trt_qat.pipeline.torch_loop import Run
     from trt_qat.qat.adopt import adopt
+    from trt_qat.qat.averaging import reestimate_norms
+    from trt_qat.qat.distill import Distillation
     from trt_qat.qat.export import export
     from trt_qat.qat.finetune import finetune
+    from trt_qat.qat.flatness import perturbed, sharpness
     from trt_qat.qat.quantize import quantize, ranges_of
     from trt_qat.qat.reports import report_of
     from trt_qat.qat.sensitivity import sensitivity
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
     from trt_qat.recipe.specs import (
         BuildSpec,
         CalibrationSpec,
+        DistillSpec,
         ExportSpec,
         FinetuneSpec,
+        PtqSpec,
         QuantizeSpec,
         SparsitySpec,
         TaskSpec,
@@ -63,6 +68,10 @@ _HOME = {
     "ranges_of": "trt_qat.qat.quantize",
     "Ranges": "trt_qat.data.ranges",
     "finetune": "trt_qat.qat.finetune",
+    "Distillation": "trt_qat.qat.distill",
+    "perturbed": "trt_qat.qat.flatness",
+    "sharpness": "trt_qat.qat.flatness",
+    "reestimate_norms": "trt_qat.qat.averaging",
     "export": "trt_qat.qat.export",
     "report_of": "trt_qat.qat.reports",
     "sensitivity": "trt_qat.qat.sensitivity",
@@ -71,6 +80,8 @@ _HOME = {
     "CalibrationSpec": "trt_qat.recipe.specs",
     "SparsitySpec": "trt_qat.recipe.specs",
     "QuantizeSpec": "trt_qat.recipe.specs",
+    "PtqSpec": "trt_qat.recipe.specs",
+    "DistillSpec": "trt_qat.recipe.specs",
     "ExportSpec": "trt_qat.recipe.specs",
     "TrainSpec": "trt_qat.recipe.specs",
     "FinetuneSpec": "trt_qat.recipe.specs",
@@ -117,6 +128,10 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "ranges_of",
     "Ranges",
     "finetune",
+    "Distillation",
+    "perturbed",
+    "sharpness",
+    "reestimate_norms",
     "export",
     "report_of",
     "sensitivity",
@@ -125,6 +140,8 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "CalibrationSpec",
     "SparsitySpec",
     "QuantizeSpec",
+    "PtqSpec",
+    "DistillSpec",
     "ExportSpec",
     "TrainSpec",
     "FinetuneSpec",

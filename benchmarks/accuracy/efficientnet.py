@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import fnmatch
 import sys
 import time
 import warnings
@@ -97,7 +98,9 @@ class Bench:
             return torch.cat([call(part) for part in self.test.split(16)])
 
     def add(self, name: str, make: Callable[[], Any], samples: int) -> Any:
-        """Make a network, measure it, and return it."""
+        """Make a network, measure it, and return it; None where its row is not asked for."""
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.given.rows):
+            return None
         start = time.perf_counter()
         model = make()
         seconds = time.perf_counter() - start
@@ -194,7 +197,8 @@ def recovery(bench: Bench) -> None:
 
         name = f"ours: 2:4 by {method}{', permuted' if permute else ''}, INT8"
         model = bench.add(f"{name}, PTQ", sparse, bench.sizes["calibration_crops"])
-        bench.add(f"{name}, distilled", lambda model=model: train(model), used)
+        if model is not None:
+            bench.add(f"{name}, distilled", lambda model=model: train(model), used)
 
 
 def main() -> None:
@@ -202,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--only", choices=("ptq", "recovery"))
+    parser.add_argument("--rows", nargs="+", default=["*"], help="patterns of their names")
     parser.add_argument("--each", type=int, default=6, help="test crops of a picture")
     parser.add_argument("--train-each", type=int, default=24, help="crops to distil on")
     parser.add_argument("--steps", type=int, default=400)

@@ -88,8 +88,7 @@ def finetune(
         feed = training_feed(train_batches, chosen.batch_size, chosen.seed, split)
         trainer = Trainer(accelerator, model, feed, goal, chosen, checkpoint_dir)
         trainer.run(validation_batches, resume=resume, progress=progress)
-    report_of(model).history = trainer.history
-    report_of(model).sharpness = trainer.recovery.sharpness
+    report_of(model).history, report_of(model).sharpness = trainer.history, trainer.sharpness
     return model.to(device).eval()
 
 

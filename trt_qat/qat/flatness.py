@@ -74,7 +74,7 @@ def sharpness(
         for batch in itertools.islice(batches, BATCHES):
             model.zero_grad(set_to_none=True)
             here = loss(batch)
-            here.backward()
+            here.backward()  # type: ignore[no-untyped-call]
             with perturbed(model, rho), torch.no_grad():
                 grown.append(float(loss(batch)) - float(here.detach()))
     model.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -139,4 +139,4 @@ def _correct(lost: Tensor, moments: Moments) -> None:
     if moments.norm_mean is not None:
         moments.norm_mean.sub_(mean.to(moments.norm_mean))
     elif moments.bias is not None:
-        cast("Tensor", moments.bias.data).add_(mean.to(moments.bias))
+        moments.bias.data.add_(mean.to(moments.bias))

@@ -97,11 +97,18 @@ class Trainer:
                         self._save(digest)
                         break
             self.recovery.end(self.best, self._first_batches, self._loss)
+            if self.sharpness and self.history:
+                self.history[-1]["sharpness"] = self.sharpness
         finally:
             self.recovery.close()
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
             if self.images_last:
                 self.plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    @property
+    def sharpness(self) -> dict[str, float]:
+        """Of a run with SAM, before and after it."""
+        return self.recovery.sharpness
 
     def _batches(self) -> Iterator[tuple[Any, Any]]:
         """The batches that are left; each step's random numbers are its own."""

