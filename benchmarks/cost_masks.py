@@ -3,7 +3,7 @@
     python benchmarks/cost_masks.py
 
 Ours is `trt_qat.sparsify`, which runs the model once to find its first layer, says why a layer
-stays dense, and has ModelOpt compute the masks; ModelOpt's is ``mts.sparsify`` by magnitude on
+stays dense, and finds the masks by comparisons; ModelOpt's is ``mts.sparsify`` by magnitude on
 every layer that it takes. ``topk`` makes the same masks by one ``topk`` over the groups of each
 weight.
 """

@@ -132,7 +132,7 @@ PLAN = (
     Stage(
         "export",
         outputs=("model.onnx", "fp32.onnx"),
-        parents=("fp32.pt", "ranges.json", "qat.pt"),
+        parents=("fp32.pt", "ranges.json", "ptq.pt", "qat.pt"),
         tables=("model", "sparsity", "quantize", "ptq", "export"),
         packages=(*QAT_CODE, "graph/*.py", "runners/*.py"),
         work=torch_stage("export"),

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from trt_qat import artifact
@@ -31,6 +32,7 @@ from trt_qat.pipeline.torch_task import (
     train_in_place,
 )
 from trt_qat.qat import checkpoint
+from trt_qat.qat.equalize import smoothed_structure
 from trt_qat.qat.export import export as export_onnx
 from trt_qat.qat.factory import build_model, load_weights
 from trt_qat.qat.float_onnx import export_float
@@ -213,23 +215,19 @@ def _placed_model(run: Run) -> nn.Module:
     spec = run.recipe.spec
     model = sparsify_model(float_model(run), example_of(run), _plain(spec.sparsity))
     ranges = Ranges.load(run.path("ranges.json"))
-    if spec.ptq.smooth is None:
-        return _quantized(run, model, ranges, PtqSpec())
-    form = PtqSpec(smooth=spec.ptq.smooth)  # it may put a multiplication before a layer
-    return _quantized(run, model, ranges, form, [example_of(run)])
+    if spec.ptq.smooth is not None:  # a multiplication may stand before a layer
+        state = torch.load(run.path("ptq.pt"), map_location="cpu", weights_only=True)
+        smoothed_structure(model, state)
+    return _quantized(run, model, ranges, PtqSpec())
 
 
 def _quantized(
-    run: Run,
-    model: nn.Module,
-    ranges: Ranges | None,
-    ptq: PtqSpec | None = None,
-    batches: Any = None,
+    run: Run, model: nn.Module, ranges: Ranges | None, ptq: PtqSpec | None = None
 ) -> nn.Module:
     spec = run.recipe.spec
     return quantize_model(
         model,
-        CalibrationBatches(run) if batches is None else batches,
+        CalibrationBatches(run),
         spec=spec.quantize,
         calibration=spec.calibration,
         ranges=ranges,

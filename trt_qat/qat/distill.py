@@ -57,7 +57,7 @@ class Distillation:
         if spec is None:
             spec = DistillSpec(match="logits")
         self.spec = spec_of(DistillSpec, spec, "distill")
-        self.teacher = teacher.requires_grad_(requires_grad=False)
+        self.teacher = teacher
         self._ours: dict[str, Tensor] = {}
         self._theirs: dict[str, Tensor] = {}
         self._handles: list[Any] = []

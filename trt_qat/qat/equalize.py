@@ -24,11 +24,15 @@ from trt_qat.qat import placement
 from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
 
 LEAST = 1.0 / 64.0
 """No channel is made more than 64 times as large: one that was nearly silent may not stay so."""
+
+ROWS = 512
+"""Inputs of a linear layer by which it is decided whether smoothing helps it."""
 
 EVEN = 0.5
 """Part of an activation's unevenness that the weights of a dense reader take over."""
@@ -76,14 +80,24 @@ def equalize(model: nn.Module, batches: list[Any], spec: PtqSpec, layers: set[st
     ]
     in_space = {path for space in spaces for path in space.readers}
     alone = [path for path in layers if path not in in_space and _smoothable(model, path, spec)]
-    ranges = _input_ranges(model, {*in_space, *alone}, batches)
+    ranges, rows = _inputs_of(model, {*in_space, *alone}, batches)
     for space in spaces:
         seen = [ranges[path] for path in space.readers if path in ranges]
         if seen:
             _move(model, space, torch.stack(seen).amax(0), spec)
     for path in alone:
         if path in ranges:
-            _smooth_alone(model.get_submodule(path), ranges[path], spec)
+            _smooth_alone(model.get_submodule(path), ranges[path], rows[path], spec)
+
+
+def smoothed_structure(model: nn.Module, state: Iterable[str]) -> None:
+    """Give layers the form of `SmoothedLinear` that have factors among the keys of a state dict."""
+    for key in state:
+        path, _, name = key.rpartition(".")
+        if name == "smoothing":
+            layer = model.get_submodule(path)
+            assert isinstance(layer, nn.Linear)
+            _make_smoothed(layer, torch.ones_like(layer.weight[0].detach()))
 
 
 def _wanted(model: nn.Module, space: Space, spec: PtqSpec) -> bool:
@@ -96,16 +110,25 @@ def _smoothable(model: nn.Module, path: str, spec: PtqSpec) -> bool:
     return spec.smooth is not None and stock_class(layer) is nn.Linear and type(layer) is nn.Linear
 
 
-def _input_ranges(model: nn.Module, paths: set[str], batches: Iterable[Any]) -> dict[str, Tensor]:
-    """Return the largest magnitude of each input channel of layers, ``(channels,)``."""
+def _inputs_of(
+    model: nn.Module, paths: set[str], batches: Iterable[Any]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the largest magnitude of each input channel of layers, and some inputs of linear ones.
+
+    They are ``(channels,)``, and of the last batch up to `ROWS` of ``(rows, channels)``.
+    """
     found: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
 
     def hook(path: str) -> Any:
         def see(layer: nn.Module, args: tuple[Any, ...]) -> None:
-            given = args[0].detach().abs().float()
+            given = args[0].detach().float()
             axis = given.dim() - 1 if isinstance(layer, nn.Linear) else 1
-            amax = given.amax([i for i in range(given.dim()) if i != axis])
+            amax = given.abs().amax([i for i in range(given.dim()) if i != axis])
             found[path] = torch.maximum(found[path], amax) if path in found else amax
+            if isinstance(layer, nn.Linear):
+                flat = given.reshape(-1, given.shape[-1])
+                rows[path] = flat[:: max(1, len(flat) // ROWS)][:ROWS].clone()
 
         return see
 
@@ -118,7 +141,7 @@ def _input_ranges(model: nn.Module, paths: set[str], batches: Iterable[Any]) -> 
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return found, rows
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -175,12 +198,25 @@ def _shaped(factors: Tensor, like: Tensor, axis: int) -> Tensor:
     return factors.to(like).reshape(shape)
 
 
-def _smooth_alone(layer: nn.Module, seen: Tensor, spec: PtqSpec) -> None:
+def _smooth_alone(layer: nn.Module, seen: Tensor, rows: Tensor, spec: PtqSpec) -> None:
+    """Smooth a layer by itself, where its output in INT8 then comes closer to the float one."""
     assert isinstance(layer, nn.Linear)
     assert spec.smooth is not None
     factors = _shared(seen, _of_columns(layer), spec.smooth).to(layer.weight)
-    layer.weight.data.mul_(factors)
-    _make_smoothed(layer, 1.0 / factors)
+    weight = layer.weight.detach()
+    if _error(rows / factors, weight * factors, seen / factors) < _error(rows, weight, seen):
+        layer.weight.data.mul_(factors)
+        _make_smoothed(layer, 1.0 / factors)
+
+
+def _error(rows: Tensor, weight: Tensor, seen: Tensor) -> float:
+    """Return the squared error of a linear layer in INT8, by ranges that reach the largest."""
+    tiny = torch.finfo(torch.float32).tiny
+    scale = seen.amax().clamp_min(tiny) / CODE_MAX
+    scales = weight.abs().amax(1, keepdim=True).clamp_min(tiny) / CODE_MAX
+    given = (rows / scale).round().clamp(ACTIVATION_MIN, CODE_MAX) * scale
+    codes = (weight / scales).round() * scales
+    return float((F.linear(given, codes) - F.linear(rows, weight)).square().mean())
 
 
 def _make_smoothed(layer: nn.Linear, smoothing: Tensor) -> None:
