@@ -156,7 +156,7 @@ def test_every_output_has_a_sidecar_with_its_parents(run_folder: Path) -> None:
     sidecar = read(run_folder, "model.onnx.json")
     assert sidecar["sha256"] == artifact.sha256_file(run_folder / "model.onnx")
     assert sidecar["parents"]["qat.pt"] == artifact.sha256_file(run_folder / "qat.pt")
-    assert set(sidecar["spec"]) == {"model", "sparsity", "quantize", "export"}
+    assert set(sidecar["spec"]) == {"model", "sparsity", "quantize", "ptq", "export"}
 
 
 def test_sidecar_and_json_say_what_of_the_file_was_held_against_the_model(
