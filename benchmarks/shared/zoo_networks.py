@@ -57,7 +57,7 @@ def _timm(name: str) -> Network:
         model: nn.Module = timm.create_model(name, pretrained=False)
         return model
 
-    fixed = any(key in name for key in ("vit", "deit", "swin", "mixer", "convmixer", "beit"))
+    fixed = any(key in name for key in ("vit", "deit", "mixer", "efficientformer"))
     return Network(build, (3, 224, 224) if fixed else (3, 64, 64))
 
 

@@ -29,6 +29,7 @@ from trt_qat.qat.inputs import inputs_of, spec_of
 from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
+from trt_qat.qat.quick_decompositions import decomposed_where_needed
 from trt_qat.qat.quick_rewriting import slices_alone
 from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
@@ -176,7 +177,7 @@ def _to_onnx(
     spec: ExportSpec,
 ) -> ir.Model:
     try:
-        with _quiet(), slices_alone():
+        with _quiet(), slices_alone(), decomposed_where_needed():
             program = torch.onnx.export(
                 model,
                 args,
