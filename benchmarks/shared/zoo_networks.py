@@ -58,7 +58,8 @@ def _timm(name: str) -> Network:
         return model
 
     fixed = any(key in name for key in ("vit", "deit", "mixer", "efficientformer"))
-    return Network(build, (3, 224, 224) if fixed else (3, 64, 64))
+    least = 96 if name == "inception_v4" else 64
+    return Network(build, (3, 224, 224) if fixed else (3, least, least))
 
 
 def _ultralytics(name: str) -> Network:
@@ -73,7 +74,8 @@ def _ultralytics(name: str) -> Network:
         model: nn.Module = kind(f"{name}.yaml", verbose=False)
         return model
 
-    return Network(build, (3, 64, 64))
+    # RT-DETR takes the best 300 of its anchors: of 84 of random weights many are ties.
+    return Network(build, (3, 320, 320) if name.startswith("rtdetr") else (3, 64, 64))
 
 
 def _smp(name: str) -> Network:
