@@ -21,6 +21,7 @@ PACKAGE = Path(trt_qat.__file__).parent
 
 GROUND = (
     "errors",
+    "launched",
     "wording",
     "files",
     "junit",

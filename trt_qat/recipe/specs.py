@@ -106,6 +106,7 @@ class TrainSpec(Spec):
 
     epochs: float = Field(default=10.0, gt=0.0)
     batch_size: int = Field(default=128, ge=1)
+    accumulate: int = Field(default=1, ge=1, description="batches a step of the optimizer")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(default=2e-3, gt=0.0, description="peak learning rate")
     final_lr_ratio: Fraction = Field(default=0.01, description="of the peak, at the cosine's end")
