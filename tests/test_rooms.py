@@ -23,6 +23,7 @@ GROUND = (
     "errors",
     "launched",
     "wording",
+    "limits",
     "files",
     "junit",
     "atomic",
