@@ -47,6 +47,10 @@ class DataSpec(Spec):
     validation: Fraction = Field(default=0.1, description="part of the training split held back")
     seed: int = Field(default=0, description="of the split")
     workers: int = Field(default=0, ge=0, description="processes that read samples for training")
+    corrupt: Fraction = Field(
+        default=0.0,
+        description="part of a folder's images that may be unreadable: they are left out",
+    )
 
 
 class CalibrationSpec(Spec):

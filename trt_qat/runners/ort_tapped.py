@@ -78,7 +78,8 @@ class OrtTapped:
     def _session(self, names: list[str], *, force: bool) -> _Session:
         key = (force, tuple(names))
         if key not in self._sessions:
-            wanted = [tap for tap in self.taps if tap.tensor in set(names)]
+            chosen = set(names)
+            wanted = [tap for tap in self.taps if tap.tensor in chosen]
             make = forced if force else observed
             self._sessions[key] = _Session(make(self.model, wanted), self.path, self._memory)
         return self._sessions[key]
