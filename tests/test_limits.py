@@ -64,7 +64,7 @@ def test_a_pack_that_unpacks_to_more_than_the_disk(
         archive.writestr(CONTENTS, json.dumps({"format": FORMAT, "files": {}}))
         archive.writestr("run/a", bytes(3_000_000))
     usage = type("Usage", (), {"free": 2_000_000})
-    monkeypatch.setattr(limits.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(InputError, match=r"3\.0 MB unpacked, and 2\.0 MB of the disk"):
         unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -7,10 +7,17 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 TEXT_BYTES = 1 << 30
 """Of a log, a JSON, a cache or a recipe: what they unpack to in memory is several times as much."""
+
+
+class Readable(Protocol):
+    """A stream of bytes, which may unpack as it is read."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes."""
 
 
 class TooLarge(OSError):
@@ -31,8 +38,8 @@ def read_whole(path: Path, most: int = TEXT_BYTES) -> bytes:
         return read_stream(stream, most)
 
 
-def read_stream(stream: IO[bytes], most: int = TEXT_BYTES) -> bytes:
-    """Return what is left of a stream, as `read_whole` does; it may unpack as it is read."""
+def read_stream(stream: Readable, most: int = TEXT_BYTES) -> bytes:
+    """Return what is left of a stream, as `read_whole` does."""
     content = stream.read(most + 1)
     if len(content) > most:
         msg = f"more than {sized(most)}"
