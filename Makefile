@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint audit clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -14,6 +14,7 @@ help:
 	@echo "make demo   train, sparsify, quantize, export, verify and build the digits engine"
 	@echo "make test   run the CPU test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make audit  known vulnerabilities of what is installed, over the network"
 
 demo: $(VENV)/.train $(VENV)/.rtx
 	$(BIN)/trt-qat run engines/digits-int8-24.toml
@@ -25,6 +26,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Asks the advisory service of PyPI about every version in constraints.txt; CI may have no way to it.
+audit: $(VENV)/.python
+	@awk '!/^#/ && NF == 1 { print FILENAME ": " $$1 " has no reason"; exit 1 }' audit-allow.txt
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt \
+	  $$(awk '!/^#/ && NF { print "--ignore-vuln", $$1 }' audit-allow.txt)
 
 clean:
 	rm -rf $(VENV) runs

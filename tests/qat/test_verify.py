@@ -148,7 +148,7 @@ def test_a_weight_that_a_pass_changes_is_refused_and_no_file_is_left(
         return graph
 
     monkeypatch.setattr(onnx_passes, "clean", spoilt)
-    monkeypatch.setattr("trt_qat.qat.written.LARGE_MODEL_BYTES", 0)  # weights beside it as well
+    monkeypatch.setattr("trt_qat.graph.large.LARGE_BYTES", 0)  # weights beside it as well
     with pytest.raises(ExportMismatch, match="first at tensor '3/Relu'"):
         export(quantize(net(), [X]), X, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ def load(
     source = open_source(spec, base or Path.cwd(), task or TaskSpec())
     train = _normalise(source.train, spec)
     test = None if source.test is None else _normalise(source.test, spec)
-    return divide(Source(source.name, train, test), spec, calibration or CalibrationSpec())
+    return divide(replace(source, train=train, test=test), spec, calibration or CalibrationSpec())
 
 
 def open_source(spec: DataSpec, base: Path, task: TaskSpec) -> Source:

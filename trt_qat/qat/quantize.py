@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from accelerate.utils import send_to_device
 from modelopt.torch.quantization.nn import QuantModuleRegistry, TensorQuantizer
 from torch import nn
 
 from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, ModelError
-from trt_qat.qat import foreign, placement
+from trt_qat.qat import foreign, placement, ranks
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
@@ -29,6 +30,7 @@ from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.sparsify import masked_layers, sparse_layers
 from trt_qat.qat.state import keep, kept_within
+from trt_qat.qat.tensors import tensors_in
 from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
 
 
@@ -58,13 +60,14 @@ def quantize(
     Args:
         model: float, dense or with 2:4 masks; changed in place.
         calibration_batches: an iterable of inputs (tensor, array, tuple or dict a batch), such as
-            a DataLoader, whose targets are left out; or one batch. The first is traced too.
+            a DataLoader, whose targets are left out; or one batch. The first is traced too. Of
+            several processes each gives its part, all call this, and all get the same ranges.
         spec: include and exclude patterns, heads, attention, epilogues, learned scales; or a dict.
         calibration: the algorithm; samples and batch size are the caller's affair here.
         ranges: a calibration cache; with it only the first batch is run.
 
     Returns:
-        The model to use from here on; ``report_of(model)`` says what was placed and why not.
+        The model to use on; ``report_of(model)`` says what was placed and why not.
 
     Raises:
         RecipeError: a pattern matches no layer.
@@ -77,15 +80,12 @@ def quantize(
     calibration = spec_of(CalibrationSpec, calibration, "quantize")
     _must_be_float(model)
     refuse_exported(model, "quantize")
-    batches = input_batches(model, calibration_batches)
-    first = next(batches, None)
-    if first is None:
-        message = "quantize: calibration_batches is empty; give at least one batch"
-        raise DataError(message)
+    batches, own, first = _shared(model, calibration_batches)
     placed, plan = _place(model, first, spec)
     quantizers = cast("dict[str, TensorQuantizer]", placed.activations)
     if ranges is None:
-        amax = calibrate(model, quantizers, itertools.chain([first], batches), calibration)
+        mine = batches if own is None else itertools.chain([own], batches)
+        amax = calibrate(model, quantizers, mine, calibration)
         ranges = Ranges(algorithm=calibration.algorithm, amax=amax)
     else:
         for name, value in ranges.of(list(quantizers)).items():
@@ -99,6 +99,37 @@ def quantize(
         learn_scales(model)
     _write_report(model, plan)
     return model
+
+
+def _shared(model: nn.Module, given: Any) -> tuple[Iterator[Any], Any, Any]:
+    """Return this process's batches, its first one if any, and the one that all trace."""
+    ranks.join()
+    batches = input_batches(model, given)
+    with ranks.failing_together():
+        own = next(batches, None)
+    first = _first_of_all(own)
+    ranks.share_state(model)
+    return batches, own, first
+
+
+def _first_of_all(own: Any) -> Any:
+    """Return the batch to trace: this process's, or of several the one that the first has.
+
+    Raises:
+        DataError: none has one.
+    """
+    have = ranks.gathered(own is not None)
+    if not any(have):
+        message = "quantize: calibration_batches is empty; give at least one batch"
+        raise DataError(message)
+    if len(have) == 1:
+        return own
+    source = have.index(True)
+    device = next((tensor.device for tensor in tensors_in(own)), None)
+    shared = ranks.from_first(
+        send_to_device(own, "cpu") if ranks.rank() == source else None, source
+    )
+    return own if ranks.rank() == source else send_to_device(shared, device or "cpu")
 
 
 def _must_be_float(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from modelopt.torch.sparsity.weight_sparsity.magnitude import create_asp_mask
 from torch import nn
 
 from trt_qat.errors import ModelError
-from trt_qat.qat import placement
+from trt_qat.qat import placement, ranks
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
 from trt_qat.qat.placement.calls import evaluated, observe_calls
 from trt_qat.qat.placement.layers import check_patterns, matches
@@ -51,6 +51,8 @@ def sparsify(
     refuse_unplaceable(model, "sparsify")
     refuse_exported(model, "sparsify")
     spec = spec_of(SparsitySpec, spec, "sparsify")
+    ranks.join()
+    ranks.share_state(model)
     if example_inputs is not None:
         example_inputs = next(input_batches(model, [example_inputs]), None)
     layers = {n: m for n, m in model.named_modules() if hasattr(m, "weight") and _is_layer(m)}
