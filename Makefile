@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test lint audit clean
+.PHONY: demo test lint docs audit clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -15,6 +15,7 @@ help:
 	@echo "make test   run the CPU test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make audit  known vulnerabilities of what is installed, over the network"
+	@echo "make docs   the documentation as a site, in site/"
 
 demo: $(VENV)/.train $(VENV)/.rtx
 	$(BIN)/trt-qat run engines/digits-int8-24.toml
@@ -34,8 +35,12 @@ audit: $(VENV)/.python
 	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt \
 	  $$(awk '!/^#/ && NF { print "--ignore-vuln", $$1 }' audit-allow.txt)
 
+# Warnings are errors: a link that leads nowhere, a name without a docstring.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
@@ -57,6 +62,10 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.torch
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.torch
 	$(PIP) -e '.[train,dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # NVIDIA's TensorRT for RTX, under NVIDIA's licence, where there is a wheel for this platform. Where

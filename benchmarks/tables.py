@@ -24,7 +24,7 @@ from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
-    ROOT / "README.md",
+    ROOT / "docs" / "measured.md",
     ROOT / "docs" / "costs.md",
     ROOT / "docs" / "bench.md",
     ROOT / "docs" / "evidence.md",

@@ -50,7 +50,6 @@ app = typer.Typer(
     help="PyTorch models to 2:4-sparse INT8 TensorRT engines, with proof at every step. Folders "
     "that an output is to lie in are made where they are missing.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -55,7 +55,12 @@ def open_source(spec: DataSpec, base: Path, task: TaskSpec) -> Source:
         own = task.collate
         collate = None if own is None else import_object(own, base, "task.collate")
         return from_function(
-            function, spec.source, images=images, collate=collate, workers=spec.workers
+            function,
+            spec.source,
+            images=images,
+            apart=task.kind == "detection",
+            collate=collate,
+            workers=spec.workers,
         )
     message = (
         f"data.source = {spec.source!r} is no file or folder below {base} and no built-in set; "

@@ -154,6 +154,7 @@ def from_function(
     name: str,
     *,
     images: bool = True,
+    apart: bool = False,
     collate: Collate | None = None,
     workers: int = 0,
 ) -> Source:
@@ -167,6 +168,7 @@ def from_function(
         function: of the user.
         name: import path, for messages.
         images: batches are ``(images, labels)``, arrays or tensors as an ``.npz`` may hold them.
+        apart: targets of samples are never stacked.
         collate: makes a batch of samples; None: equal shapes are stacked.
         workers: processes that read a data set of samples for training.
 
@@ -179,7 +181,8 @@ def from_function(
         found = called(where, function, which)
         by_number = hasattr(found, "__getitem__") and hasattr(found, "__len__")
         if by_number and not isinstance(found, (list, tuple)):
-            return whole(Items(found, collate, where, workers), which, first_id)
+            items = Items(found, collate, where, workers, apart=apart)
+            return whole(items, which, first_id)
         return _batched(function, found, (which, where), first_id, images=images)
 
     train = part("train", 0)

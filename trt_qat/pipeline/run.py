@@ -62,12 +62,12 @@ def run(
         return run_pack(
             Path(engine), out=out, start=start, until=until, overrides=overrides, say=say
         )
+    recipe = engine if isinstance(engine, Recipe) else load_recipe(engine, overrides)
     if start is not None:
         message = (
             f"--from {start}: is for a file of trt-qat pack; a recipe is run from its beginning"
         )
         raise RecipeError(message)
-    recipe = engine if isinstance(engine, Recipe) else load_recipe(engine, overrides)
     plan = until_stage(PLAN, until)
     if recipe.spec.target is not None:
         targets.target(recipe.spec.target)  # an unknown one is noticed before the training

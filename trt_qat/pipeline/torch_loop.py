@@ -131,7 +131,9 @@ class Run:
         count = self._context.recipe.spec.calibration.samples
         ranges = held(input_batches(model, calibration), count)
         # What `Run.data` is of a recipe is read from its files; here it is what was handed over.
-        self._context.__dict__["data"] = loop_data(self._test, self._validation, ranges)
+        apart = self._context.recipe.spec.task.kind == "detection"
+        data = loop_data(self._test, self._validation, ranges, apart=apart)
+        self._context.__dict__["data"] = data
         lock = lock_text(self._context.calibration)
         artifact.write_text(self._context.path("calibration.lock.json"), lock)
 
