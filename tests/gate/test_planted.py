@@ -444,6 +444,20 @@ def test_a_failure_of_the_run_is_the_reason(run: Path) -> None:
     assert found.next == f"trt-qat sensitivity {known} --budget 0.005"
 
 
+def test_where_pruning_cost_the_accuracy_the_next_run_is_dense(run: Path) -> None:
+    failure = {"check": "accuracy_loss", "message": "QAT reaches 47 %"}
+    edit(run, "manifest.json", lambda d: d.update(failures=[failure], passed=False))
+    edit(
+        run, "manifest.json", lambda d: d["recipe"]["spec"]["tolerances"].update(accuracy_loss=0.01)
+    )
+    for key, accuracy in (("fp32", 0.92), ("ptq", 0.918), ("sparse", 0.47)):
+        edit(run, "metrics.json", lambda d, k=key, a=accuracy: d[k].update(accuracy=a))
+    found = bad(run)
+    assert found.reasons[-1].startswith("2:4 costs it: ")
+    assert "91.80%" in found.reasons[-1]
+    assert found.next.endswith("--set sparsity.enabled=false")
+
+
 def test_a_dense_run_is_not_called_sparse(run: Path) -> None:
     edit(run, "sparsity.json", lambda d: d.update(sparse=[], skipped=[]))
     edit(run, "compare.json", lambda d: d.update(sparsity=[]))

@@ -116,6 +116,8 @@ def test_a_folder_of_classes_is_read_and_sizes_the_network(line: Path) -> None:
     assert (image.shape, image.dtype, image[2].max()) == ((3, 64, 64), np.float32, 1.0)
     assert label == 2
     assert "CHANNELS, CLASSES = 3, 3" in (line / "mine" / "model.py").read_text()
+    recipe = load_recipe(line / "mine" / "engines" / "mine.toml")
+    assert recipe.spec.calibration.samples == 2, "a quarter of what is trained on"
 
 
 def test_masks_that_are_black_and_white_are_two_classes(line: Path) -> None:

@@ -45,12 +45,14 @@ class Facts:
         answers: classes, or numbers.
         size: of an image's sides, where they are given as arrays.
         black_and_white: masks hold 0 and 255 alone.
+        samples: that training, validation and calibration share.
     """
 
     channels: int | None = None
     answers: int | None = None
     size: int | None = None
     black_and_white: bool = False
+    samples: int | None = None
 
 
 def of_folder(folder: Path, task: str) -> Facts:
@@ -70,20 +72,22 @@ def of_folder(folder: Path, task: str) -> Facts:
             if not inside.exists() and not (folder / name).is_file():
                 message = f"--data {folder}: {inside} is not there; {task} takes {LAYOUTS[task]}"
                 raise DataError(message)
-    images = list(_images(folder, "masks"))
+    images = list(_images(parts[0] if parts else folder))
     if not images:
         message = f"--data {folder}: no images; {task} takes {LAYOUTS[task]}"
         raise DataError(message)
-    channels = 1 if all(_mode(path) in ("1", "L", "I;16") for path in images) else 3
+    grey = all(_mode(path) in ("1", "L", "I;16") for path in images[:_LOOKED_AT])
+    channels = 1 if grey else 3
+    samples = len(images) if parts else len(images) * 4 // 5
     if task == "classification":
-        return Facts(channels, _classes(parts[0] if parts else folder))
+        return Facts(channels, _classes(parts[0] if parts else folder), samples=samples)
     if task == "segmentation":
         values = {value for path in _masks(folder) for value in _values(path)} - {255}
         full = any(255 in _values(path) for path in _masks(folder))
         if values == {0} and full:
-            return Facts(channels, 2, black_and_white=True)
-        return Facts(channels, max(values, default=1) + 1)
-    return Facts(channels)
+            return Facts(channels, 2, black_and_white=True, samples=samples)
+        return Facts(channels, max(values, default=1) + 1, samples=samples)
+    return Facts(channels, samples=samples)
 
 
 def of_npz(path: Path, task: str) -> tuple[Facts, tuple[str, str]]:
@@ -106,6 +110,7 @@ def of_npz(path: Path, task: str) -> tuple[Facts, tuple[str, str]]:
         channels=inputs.shape[1] if inputs.ndim == 4 else None,
         answers=None if targets is None else _answers(targets, task),
         size=inputs.shape[2] if square else None,
+        samples=len(inputs) if "x_test" in arrays else len(inputs) * 4 // 5,
     ), keys
 
 
@@ -129,14 +134,12 @@ def _classes(folder: Path) -> int:
     return found
 
 
-def _images(folder: Path, besides: str) -> Iterator[Path]:
-    """Yield the first images below a folder, none of a folder of this name."""
-    left = _LOOKED_AT
+def _images(folder: Path) -> Iterator[Path]:
+    """Yield the images below a folder, none of a folder of masks."""
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != besides)
+        folders[:] = sorted(name for name in folders if name != "masks")
         for name in sorted(names):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and left > 0:
-                left -= 1
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(place, name)
 
 
