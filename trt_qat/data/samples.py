@@ -276,7 +276,7 @@ class Passes:
                 message = (
                     f"{self.where} yields other samples at every call, so parts of it cannot be "
                     "held back; yield them in one order, or return a data set with __len__ and "
-                    "__getitem__, which is shuffled here"
+                    "__getitem__ (of a DataLoader its .dataset), which is shuffled here"
                 )
                 raise DataError(message)
             if len(own):

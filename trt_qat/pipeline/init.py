@@ -37,7 +37,7 @@ A network or data of the user's start dense too: how long 2:4 must be trained th
 _MOST = 128
 """Samples to calibrate on, of a quarter of what there is at most."""
 
-_FINETUNE = "epochs = 2\nbatch_size = 32\nlr = 1e-3"
+_FINETUNE = "epochs = 2\nbatch_size = 32\nlr = {}"
 _LOSS = {"detection": 0.03, "regression": 0.03, "own": 0.03}
 """Of accuracy, beyond the default, for networks as small as those that are written here."""
 
@@ -192,7 +192,9 @@ def _recipe(folder: Path, name: str, asked: Asked) -> str:
     loss = f"\n[tolerances]\naccuracy_loss = {_LOSS[asked.task]}\n" if asked.task in _LOSS else ""
     values = {
         **{"NAME": name, "TASK": asked.task, "PARTS": parts, "WEIGHTS": weights, "TRAIN": train},
-        **{"FINETUNE": _FINETUNE, "TOLERANCES": loss},
+        # What was trained for long is moved little: a rate for beginners spoils it.
+        **{"FINETUNE": _FINETUNE.format("1e-3" if asked.weights is None else "1e-4")},
+        "TOLERANCES": loss,
         "SPARSE": "false" if asked.task in _DENSE or asked.model or asked.data else "true",
         "FACTORY": _source("model", asked.model, "model", folder),
     }
