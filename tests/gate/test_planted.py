@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -444,6 +445,10 @@ def test_a_failure_of_the_run_is_the_reason(run: Path) -> None:
     assert found.next == f"trt-qat sensitivity {known} --budget 0.005"
 
 
+def scored_as(key: str, accuracy: float, metrics: Any) -> None:
+    metrics[key]["accuracy"] = accuracy
+
+
 def test_where_pruning_cost_the_accuracy_the_next_run_is_dense(run: Path) -> None:
     failure = {"check": "accuracy_loss", "message": "QAT reaches 47 %"}
     edit(run, "manifest.json", lambda d: d.update(failures=[failure], passed=False))
@@ -451,7 +456,7 @@ def test_where_pruning_cost_the_accuracy_the_next_run_is_dense(run: Path) -> Non
         run, "manifest.json", lambda d: d["recipe"]["spec"]["tolerances"].update(accuracy_loss=0.01)
     )
     for key, accuracy in (("fp32", 0.92), ("ptq", 0.918), ("sparse", 0.47)):
-        edit(run, "metrics.json", lambda d, k=key, a=accuracy: d[k].update(accuracy=a))
+        edit(run, "metrics.json", partial(scored_as, key, accuracy))
     found = bad(run)
     assert found.reasons[-1].startswith("2:4 costs it: ")
     assert "91.80%" in found.reasons[-1]

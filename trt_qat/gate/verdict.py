@@ -185,12 +185,13 @@ def _bad_scores(parts: Document, failed: set[Any]) -> Iterator[tuple[str, str]]:
 
 def _pruned_away(manifest: Document, parts: Document) -> str | None:
     """Return that 2:4 cost the accuracy, where the dense network held it in INT8."""
-    scores = parts.get("metrics", {})
-    fp32, ptq, sparse = ((scores.get(key) or {}).get("accuracy") for key in
-                         ("fp32", "ptq", "sparse"))  # fmt: skip
+    found = {key: entry.get("accuracy") for key, entry in parts.get("metrics", {}).items()}
+    if any(found.get(key) is None for key in ("fp32", "ptq", "sparse")):
+        return None
+    fp32, ptq, sparse = (float(found[key]) for key in ("fp32", "ptq", "sparse"))
     spec = manifest.get("recipe", {}).get("spec", {})
     allowed = spec.get("tolerances", {}).get("accuracy_loss", 0.0)
-    if None in (fp32, ptq, sparse) or fp32 - ptq > allowed or fp32 - sparse <= allowed:
+    if fp32 - ptq > allowed or fp32 - sparse <= allowed:
         return None
     return f"2:4 costs it: in INT8 without 2:4 or training the network reaches {ptq:.2%}"
 
