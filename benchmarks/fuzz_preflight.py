@@ -1,6 +1,6 @@
 """Fuzz preflight: damaged models must give a report or one InputError, never another exception.
 
-    python benchmarks/fuzz_preflight.py --count 10000 --out benchmarks/results/cpu/fuzz_preflight.json
+    python benchmarks/fuzz_preflight.py --count 10000 --out results.json
     python benchmarks/fuzz_preflight.py --count 2000 --confirm
 
 Each model is judged, dumped, mended in memory and reported as SARIF and JUnit. The first model that

@@ -36,10 +36,11 @@ from trt_qat.cli.report import report
 from trt_qat.cli.run import run
 from trt_qat.cli.screen import LOUDNESS, complain
 from trt_qat.cli.sensitivity import sensitivity
+from trt_qat.cli.sweep import sweep
 from trt_qat.errors import NotProven, RankLost, TrtQatError, visible
 
 COMMANDS = (
-    *(doctor, init, explain, run, preflight, compare, sensitivity),
+    *(doctor, init, explain, run, sweep, preflight, compare, sensitivity),
     *(check, report, bench, build, inspect, ranges, bundle, pack, merge),
 )
 """In the order in which ``--help`` lists them."""
