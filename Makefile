@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs audit clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -14,6 +14,8 @@ help:
 	@echo "make demo   train, sparsify, quantize, export, verify and build the digits engine"
 	@echo "make test   run the CPU test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make audit  known vulnerabilities of what is installed, over the network"
+	@echo "make docs   the documentation as a site, in site/"
 
 demo: $(VENV)/.train $(VENV)/.rtx
 	$(BIN)/trt-qat run engines/digits-int8-24.toml
@@ -26,8 +28,19 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Asks the advisory service of PyPI about every version in constraints.txt; CI may have no way to it.
+audit: $(VENV)/.python
+	@awk '!/^#/ && NF == 1 { print FILENAME ": " $$1 " has no reason"; exit 1 }' audit-allow.txt
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt \
+	  $$(awk '!/^#/ && NF { print "--ignore-vuln", $$1 }' audit-allow.txt)
+
+# Warnings are errors: a link that leads nowhere, a name without a docstring.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
@@ -49,6 +62,10 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/.torch
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.torch
 	$(PIP) -e '.[train,dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.dev
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # NVIDIA's TensorRT for RTX, under NVIDIA's licence, where there is a wheel for this platform. Where

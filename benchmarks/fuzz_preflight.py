@@ -1,6 +1,6 @@
 """Fuzz preflight: damaged models must give a report or one InputError, never another exception.
 
-    python benchmarks/fuzz_preflight.py --count 5000 --seed 0
+    python benchmarks/fuzz_preflight.py --count 10000 --out results.json
     python benchmarks/fuzz_preflight.py --count 2000 --confirm
 
 Each model is judged, dumped, mended in memory and reported as SARIF and JUnit. The first model that
@@ -11,6 +11,7 @@ NVIDIA's parser, and one in eight to its builder: whatever becomes of their proc
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import sys
 import tempfile
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--confirm", action="store_true", help="ask TensorRT for RTX")
+    parser.add_argument("--out", type=Path, help="write what came of it there, as JSON")
     arguments = parser.parse_args()
     began = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix="fuzz-preflight-"))
@@ -39,7 +41,18 @@ def main() -> None:
         outcomes = fuzz(arguments.count, arguments.seed, folder)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"seed {arguments.seed}: {arguments.count} models, no crash of ours, {dict(outcomes)}")
-    print(f"{time.perf_counter() - began:.1f} s, peak memory {peak_mib:.0f} MiB")
+    seconds = time.perf_counter() - began
+    print(f"{seconds:.1f} s, peak memory {peak_mib:.0f} MiB")
+    if arguments.out is not None:
+        document = {
+            "seed": arguments.seed,
+            "models": arguments.count,
+            "tracebacks": 0,  # the first one ends the run
+            "outcomes": dict(outcomes),
+            "peak_mib": round(peak_mib),
+            "seconds": round(seconds),
+        }
+        arguments.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,11 +24,12 @@ from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
-    ROOT / "README.md",
+    ROOT / "docs" / "measured.md",
     ROOT / "docs" / "costs.md",
     ROOT / "docs" / "bench.md",
     ROOT / "docs" / "evidence.md",
     ROOT / "docs" / "rtx.md",
+    ROOT / "docs" / "scale.md",
 )
 RESULTS = ROOT / "benchmarks" / "results" / "cpu"
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -315,6 +316,17 @@ def claims() -> str:
     return markdown(["claim", "latency of", "batch", "ratio", "holds"], rows)
 
 
+def schedule() -> str:
+    """Where the time of a simulated training goes, a number of devices a row."""
+    header = ["devices", "step, s", "computing", "talking", "saving", "lost to failures"]
+    parts = ("computing", "talking", "saving", "lost")
+    rows = [
+        [f"{row['devices']:,}", f"{row['step_seconds']:.3f}", *(f"{row[p]:.1%}" for p in parts)]
+        for row in read("schedule")["rows"]
+    ]
+    return markdown(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "depthwise": depthwise,
@@ -326,6 +338,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rtx": lambda: markdown(*rtx_tables.moved(read("rtx"))),
     "rtx-accuracy": lambda: markdown(*rtx_tables.accuracy(read("rtx"))),
     **{name.replace("_", "-"): partial(cost_ratios, name) for name in COSTS},
+    "schedule": schedule,
     "cost-startup": cost_startup,
     "cost-memory": cost_memory,
     "cost-curves": cost_curves,

@@ -27,6 +27,10 @@ SHORT = {
         {"train": 160, "test": 32},
         ("train.epochs=10", "finetune.epochs=1", "calibration.samples=32"),
     ),
+    "keywords": (
+        {"train": 384, "test": 64},
+        ("train.epochs=4", "finetune.epochs=1", "calibration.samples=64"),
+    ),
     "two_inputs": (
         {"train": 512, "test": 64},
         ("train.epochs=4", "finetune.epochs=1", "calibration.samples=64"),
@@ -37,6 +41,7 @@ SHORT = {
 NAMES = {
     "unet": (["image"], ["mask"]),
     "detector": (["image"], ["boxes", "classes"]),
+    "keywords": (["wave"], ["logits"]),
     "two_inputs": (["image", "camera"], ["place"]),
     "sentences": (["ids", "mask"], ["embedding"]),
 }
@@ -95,7 +100,12 @@ def passed_all_stages(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "metric", "least"),
-    [("unet", "miou", 0.95), ("detector", "map", 0.85), ("two_inputs", "r2", 0.95)],
+    [
+        ("unet", "miou", 0.95),
+        ("detector", "map", 0.85),
+        ("two_inputs", "r2", 0.95),
+        ("keywords", "top1", 0.97),
+    ],
 )
 def test_an_example_reaches_its_score(tmp_path: Path, name: str, metric: str, least: float) -> None:
     result = finished(name, tmp_path)

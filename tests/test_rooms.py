@@ -21,7 +21,9 @@ PACKAGE = Path(trt_qat.__file__).parent
 
 GROUND = (
     "errors",
+    "launched",
     "wording",
+    "limits",
     "files",
     "junit",
     "atomic",

@@ -5,7 +5,8 @@
     │   ├── RecipeError                  a recipe key, value, pattern or file reference
     │   ├── DataError                    a data set, calibration set or feed
     │   ├── ModelError                   a PyTorch model that a stage cannot take
-    │   └── GraphError                   an ONNX file that cannot be read or is not what it claims
+    │   ├── GraphError                   an ONNX file that cannot be read or is not what it claims
+    │   └── RankLost                     another process of a job ended, and so does this one
     ├── CheckFailed             exit 1   the input is fine, the result is not good enough
     │   ├── ExportMismatch               the exported graph breaks a promise of export
     │   ├── SparsityLost                 a layer reported 2:4 does not hold it any more
@@ -49,6 +50,18 @@ class ModelError(InputError):
 
 class GraphError(InputError):
     """An ONNX file cannot be read, or is not what it claims to be."""
+
+
+class RankLost(InputError):
+    """Another process of a job has failed or is gone; the exit code is the other's where known.
+
+    Attributes:
+        said: the other one tells of it.
+    """
+
+    def __init__(self, message: str, *, said: bool = False) -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class CheckFailed(TrtQatError):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError, InputError, TrtQatError, first_line
+from trt_qat.limits import check_memory, read_whole
 
 RUN_FORMAT = "trt-qat run 1"
 """Of a run folder, in its manifest."""
@@ -48,10 +49,10 @@ def read_json(path: Path, mend: str, error: type[TrtQatError] = InputError) -> A
         error: what is raised.
 
     Raises:
-        InputError: or ``error``: the file is missing, cannot be read, or is not JSON.
+        InputError: or ``error``: the file is missing, too large, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_whole(path).decode("utf-8"))
     except FileNotFoundError as missing:
         message = f"{path}: no such file; {mend}"
         raise error(message) from missing
@@ -101,9 +102,11 @@ def read_npz(path: Path, wanted: str) -> dict[str, NDArray[Any]]:
             if stream.read(4) not in _ZIP:
                 message = f"{path}: cannot be read as an .npz, it is something else; {wanted}"
                 raise DataError(message)
+        with zipfile.ZipFile(path) as members:
+            check_memory(members)
         with np.load(path, allow_pickle=False) as archive:
             return {key: _array(archive, key, path, wanted) for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         message = f"{path}: cannot be read as an .npz: {reason(error)}; {wanted}"
         raise DataError(message) from error
 

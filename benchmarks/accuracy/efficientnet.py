@@ -17,8 +17,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -73,7 +74,7 @@ def with_stock_layers(model: nn.Module) -> nn.Module:
             )
             plain.load_state_dict(layer.state_dict())
             padded = isinstance(pad, nn.ZeroPad2d)
-            setattr(owner, name, nn.Sequential(pad, plain) if padded else plain)
+            setattr(owner, name, nn.Sequential(cast("nn.Module", pad), plain) if padded else plain)
     return model
 
 
@@ -83,7 +84,7 @@ class Bench:
     def __init__(self, given: argparse.Namespace) -> None:
         train, test = pictures.split(pictures.files([given.pictures]))
         self.test = pictures.crops(test, given.each, seed=1)
-        self.calibration = list(pictures.crops(train, 2, seed=0).split(16))
+        self.calibration = list(torch.split(pictures.crops(train, 2, seed=0), 16))
         self.train_pictures = train
         self.model = network()
         self.wanted = self.answers(self.model)
@@ -95,7 +96,7 @@ class Bench:
     def answers(self, call: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return the logits of the test crops."""
         with torch.no_grad():
-            return torch.cat([call(part) for part in self.test.split(16)])
+            return torch.cat([call(part) for part in torch.split(self.test, 16)])
 
     def add(self, name: str, make: Callable[[], Any], samples: int) -> Any:
         """Make a network, measure it, and return it; None where its row is not asked for."""
@@ -145,13 +146,13 @@ def ptq(bench: Bench) -> None:
     for name, options in stock.ORT.items():
         bench.add(
             f"onnxruntime, {name}",
-            lambda options=options: stock.onnxruntime(bench.model, batches, options),
+            partial(stock.onnxruntime, bench.model, batches, options),
             samples,
         )
     for name, options in PTQ.items():
         bench.add(
             name,
-            lambda options=options: tq.quantize(copy.deepcopy(bench.model), batches, **options),
+            partial(tq.quantize, copy.deepcopy(bench.model), batches, **options),
             samples,
         )
 
@@ -161,7 +162,7 @@ def recovery(bench: Bench) -> None:
     steps, size = bench.given.steps, bench.given.batch
     crops = pictures.crops(bench.train_pictures, bench.given.train_each, seed=2)
     order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(0))
-    batches = [crops[part] for part in order.split(size) if len(part) == size]
+    batches = [crops[part] for part in torch.split(order, size) if len(part) == size]
     spec = {
         "epochs": steps / len(batches),
         "lr": bench.given.lr,
@@ -198,7 +199,7 @@ def recovery(bench: Bench) -> None:
         name = f"ours: 2:4 by {method}{', permuted' if permute else ''}, INT8"
         model = bench.add(f"{name}, PTQ", sparse, bench.sizes["calibration_crops"])
         if model is not None:
-            bench.add(f"{name}, distilled", lambda model=model: train(model), used)
+            bench.add(f"{name}, distilled", partial(train, model), used)
 
 
 def main() -> None:

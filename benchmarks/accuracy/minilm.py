@@ -50,7 +50,8 @@ class Encoder(nn.Module):
         tokens = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         weights = attention_mask[:, :, None].to(tokens.dtype)
         mean = (tokens * weights).sum(1) / weights.sum(1)
-        return mean / mean.norm(dim=1, keepdim=True)
+        unit: torch.Tensor = mean / mean.norm(dim=1, keepdim=True)
+        return unit
 
 
 def sentences(folder: Path, count: int) -> list[str]:

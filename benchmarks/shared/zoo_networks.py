@@ -57,8 +57,9 @@ def _timm(name: str) -> Network:
         model: nn.Module = timm.create_model(name, pretrained=False)
         return model
 
-    fixed = any(key in name for key in ("vit", "deit", "swin", "mixer", "convmixer", "beit"))
-    return Network(build, (3, 224, 224) if fixed else (3, 64, 64))
+    fixed = any(key in name for key in ("vit", "deit", "mixer", "efficientformer"))
+    least = 96 if name == "inception_v4" else 64
+    return Network(build, (3, 224, 224) if fixed else (3, least, least))
 
 
 def _ultralytics(name: str) -> Network:
@@ -73,7 +74,8 @@ def _ultralytics(name: str) -> Network:
         model: nn.Module = kind(f"{name}.yaml", verbose=False)
         return model
 
-    return Network(build, (3, 64, 64))
+    # RT-DETR takes the best 300 of its anchors: of 84 of random weights many are ties.
+    return Network(build, (3, 320, 320) if name.startswith("rtdetr") else (3, 64, 64))
 
 
 def _smp(name: str) -> Network:
@@ -120,7 +122,7 @@ def _efficientnet_lite(name: str) -> Network:
 
 
 class Pair(nn.Module):
-    """A network of two images, given them as the channels of one."""
+    """RAFT with the two images as the channels of one, and two of its twelve equal updates."""
 
     def __init__(self, network: nn.Module) -> None:
         """Keep the network."""
@@ -129,7 +131,7 @@ class Pair(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Any:
         """Return what the network makes of the first and the last three channels."""
-        return self.network(images[:, :3], images[:, 3:])
+        return self.network(images[:, :3], images[:, 3:], num_flow_updates=2)
 
 
 _SEGMENTERS = ("deeplabv3_resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from trt_qat import artifact
 from trt_qat.cli.app import COMMANDS, main
 from trt_qat.cli.tables.names import cut
 from trt_qat.cli.tables.preflight import grouped, render_statistics
+from trt_qat.engine.evidence.explain import table
 from trt_qat.errors import RecipeError
 from trt_qat.lint.explained import sections
 from trt_qat.lint.preflight import preflight
@@ -27,6 +30,7 @@ from trt_qat.recipe.specs import EngineSpec
 from trt_qat.runners.bare import spec_of
 
 ROOT = Path(__file__).parents[2]
+RECORDED = ROOT / "tests" / "recordings" / "layer_info"
 
 
 class Line:
@@ -72,6 +76,34 @@ def test_quiet_leaves_results_and_errors(line: Line) -> None:
     assert "next:" not in err
     code, _, err = line("run", "missing.toml", "--quiet")
     assert (code, err.count("error: missing.toml: no such file")) == (2, 1)
+
+
+def test_every_ending_names_the_next_command(line: Line) -> None:
+    model = linear_onnx(line.folder)
+    fused = f"ort-int8:{model}"
+    said = line("compare", "--ref", model, "--cand", fused)[2]
+    assert f"next: trt-qat build {model} --out {model.with_suffix('.engine')}" in said
+    said = line("bench", model, "--sessions", "1", "--seconds", "0.1")[2]
+    assert f"next: trt-qat bench {model} --layers" in said
+    assert f"next: sh {line.folder / 'linear-bundle/trtexec/build.sh'}" in line("bundle", model)[2]
+    log = line.folder / "build.log"
+    entry = next(each for each in table() if each.rule == "QDQ114")
+    log.write_text(f"[08/02/2024-14:21:11] [I] TensorRT version: 8.6.1\n{entry.example}\n")
+    assert "next: trt-qat explain QDQ114" in line("inspect", log)[2]
+    layers = RECORDED / "11.json"
+    assert f"next: trt-qat inspect {layers} --layers" in line("inspect", layers)[2]
+
+
+def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"_TRT_QAT_COMPLETE": "complete_bash", "COMP_WORDS": "trt-qat pre", "COMP_CWORD": "1"}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'trt-qat'; from trt_qat.cli.app import "
+         "main; main()"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["preflight"], done.stderr
 
 
 def test_verbose_shows_where_an_error_comes_from(line: Line) -> None:

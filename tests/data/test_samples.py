@@ -49,6 +49,20 @@ def batches(part: str) -> Iterator[Any]:
         yield nest.stacked(inputs), nest.stacked(targets)
 
 
+def test_boxes_stay_one_a_sample_where_all_images_happen_to_have_as_many() -> None:
+    """Else a batch of a detector would be of another structure by chance."""
+
+    class OneBox(Pairs):
+        def __getitem__(self, at: int) -> Any:
+            return np.full((1, 4, 4), at, np.float32), {"boxes": np.ones((1, 4), np.float32)}
+
+    def structure(apart: bool) -> type:
+        source = from_function(OneBox, "m:f", images=False, apart=apart)
+        return type(next(iter(source.train.batches(4)))[1])
+
+    assert (structure(apart=True), structure(apart=False)) == (list, dict)
+
+
 def numbers(split: Any, size: int = 7) -> list[float]:
     return [float(v) for inputs, _ in split.batches(size) for v in inputs["extra"][:, 0]]
 

@@ -55,6 +55,32 @@ def test_images_are_resized_and_converted_as_the_recipe_says(tmp_path: Path) -> 
     assert data.train.shape == (1, 4, 4)
 
 
+def test_images_that_cannot_be_read_are_left_out_up_to_a_limit_and_listed(tmp_path: Path) -> None:
+    write_images(tmp_path, 2, 20)
+    broken = tmp_path / "class1" / "7.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"7\.png: cannot be read as an image"):
+        load(DataSpec(source=str(tmp_path)), SMALL)
+    few = DataSpec(source=str(tmp_path), corrupt=0.05)
+    with pytest.warns(UserWarning, match=r"1 of 40 images cannot be read \(class1/7\.png\); they"):
+        data = load(few, SMALL)
+    assert sum(len(part) for part in data.parts()) == 39
+    assert data.facts["left_out"] == ["class1/7.png"]
+    for at in range(3):
+        (tmp_path / "class0" / f"{at}.png").write_bytes(b"no image")
+    said = r"4 of 40 images .*class0/0\.png, class0/1\.png.*data\.corrupt permits 5\.00%; mend or"
+    with pytest.raises(DataError, match=said):
+        load(few, SMALL)
+
+
+def test_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path, 2, 20)
+    for path in (tmp_path / "class1").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"20 of 40 images .* and others.*a whole class among them"):
+        load(DataSpec(source=str(tmp_path), corrupt=0.9), SMALL)
+
+
 def test_an_empty_class_is_named(tmp_path: Path) -> None:
     write_images(tmp_path, 2, 3)
     (tmp_path / "class2").mkdir()

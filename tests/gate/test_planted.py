@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -442,6 +443,24 @@ def test_a_failure_of_the_run_is_the_reason(run: Path) -> None:
     assert found.reasons[0] == "QAT reaches 1 %"
     known = json.loads((run / RECIPE_PATH).read_text())["recipe"]
     assert found.next == f"trt-qat sensitivity {known} --budget 0.005"
+
+
+def scored_as(key: str, accuracy: float, metrics: Any) -> None:
+    metrics[key]["accuracy"] = accuracy
+
+
+def test_where_pruning_cost_the_accuracy_the_next_run_is_dense(run: Path) -> None:
+    failure = {"check": "accuracy_loss", "message": "QAT reaches 47 %"}
+    edit(run, "manifest.json", lambda d: d.update(failures=[failure], passed=False))
+    edit(
+        run, "manifest.json", lambda d: d["recipe"]["spec"]["tolerances"].update(accuracy_loss=0.01)
+    )
+    for key, accuracy in (("fp32", 0.92), ("ptq", 0.918), ("sparse", 0.47)):
+        edit(run, "metrics.json", partial(scored_as, key, accuracy))
+    found = bad(run)
+    assert found.reasons[-1].startswith("2:4 costs it: ")
+    assert "91.80%" in found.reasons[-1]
+    assert found.next.endswith("--set sparsity.enabled=false")
 
 
 def test_a_dense_run_is_not_called_sparse(run: Path) -> None:

@@ -141,6 +141,22 @@ def _recursive_functions(model: ModelProto) -> None:
     model.functions.append(helper.make_function("local", "F", ["a"], ["b"], calls, opsets))
 
 
+def _doubling_functions(model: ModelProto) -> None:
+    """Twenty-six functions of two calls each: 2^26 nodes, in a file of a few kilobytes."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    for level in range(26):
+        kind, domain = (f"F{level - 1}", "local") if level else ("Relu", "")
+        calls = [
+            helper.make_node(kind, ["a"], ["m"], domain=domain),
+            helper.make_node(kind, ["m"], ["b"], domain=domain),
+        ]
+        made = helper.make_function("local", f"F{level}", ["a"], ["b"], calls, opsets)
+        model.functions.append(made)
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    called = helper.make_node("F25", [model.graph.input[0].name], ["called"], domain="local")
+    model.graph.node.append(called)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -153,6 +169,7 @@ def _recursive_functions(model: ModelProto) -> None:
         (_unknown_type, "element type 999"),
         (_no_opset, "imports no operator set"),
         (_recursive_functions, "call one another in a circle"),
+        (_doubling_functions, "'F25', make 67,108,8.. nodes of the graph, and 1,000,000 are read"),
     ],
 )
 def test_a_graph_that_is_not_well_formed(

@@ -6,11 +6,13 @@ import ctypes
 import json
 import re
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.runs import command_line
+from trt_qat import backends
 from trt_qat.engine import machine
 from trt_qat.engine.build.backend import why_not
 from trt_qat.engine.machine import Gpu
@@ -39,6 +41,23 @@ def test_the_machine_is_described_for_engines() -> None:
     if not found["gpus"]:
         assert "of TensorRT for RTX do not run here: " in found["why_not_run_rtx"]
         assert "there is no GPU" in found["why_not_run_rtx"]
+
+
+def test_every_stage_that_does_not_run_says_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backends, "missing_modules", lambda *names: list(names))
+    for stage in doctor.examine()["stages"]:
+        if stage["runs"]:
+            assert stage["install"] is None
+            continue
+        extras = re.findall(r"trt-qat\[([\w,]+)\]", stage["install"])
+        assert extras, stage
+        for extra in ",".join(extras).split(","):
+            assert extra in (metadata("trt-qat").get_all("Provides-Extra") or ()), stage
+    assert {each["install"] for each in doctor.examine()["stages"]} >= {
+        "pip install 'trt-qat[train]'"
+    }
 
 
 def test_people_are_told_the_driver_the_gpu_and_the_bindings() -> None:

@@ -263,7 +263,7 @@ def test_linear_on_a_sequence_has_its_codes_transposed_in_the_file(tmp_path: Pat
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat any model as one that protobuf's limit of 2 GB is too small for."""
-    monkeypatch.setattr("trt_qat.qat.written.LARGE_MODEL_BYTES", 0)
+    monkeypatch.setattr("trt_qat.graph.large.LARGE_BYTES", 0)
 
 
 def names(folder: Path) -> list[str]:

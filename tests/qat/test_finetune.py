@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.qat.training import SPEC, same_weights, small_model, stripes, train
-from trt_qat.errors import CheckFailed, DataError, ModelError
+from trt_qat.errors import CheckFailed, DataError, InputError, ModelError
 from trt_qat.qat import trainer
 from trt_qat.qat.evaluate import Evaluation, evaluate
 from trt_qat.qat.quantize import quantize
@@ -285,6 +285,50 @@ def test_own_loop_on_accelerate() -> None:
             optimizer.step()
             assert breaks_2_4(model) == []
     assert evaluate(model, held_out).accuracy > max(before, 0.9)
+
+
+def linear() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+class Wide(nn.Module):
+    """Asks for more memory than there is where a batch holds more than ``most`` samples."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = linear(), most
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.empty(2**50 if len(x) > self.most else 1)
+        return self.inner(x)  # type: ignore[no-any-return]
+
+
+def test_accumulated_batches_are_one_step() -> None:
+    whole, data = train(linear(), stripes()), stripes()
+    knobs = {"batch_size": 4, "accumulate": 4}
+    parts = train(linear(), data, spec=SPEC.model_copy(update=knobs))
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert [row["step"] for row in report_of(parts).history][-1] == 15
+
+
+def test_a_batch_beyond_the_memory_is_halved_and_said() -> None:
+    whole = train(linear(), stripes()).state_dict()
+    with pytest.warns(UserWarning, match=r"step 0: memory ran out on 16 .* batch_size = 8 with"):
+        model = train(Wide(5), stripes(), validation_batches=None)
+    assert len([w for w in report_of(model).warnings if "ran out" in w]) == 2  # 16, then 8
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, whole[name.removeprefix("inner.")], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_beyond_the_memory_is_one_sentence() -> None:
+    with (
+        pytest.warns(UserWarning, match="memory ran out"),
+        pytest.raises(InputError, match=r"at step 0 of 15 .*on a batch of 1; lower batch_size"),
+    ):
+        train(Wide(0), stripes())
 
 
 TWO_PROCESSES = """

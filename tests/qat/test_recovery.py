@@ -54,7 +54,7 @@ def trained(student: nn.Module, batches: Any = None, **arguments: Any) -> nn.Mod
 
 
 def inputs() -> list[Tensor]:
-    return list(torch.from_numpy(stripes().images).split(16))
+    return list(torch.split(torch.from_numpy(stripes().images), 16))
 
 
 def gap(model: nn.Module, teacher: nn.Module) -> float:
@@ -115,7 +115,7 @@ def test_distillation_in_a_loop_of_the_users(student: nn.Module, teacher: nn.Mod
     with Distillation(model, teacher, {"match": "logits", "feature_weight": 0.5}) as loss:
         for batch in inputs() * 2:
             optimizer.zero_grad()
-            loss(batch, model(batch)).backward()
+            torch.autograd.backward(loss(batch, model(batch)))
             optimizer.step()
     assert gap(model, teacher) < gap(student, teacher)
 

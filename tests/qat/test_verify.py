@@ -148,7 +148,7 @@ def test_a_weight_that_a_pass_changes_is_refused_and_no_file_is_left(
         return graph
 
     monkeypatch.setattr(onnx_passes, "clean", spoilt)
-    monkeypatch.setattr("trt_qat.qat.written.LARGE_MODEL_BYTES", 0)  # weights beside it as well
+    monkeypatch.setattr("trt_qat.graph.large.LARGE_BYTES", 0)  # weights beside it as well
     with pytest.raises(ExportMismatch, match="first at tensor '3/Relu'"):
         export(quantize(net(), [X]), X, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -258,6 +258,46 @@ class Exact(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x).view(2, -1)  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Levels that are made in one order and read in the other, as SegFormer's head does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(32, 8, 1), nn.Conv2d(32, 8, 1)
+        self.fuse = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = nn.functional.interpolate(self.fine(x), size=(8, 8), mode="bilinear")
+        coarse = nn.functional.interpolate(self.coarse(x), size=(8, 8), mode="bilinear")
+        return torch.relu(self.fuse(torch.cat([coarse, fine], 1)))
+
+
+def in_reverse() -> nn.Module:
+    decoder = Decoder()
+    decoder.register_forward_hook(lambda *_: None)  # so that its own code runs, but for the export
+    model = net(decoder, nn.Conv2d(8, 4, 1))
+    model[4] = nn.Conv2d(32, 32, 1)
+    return quantize(model, [X])
+
+
+def test_calls_in_another_order_than_that_of_the_file_are_told_by_their_values(
+    tmp_path: Path,
+) -> None:
+    model = in_reverse()
+    path = export(model, X, tmp_path / "model.onnx")
+    assert checked(path)["points"] >= 6
+    file = onnx.load(path)
+    shared = [n for n in file.graph.node if n.name.endswith(".1") and n.op_type == "QuantizeLinear"]
+    assert len(shared) == 1  # two calls of one quantizer
+    stored = {i.name: i for i in file.graph.initializer}
+    weight = next(n for n in file.graph.node if n.name == "5.fine/DequantizeLinear").input[0]
+    codes = onnx.numpy_helper.to_array(stored[weight])
+    stored[weight].CopyFrom(onnx.numpy_helper.from_array(-codes, weight))
+    onnx.save(file, path)
+    with pytest.raises(ExportMismatch, match=r"first at tensor '5"):
+        verify(model, path, X, name="model.onnx", dynamic=True)
 
 
 def test_a_fixed_batch_is_compared_at_its_own_size(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from trt_qat import __version__
+from trt_qat import __version__, launched
 from trt_qat.cli.bench import bench
 from trt_qat.cli.build import build
 from trt_qat.cli.bundle import bundle
@@ -36,10 +36,11 @@ from trt_qat.cli.report import report
 from trt_qat.cli.run import run
 from trt_qat.cli.screen import LOUDNESS, complain
 from trt_qat.cli.sensitivity import sensitivity
-from trt_qat.errors import NotProven, TrtQatError, visible
+from trt_qat.cli.sweep import sweep
+from trt_qat.errors import NotProven, RankLost, TrtQatError, visible
 
 COMMANDS = (
-    *(doctor, init, explain, run, preflight, compare, sensitivity),
+    *(doctor, init, explain, run, sweep, preflight, compare, sensitivity),
     *(check, report, bench, build, inspect, ranges, bundle, pack, merge),
 )
 """In the order in which ``--help`` lists them."""
@@ -50,7 +51,6 @@ app = typer.Typer(
     help="PyTorch models to 2:4-sparse INT8 TensorRT engines, with proof at every step. Folders "
     "that an output is to lie in are made where they are missing.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -82,12 +82,16 @@ def main() -> None:
         with guarded(), sigterm_raises():
             app()
     except Terminated as ended:
+        if not launched.speaks():
+            sys.exit(TERMINATED)
         complain(str(ended) or "ended by SIGTERM: nothing half-written is left")
         sys.exit(TERMINATED)
     except PipeClosed as error:
         sys.exit(error.exit_code)
     except TrtQatError as error:
         kind = "not proven" if isinstance(error, NotProven) else "error"
+        if (isinstance(error, RankLost) and error.said) or not launched.speaks():
+            sys.exit(error.exit_code)
         if LOUDNESS["verbose"]:
             complain("".join(traceback.format_exception(error)).rstrip())
         complain(f"{kind}: " + visible(str(error), keep="\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,6 +96,7 @@ def bench(
     from trt_qat.benching.settings import Settings
 
     _check(specs, saved, out, plot)
+    given = list(specs or [])
     if saved is not None:
         document = plots.read(saved)
     else:
@@ -126,6 +128,16 @@ def bench(
     if plot is not None:
         for path in plots.draw(document, plot):
             say(f"wrote {path}")
+    elif not as_json:
+        _next(given, saved or out, layers=layers)
+
+
+def _next(specs: list[str], kept: Path | None, *, layers: bool) -> None:
+    """Say which command leads on: plots of what was written, or the times of layers."""
+    if kept is not None:
+        say(f"next: trt-qat bench --from {shlex.quote(str(kept))} --plot plots")
+    elif not layers:
+        say(f"next: trt-qat bench {shlex.join(specs)} --layers")
 
 
 def _check(

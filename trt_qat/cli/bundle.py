@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -40,3 +41,8 @@ def bundle(
         sys.stdout.write(f"{path}\n")
     for note in made.notes:
         say(f"note: {note}")
+    if any(path.suffix == ".plan" for path in made.files):
+        say(f"next: python {shlex.quote(str(made.folder / 'client.py'))}")
+    else:
+        script = shlex.quote(str(made.folder / "trtexec" / "build.sh"))
+        say(f"next: sh {script}  # where TensorRT and the GPU are")

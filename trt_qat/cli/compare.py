@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,7 +104,26 @@ def compare(
         save_outputs=save_outputs,
     )
     _show(found, worst, as_json=as_json)
+    if not as_json and (command := _next(found, ref, cand, data)):
+        say(f"next: {command}")
     _check(found)
+
+
+def _next(found: Comparison, ref: str, cand: str, data: Path | None) -> str:
+    """Return the command that leads on: inputs that prove something, the cause, or the build."""
+    pair = f"trt-qat compare --ref {shlex.quote(ref)} --cand {shlex.quote(cand)}"
+    fed = "" if data is None else f" --data {shlex.quote(str(data))}"
+    onnx = Path(cand.rpartition(":")[2])
+    if found.verdict == "undecided":
+        return f"{pair} --data RUN"
+    if found.verdict == "failed":
+        if found.bisection is None and cand.startswith(("ort-int8:", "trt:")):
+            return f"{pair}{fed} --bisect"
+        return f"trt-qat preflight {shlex.quote(str(onnx))}" if onnx.suffix == ".onnx" else ""
+    if onnx.suffix == ".onnx":
+        model, engine = (shlex.quote(str(path)) for path in (onnx, onnx.with_suffix(".engine")))
+        return f"trt-qat build {model} --out {engine}"
+    return ""
 
 
 def _show(found: Comparison, worst: int, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,6 +63,7 @@ def inspect(
         print_json(found[0].document)
     else:
         _print_one(found[0].document, layers=layers)
+        _next(file, found[0].document, layers=layers)
 
 
 def _one_each(option: str, paths: list[Path], given: list[Path]) -> list[Path | None]:
@@ -93,6 +95,15 @@ def _print_one(found: dict[str, Any], *, layers: bool) -> None:
         out.print(explained_text(found))
     for warning in unexplained(found):
         say(f"TensorRT: {warning}")
+
+
+def _next(file: Path, found: dict[str, Any], *, layers: bool) -> None:
+    """Say which command leads on: a rule that a message is about, or every layer."""
+    rules = [each["rule"] for each in found.get("explained") or () if each.get("rule")]
+    if rules:
+        say(f"next: trt-qat explain {rules[0]}")
+    elif found.get("layers") and not layers:
+        say(f"next: trt-qat inspect {shlex.quote(str(file))} --layers")
 
 
 def _print_difference(found: list[Inspected], names: list[str], *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from trt_qat import launched
 from trt_qat.cli.ending import Terminated
 from trt_qat.cli.options import INTERRUPTED, AsJson, Recipe, RecipeKeys, RunOut
 from trt_qat.cli.screen import print_json, results, say
@@ -88,12 +89,16 @@ def run(
             say=say,
         )
     except KeyboardInterrupt:
+        if not launched.speaks():
+            raise typer.Exit(INTERRUPTED) from None
         say("interrupted: finished stages are kept; the same command with --resume goes on")
         raise typer.Exit(INTERRUPTED) from None
     except Terminated:
         said = "ended by SIGTERM: finished stages are kept; the same command with --resume goes on"
         raise Terminated(said) from None
-    if as_json:
+    if not launched.is_first():
+        pass
+    elif as_json:
         print_json(result.to_dict())
     else:
         results().print(run_table(result))

@@ -11,6 +11,7 @@ from types import TracebackType
 from trt_qat import artifact
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import GraphError, InputError
+from trt_qat.graph import large
 from trt_qat.graph.load import embed_weights, load_graph
 from trt_qat.graph.taps import Tap, observed
 from trt_qat.runners.ort import OrtRunner
@@ -51,7 +52,7 @@ class Rebuild(ABC):
         folder = tempfile.TemporaryDirectory(prefix="trt-qat-")
         path = Path(folder.name) / self.onnx.name
         model = observed(self.model, taps)
-        path.write_bytes(model.SerializeToString())
+        large.write(model, path)
         try:
             return _Temporary(self.build(path), folder)
         except BaseException:

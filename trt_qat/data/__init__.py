@@ -37,7 +37,7 @@ def load(
     source = open_source(spec, base or Path.cwd(), task or TaskSpec())
     train = _normalise(source.train, spec)
     test = None if source.test is None else _normalise(source.test, spec)
-    return divide(Source(source.name, train, test), spec, calibration or CalibrationSpec())
+    return divide(replace(source, train=train, test=test), spec, calibration or CalibrationSpec())
 
 
 def open_source(spec: DataSpec, base: Path, task: TaskSpec) -> Source:
@@ -55,7 +55,12 @@ def open_source(spec: DataSpec, base: Path, task: TaskSpec) -> Source:
         own = task.collate
         collate = None if own is None else import_object(own, base, "task.collate")
         return from_function(
-            function, spec.source, images=images, collate=collate, workers=spec.workers
+            function,
+            spec.source,
+            images=images,
+            apart=task.kind == "detection",
+            collate=collate,
+            workers=spec.workers,
         )
     message = (
         f"data.source = {spec.source!r} is no file or folder below {base} and no built-in set; "

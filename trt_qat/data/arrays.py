@@ -162,12 +162,14 @@ class ArraySplit:
 class Source:
     """What a source of data gives: one or two splits, not yet divided further.
 
-    ``test`` is None where the source has no official test split.
+    ``test`` is None where the source has no official test split; ``left_out`` are files that could
+    not be read, below the source.
     """
 
     name: str
     train: Split
     test: Split | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def labelled(images: Images, labels: NDArray[Any], name: str, first_id: int = 0) -> ArraySplit:

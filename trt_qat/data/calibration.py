@@ -15,6 +15,7 @@ from trt_qat.data import nest
 from trt_qat.data.arrays import Split
 from trt_qat.data.nest import Nest
 from trt_qat.errors import DataError
+from trt_qat.limits import read_whole
 from trt_qat.wording import counted
 
 
@@ -91,9 +92,9 @@ def verify_lock(calibration: CalibrationSet, path: Path) -> None:
         DataError: the lock cannot be read, or other samples or other pixels are used now.
     """
     try:
-        lock = json.loads(path.read_text(encoding="utf-8"))
+        lock = json.loads(read_whole(path).decode("utf-8"))
         ids, sha256 = list(lock["ids"]), str(lock["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         message = f"{path}: not a calibration lock ({error}); delete it to write a new one"
         raise DataError(message) from error
     current = calibration.lock()

@@ -21,6 +21,7 @@ from trt_qat.artifact import write_text
 from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, InputError
 from trt_qat.files import reason
+from trt_qat.limits import read_whole
 
 SCHEMA = "trt-qat calibration cache 1"
 CODE_MAX = 127
@@ -104,7 +105,7 @@ def load(path: str | os.PathLike[str]) -> CalibrationCache:
     """
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path)
     except OSError as error:
         message = f"calibration cache {path}: {reason(error)}"
         raise DataError(message) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +15,48 @@ from trt_qat.data.images import read_image
 from trt_qat.data.normal import normalised
 from trt_qat.errors import DataError
 from trt_qat.recipe.specs import DataSpec
+from trt_qat.wording import counted
 
 Pixels = NDArray[np.float32]
 
 HASHED_BYTES = 4 << 30
 """Of files, that are read for their digest; of more, names and sizes have to do."""
+
+
+def readable(
+    root: Path, files: list[Path], labels: list[int], spec: DataSpec
+) -> tuple[list[Path], list[int], list[Path]]:
+    """Return the images that can be read, their classes, and the files that cannot.
+
+    With ``data.corrupt`` = 0 none is looked at here: one that cannot be read ends the run then.
+
+    Raises:
+        DataError: more of them cannot be read than ``data.corrupt`` permits, or a whole class.
+    """
+    if not spec.corrupt:
+        return files, labels, []
+    bad = [file for file in files if not _is_readable(file, spec)]
+    names = ", ".join(file.relative_to(root).as_posix() for file in bad[:5])
+    said = f"{root}: {len(bad)} of {counted(len(files), 'image')} cannot be read"
+    said += f" ({names}{' and others' if bad[5:] else ''})" if bad else ""
+    gone = set(bad)
+    kept = [(file, label) for file, label in zip(files, labels, strict=True) if file not in gone]
+    empty = len(set(labels)) - len({label for _, label in kept})
+    if empty or len(bad) > spec.corrupt * len(files):
+        what = "a whole class among them" if empty else f"data.corrupt permits {spec.corrupt:.2%}"
+        message = f"{said}, {what}; mend or remove these files"
+        raise DataError(message)
+    if bad:
+        warnings.warn(f"{said}; they are left out, and listed in manifest.json", stacklevel=2)
+    return [file for file, _ in kept], [label for _, label in kept], bad
+
+
+def _is_readable(file: Path, spec: DataSpec) -> bool:
+    try:
+        read_image(file, channels=spec.channels, size=spec.size)
+    except DataError:
+        return False
+    return True
 
 
 class FolderItems:

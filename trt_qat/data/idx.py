@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError
+from trt_qat.limits import free_memory, read_stream, read_whole
 
 UNSIGNED_BYTE = 0x08
 
@@ -48,8 +49,8 @@ def _read_bytes(path: Path) -> bytes:
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as stream:
-                return stream.read()
-        return path.read_bytes()
+                return read_stream(stream, free_memory())
+        return read_whole(path, free_memory())
     except (OSError, EOFError, zlib.error) as error:
         message = f"{path}: cannot be read ({error}); the file is missing, truncated or damaged"
         raise DataError(message) from error

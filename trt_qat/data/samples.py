@@ -116,10 +116,21 @@ class Items(_ByNumber):
         collate: makes a batch of a list of samples; None: equal shapes are stacked.
         where: of messages.
         workers: processes that read for training.
+        apart: targets stay one a sample, as the boxes of an image do, which can only be stacked
+            where all images of a batch happen to have as many.
     """
 
-    def __init__(self, source: Any, collate: Collate | None, where: str, workers: int = 0) -> None:
+    def __init__(
+        self,
+        source: Any,
+        collate: Collate | None,
+        where: str,
+        workers: int = 0,
+        *,
+        apart: bool = False,
+    ) -> None:
         self.source, self.collate, self.where, self.workers = source, collate, where, workers
+        self.apart = apart
 
     def __len__(self) -> int:
         return len(self.source)
@@ -143,7 +154,9 @@ class Items(_ByNumber):
                 "task.collate"
             )
             raise DataError(message)
-        return inputs, None if targets[0] is None else nest.stacked(targets)
+        if targets[0] is None:
+            return inputs, None
+        return inputs, list(targets) if self.apart else nest.stacked(targets)
 
     def digests(self) -> list[bytes] | None:
         """Return what the source says of its samples; None: nothing."""
@@ -263,7 +276,7 @@ class Passes:
                 message = (
                     f"{self.where} yields other samples at every call, so parts of it cannot be "
                     "held back; yield them in one order, or return a data set with __len__ and "
-                    "__getitem__, which is shuffled here"
+                    "__getitem__ (of a DataLoader its .dataset), which is shuffled here"
                 )
                 raise DataError(message)
             if len(own):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trt_qat.data import nest
 from trt_qat.data.arrays import IN_MEMORY_BYTES, ArraySplit, Images, Source, Split, labelled
-from trt_qat.data.folder import FolderItems
+from trt_qat.data.folder import FolderItems, readable
 from trt_qat.data.sample_split import SampleSplit, whole
 from trt_qat.data.samples import Collate, Held, Items, Passes, each_of
 from trt_qat.errors import DataError, called
@@ -38,17 +38,23 @@ def folder(path: Path, spec: DataSpec) -> Source:
     Raises:
         DataError: no class, an empty class, a file that is no image, or images that differ in size.
     """
+    bad: list[Path] = []
     if not (path / "train").is_dir():
-        return Source(path.name, _class_folders(path, _classes(path), spec, "train", 0))
+        train = _class_folders(path, _classes(path), spec, "train", 0, bad)
+        return Source(path.name, train, None, _below(path, bad))
     classes = _classes(path / "train")
-    train = _class_folders(path / "train", classes, spec, "train", 0)
+    train = _class_folders(path / "train", classes, spec, "train", 0, bad)
     if not (path / "test").is_dir():
-        return Source(path.name, train)
+        return Source(path.name, train, None, _below(path, bad))
     if extra := sorted(set(_classes(path / "test")) - set(classes)):
         message = f"{path / 'test'}: class {extra[0]!r} has no folder in {path / 'train'}"
         raise DataError(message)
-    test = _class_folders(path / "test", classes, spec, "test", len(train))
-    return Source(path.name, train, test)
+    test = _class_folders(path / "test", classes, spec, "test", len(train), bad)
+    return Source(path.name, train, test, _below(path, bad))
+
+
+def _below(path: Path, files: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(file.relative_to(path).as_posix() for file in files)
 
 
 def _classes(path: Path) -> list[str]:
@@ -62,7 +68,12 @@ def _classes(path: Path) -> list[str]:
 
 
 def _class_folders(
-    path: Path, classes: list[str], spec: DataSpec, name: str, first_id: int
+    path: Path,
+    classes: list[str],
+    spec: DataSpec,
+    name: str,
+    first_id: int,
+    left_out: list[Path],
 ) -> Split:
     files: list[Path] = []
     labels: list[int] = []
@@ -75,6 +86,8 @@ def _class_folders(
             raise DataError(message)
         files += found
         labels += [label] * len(found)
+    files, labels, bad = readable(path, files, labels, spec)
+    left_out += bad
     classed = np.asarray(labels, dtype=np.int64)
     images = FolderItems(path, files, classed, spec)
     if len(files) * images.first.nbytes > IN_MEMORY_BYTES:
@@ -141,6 +154,7 @@ def from_function(
     name: str,
     *,
     images: bool = True,
+    apart: bool = False,
     collate: Collate | None = None,
     workers: int = 0,
 ) -> Source:
@@ -154,6 +168,7 @@ def from_function(
         function: of the user.
         name: import path, for messages.
         images: batches are ``(images, labels)``, arrays or tensors as an ``.npz`` may hold them.
+        apart: targets of samples are never stacked.
         collate: makes a batch of samples; None: equal shapes are stacked.
         workers: processes that read a data set of samples for training.
 
@@ -166,7 +181,8 @@ def from_function(
         found = called(where, function, which)
         by_number = hasattr(found, "__getitem__") and hasattr(found, "__len__")
         if by_number and not isinstance(found, (list, tuple)):
-            return whole(Items(found, collate, where, workers), which, first_id)
+            items = Items(found, collate, where, workers, apart=apart)
+            return whole(items, which, first_id)
         return _batched(function, found, (which, where), first_id, images=images)
 
     train = part("train", 0)

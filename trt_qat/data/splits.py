@@ -33,6 +33,7 @@ class Dataset:
         calibration: from the training split; the ranges are measured on it.
         test: the source's own test split, or one split off first; only ever measured on.
         dropped: training images that were also in the test split, and were left out.
+        left_out: files that could not be read, as `data.corrupt` permits.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Dataset:
     calibration: Split
     test: Split
     dropped: int
+    left_out: tuple[str, ...] = ()
 
     def parts(self) -> Iterator[Split]:
         """Yield the four parts in the order of their use."""
@@ -56,7 +58,9 @@ class Dataset:
     def facts(self) -> dict[str, Any]:
         """Sizes and digests, as they stand in the manifest."""
         parts = {part.name: {"samples": len(part), "sha256": part.digest} for part in self.parts()}
-        return {"source": self.name, "train_images_also_in_test_dropped": self.dropped, **parts}
+        left = {"left_out": list(self.left_out)} if self.left_out else {}
+        dropped = {"train_images_also_in_test_dropped": self.dropped}
+        return {"source": self.name, **dropped, **left, **parts}
 
     @cached_property
     def digest(self) -> str:
@@ -130,6 +134,7 @@ def divide(source: Source, spec: DataSpec, calibration: CalibrationSpec) -> Data
         calibration=train.take(held, "calibration"),
         test=test,
         dropped=dropped,
+        left_out=source.left_out,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from trt_qat.artifact import sha256_file
 from trt_qat.errors import DataError, InputError, first_line
 from trt_qat.files import AGAIN, read_json, read_manifest
+from trt_qat.limits import check_memory
 from trt_qat.recipe.specs import Tolerances
 from trt_qat.wording import counted
 
@@ -175,9 +176,18 @@ def _check(path: Path, labels: Array, ids: Array, outputs: dict[str, Array]) -> 
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
+        with zipfile.ZipFile(path) as members:
+            check_memory(members)
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as error:
         message = f"{path}: damaged, cannot be read as an .npz ({first_line(error)})"
         raise DataError(message) from error
 

@@ -38,6 +38,7 @@ _NEXT = {
     "engine": "trt-qat pack {run}  # then, where the GPU and TensorRT are: trt-qat run "
     "{name}.tqpack --from build",
     "accuracy_loss": "trt-qat sensitivity {recipe} --budget 0.005",
+    "sparsity": "trt-qat run {recipe} --set sparsity.enabled=false",
     "engine_differs": "trt-qat compare --ref ort:{run}/model.onnx --cand trt:{run}/model.engine "
     "--data {run} --bisect",
     "chance": "trt-qat run {recipe} --set train.epochs={epochs:g}",
@@ -51,6 +52,7 @@ _NEXT_OF_A_LOOP = {
     "engine": "run.pack()  # in the script, after its with block; then, where the GPU and "
     "TensorRT are: trt-qat run {name}.tqpack --from build",
     "accuracy_loss": "run.sensitivity(budget=0.005)  # in the script, inside its with block",
+    "sparsity": "run the script again without run.sparsify, or train longer behind it",
     "chance": "train the float model longer, and run the script again",
     "preflight": _NEXT["preflight"],
 }
@@ -127,6 +129,8 @@ def verdict(
     faults = list(_faults(manifest, parts, gone))
     if faults:
         kind, reasons = faults[0][0], tuple(text for _, text in faults)
+        if kind in ("accuracy_loss", "chance") and (cause := _pruned_away(manifest, parts)):
+            kind, reasons = "sparsity", (*reasons, cause)
         return Verdict("do-not-ship", "do not ship", reasons, notes, _next(kind, manifest, run))
     missing = _engine_missing(manifest, parts, gone)
     compared = _compared(parts)
@@ -177,6 +181,19 @@ def _bad_scores(parts: Document, failed: set[Any]) -> Iterator[tuple[str, str]]:
     known, entry = parts.get("compare", {}).get("chance"), scores.get("onnx")
     if known and entry and known["above"] is False and "chance" not in failed:
         yield "chance", at_chance(known, entry)
+
+
+def _pruned_away(manifest: Document, parts: Document) -> str | None:
+    """Return that 2:4 cost the accuracy, where the dense network held it in INT8."""
+    found = {key: entry.get("accuracy") for key, entry in parts.get("metrics", {}).items()}
+    if any(found.get(key) is None for key in ("fp32", "ptq", "sparse")):
+        return None
+    fp32, ptq, sparse = (float(found[key]) for key in ("fp32", "ptq", "sparse"))
+    spec = manifest.get("recipe", {}).get("spec", {})
+    allowed = spec.get("tolerances", {}).get("accuracy_loss", 0.0)
+    if fp32 - ptq > allowed or fp32 - sparse <= allowed:
+        return None
+    return f"2:4 costs it: in INT8 without 2:4 or training the network reaches {ptq:.2%}"
 
 
 def _bad_engine(manifest: Document, parts: Document) -> Iterator[tuple[str, str]]:

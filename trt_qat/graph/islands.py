@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from trt_qat.graph import load, tensors
+from trt_qat.graph import large, load, tensors
 from trt_qat.graph.node import Node
 from trt_qat.graph.qdq import Graph, Pair
 from trt_qat.graph.shapes import infer
@@ -315,6 +315,4 @@ def _add(stored: Any, tensor: TensorProto) -> None:
     copy = stored.add()
     copy.CopyFrom(tensor)
     if tensors.is_external(tensor):
-        copy.raw_data = tensors.read_array(tensor).tobytes()
-        del copy.external_data[:]
-        copy.ClearField("data_location")
+        large.hold(copy)

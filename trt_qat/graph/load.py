@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto
 
 from trt_qat.errors import GraphError
 from trt_qat.files import absent
-from trt_qat.graph import tensors
+from trt_qat.graph import large, tensors
 
 # protobuf cannot hold a message of 2 GiB or more; larger models keep their weights beside it.
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
@@ -53,20 +52,19 @@ def load_graph(path: str | os.PathLike[str]) -> ModelProto:
 def embed_weights(model: ModelProto) -> ModelProto:
     """Return a copy of the model with its external weights read into it.
 
+    Where all of them are too many for one message, large ones stay where they are, located.
+
     Raises:
-        GraphError: external data cannot be read, or the whole exceeds protobuf's 2 GiB.
+        GraphError: external data cannot be read.
     """
-    total = sum(map(tensors.size_bytes, tensors.tensors_of(model.graph)))
-    if total > _PROTOBUF_LIMIT_BYTES:
-        msg = f"the weights take {total} bytes and one ONNX file holds 2 GiB at most"
-        raise GraphError(msg)
     copy = ModelProto()
     copy.CopyFrom(model)
-    for tensor in tensors.tensors_of(copy.graph):
-        if tensors.is_external(tensor):
-            tensor.raw_data = tensors.read_array(tensor).tobytes()
-            del tensor.external_data[:]
-            tensor.ClearField("data_location")
+    total = sum(map(tensors.size_bytes, tensors.tensors_of(model.graph)))
+    stored = len(copy.graph.initializer) if total > large.LARGE_BYTES else 0
+    for place, tensor in enumerate(tensors.tensors_of(copy.graph)):
+        stays = place < stored and tensors.size_bytes(tensor) > large.SMALL_BYTES
+        if tensors.is_external(tensor) and not stays:
+            large.hold(tensor)
     return copy
 
 
@@ -94,32 +92,6 @@ def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[object]:
         yield from (attribute.name for attribute in node.attribute)
         for body in bodies(node):
             yield from _graph_names(body)
-
-
-def without_functions(model: ModelProto) -> ModelProto:
-    """Return the model with its local functions inlined; the same object if it has none.
-
-    Raises:
-        GraphError: the functions call one another in a circle, or onnx cannot inline them.
-    """
-    if not model.functions:
-        return model
-    calls = {
-        (function.domain, function.name): {(n.domain, n.op_type) for n in function.node}
-        for function in model.functions
-    }
-    while leaves := [key for key, called in calls.items() if not called & calls.keys()]:
-        for key in leaves:
-            del calls[key]
-    if calls:
-        msg = f"local functions call one another in a circle: {sorted(calls)}"
-        raise GraphError(msg)
-    try:
-        inlined: ModelProto = onnx.inliner.inline_local_functions(model)
-    except Exception as error:  # the binding raises its own, unrelated classes
-        msg = f"local functions cannot be inlined: {error}"
-        raise GraphError(msg) from error
-    return inlined
 
 
 def _parse(file: Path) -> ModelProto:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from onnx import GraphProto, ModelProto, TensorProto
 
-from trt_qat.graph import fold, load, weights
+from trt_qat.graph import fold, functions, load, weights
 from trt_qat.graph.node import STANDARD_DOMAINS, WEIGHTED, Node, read_node
 from trt_qat.graph.tensors import Array
 from trt_qat.graph.weights import Scaling, Weight
@@ -61,7 +61,7 @@ class Graph:
     """
 
     def __init__(self, model: ModelProto, folder: Path | None = None) -> None:
-        self.model = load.without_functions(model)
+        self.model = functions.without_functions(model)
         self.folder = folder
         self.parent: Graph | None = None
         load.check_contents(self.model)

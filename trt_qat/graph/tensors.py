@@ -215,7 +215,7 @@ def read_array(tensor: TensorProto, folder: Path | None = None) -> Array:
     """
     raw: bytes | None = None
     if is_external(tensor):
-        raw = _external_bytes(tensor, folder)
+        raw = external_bytes(tensor, folder)
     elif tensor.HasField("raw_data"):
         raw = tensor.raw_data
     plain = _PLAIN.get(tensor.data_type)
@@ -231,7 +231,12 @@ def read_array(tensor: TensorProto, folder: Path | None = None) -> Array:
         raise GraphError(msg) from error
 
 
-def _external_bytes(tensor: TensorProto, folder: Path | None) -> bytes:
+def external_bytes(tensor: TensorProto, folder: Path | None = None) -> bytes:
+    """Return the bytes of an external tensor, as `read_array` finds them.
+
+    Raises:
+        GraphError: they cannot be read.
+    """
     noted = external_entry(tensor, BASEPATH)
     if folder is None and noted is None:
         msg = (

@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 from onnx import ModelProto, NodeProto
 
-from trt_qat.artifact import atomic_path
 from trt_qat.errors import CheckFailed, GraphError, InputError
-from trt_qat.graph import load, tensors
+from trt_qat.graph import functions, large, load, tensors
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes
 from trt_qat.lint import releases
@@ -77,8 +76,8 @@ def fix(
 
     Args:
         path: The model; it is not touched.
-        out: Where the mended model is written, weights inside it; it appears complete or not at
-            all.
+        out: Where the mended model is written, weights inside it, or beside it where they are
+            more than one file holds; it appears complete or not at all.
         tensorrt: The version that it is meant for: what only old releases need is done for them.
         select: Rule ids or prefixes whose mends to apply; none: all.
         ignore: Rule ids or prefixes to leave alone.
@@ -91,8 +90,7 @@ def fix(
         seed: Of the random inputs.
 
     Raises:
-        GraphError: the model cannot be read, exceeds 2 GiB with its weights, or has outputs that
-            are not finite in FP16.
+        GraphError: the model cannot be read, or has outputs that are not finite in FP16.
         CheckFailed: an output differs by more, or the mended copy does not run; nothing is written.
         InputError: ``out`` is the model itself or a file of its weights, an unknown rule or
             version, or a pattern of ``half`` that matches nothing.
@@ -129,7 +127,7 @@ def mended(
         GraphError: the model is not well formed.
     """
     copy = ModelProto()
-    copy.CopyFrom(load.without_functions(model))
+    copy.CopyFrom(functions.without_functions(model))
     changes: list[Change] = []
     chosen = list(mends.ALL)
     if version is not None and version < releases.ZERO_POINT_OPTIONAL:
@@ -230,8 +228,7 @@ def _refuse_own_files(out: Path, model: Path, loaded: ModelProto) -> None:
 
 def _write(model: ModelProto, out: Path) -> None:
     try:
-        with atomic_path(out) as temporary:
-            temporary.write_bytes(model.SerializeToString())
+        large.write(model, out)
     except OSError as error:
         msg = f"{out}: cannot be written: {error.strerror or error}"
         raise InputError(msg) from error

@@ -7,6 +7,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from trt_qat.errors import GraphError, first_line
+from trt_qat.graph import large
 from trt_qat.graph.node import STANDARD_DOMAINS
 from trt_qat.graph.tensors import Array
 
@@ -28,13 +29,15 @@ def raised(model: ModelProto) -> ModelProto:
     if opset >= LOWEST_OPSET:
         return copy
     try:
-        newer = onnx.version_converter.convert_version(copy, LOWEST_OPSET)
+        bare = large.without_external(copy)
+        newer = onnx.version_converter.convert_version(bare, LOWEST_OPSET)
     except Exception as error:  # the binding raises its own, unrelated classes
         msg = (
             f"FP16 scales need opset {LOWEST_OPSET}, and the model of opset {opset} "
             f"cannot be converted: {first_line(error)}; export with a newer opset"
         )
         raise GraphError(msg) from error
+    newer = large.with_external(newer, copy)
     newer.ir_version = max(newer.ir_version, _IR_OF_OPSET_19)
     return checked(newer, f"the model converted to opset {LOWEST_OPSET}")
 
@@ -45,8 +48,7 @@ def checked(model: ModelProto, what: str) -> ModelProto:
     Raises:
         GraphError: they do not; ``what`` names the model.
     """
-    probe = ModelProto()
-    probe.CopyFrom(model)
+    probe = large.without_external(model)
     # The checker wants every output's shape, which plugins and exporters leave open.
     shaped = [v for v in model.graph.output if v.type.tensor_type.HasField("shape")]
     del probe.graph.output[:]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from trt_qat.artifact import atomic_path
 from trt_qat.data import calibration_cache
 from trt_qat.data.calibration_cache import CODE_MAX, CalibrationCache
 from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, InputError
+from trt_qat.graph import large
 from trt_qat.graph.load import embed_weights, load_graph
 from trt_qat.mend.take_out import TakenOut, take_out
 from trt_qat.mend.take_over import take_over
@@ -161,5 +161,4 @@ def _write_float(network: TakenOut | None, path: Path) -> None:
 
 
 def _write(model: ModelProto, path: Path) -> None:
-    with atomic_path(path) as partial:
-        partial.write_bytes(model.SerializeToString())
+    large.write(model, path)

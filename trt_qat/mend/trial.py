@@ -14,6 +14,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trt_qat.errors import GraphError, first_line
+from trt_qat.graph.large import serialized
 from trt_qat.graph.node import DEQUANTIZE, QUANTIZE, STANDARD_DOMAINS
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes, Shapes, infer
@@ -79,9 +80,10 @@ def run(model: ModelProto, feeds: Sequence[Feeds]) -> list[list[Array]]:
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        content, entries = serialized(model)
+        for key, value in entries.items():
+            options.add_session_config_entry(key, value)
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         cast = [{k: _as_declared(v, declared.get(k, 0)) for k, v in feed.items()} for feed in feeds]
         return [[np.asarray(value) for value in session.run(None, feed)] for feed in cast]
     except Exception as error:  # onnxruntime's classes share no base but Exception

@@ -9,15 +9,31 @@ from trt_qat import artifact, backends
 from trt_qat.engine import machine
 from trt_qat.engine.aot import load
 from trt_qat.pipeline.plan import PLAN
+from trt_qat.pipeline.stage import Stage
 
 
 @dataclass(frozen=True)
 class StageHealth:
-    """Whether a stage runs here; ``why`` says what is missing if it does not."""
+    """Whether a stage runs here; if not, ``why`` and the command that installs what it needs."""
 
     stage: str
     runs: bool
     why: str | None
+    install: str | None
+
+
+_EXTRAS = {
+    "build": "pip install 'trt-qat[rtx]', or 'trt-qat[tensorrt]' where a GPU is",
+    "score": "where a GPU is: pip install 'trt-qat[tensorrt,gpu]'",
+    "bench": "where a GPU is: pip install 'trt-qat[tensorrt,gpu]'",
+}
+"""Of stages that an engine is made or run in; the others need torch, or nothing."""
+
+
+def _health(stage: Stage) -> StageHealth:
+    why = stage.why_not()
+    install = None if why is None else _EXTRAS.get(stage.name, "pip install 'trt-qat[train]'")
+    return StageHealth(stage.name, why is None, why, install)
 
 
 def examine() -> dict[str, Any]:
@@ -25,7 +41,7 @@ def examine() -> dict[str, Any]:
 
     Nothing heavy is imported: packages are looked up, the GPU is a device node.
     """
-    stages = [StageHealth(stage.name, (why := stage.why_not()) is None, why) for stage in PLAN]
+    stages = [_health(stage) for stage in PLAN]
     return {
         "stages": [asdict(stage) for stage in stages],
         "versions": artifact.versions(),

@@ -131,7 +131,8 @@ def _run_stage(
     # Named by the fingerprint, so that a checkpoint of another recipe is never resumed.
     run.checkpoints = run.folder / "checkpoints" / f"{stage.name}-{fingerprint[:12]}"
     start = time.perf_counter()
-    metrics = stage.work(run)
+    with run.around(stage, run):
+        metrics = stage.work(run)
     seconds = time.perf_counter() - start
     seal(stage, run, fingerprint, metrics, seconds)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)

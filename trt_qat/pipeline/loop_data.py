@@ -27,16 +27,19 @@ class LoopData(Dataset):
         return {"source": self.name, "train_images_also_in_test_dropped": 0, **parts}
 
 
-def loop_data(test: Any, validation: Any, calibration: Split) -> LoopData:
+def loop_data(test: Any, validation: Any, calibration: Split, *, apart: bool = False) -> LoopData:
     """Return what a loop is judged on.
 
     Args:
         test: as `split_of` takes it.
         validation: likewise; None: the test samples, which sensitivity then studies.
         calibration: what ranges were measured on.
+        apart: targets of samples are never stacked.
     """
-    tested = split_of(test, "test")
-    validated = tested if validation is None else split_of(validation, "validation")
+    tested = split_of(test, "test", apart=apart)
+    validated = tested
+    if validation is not None:
+        validated = split_of(validation, "validation", apart=apart)
     return LoopData("own loop", calibration, validated, calibration, tested, 0)
 
 
@@ -64,13 +67,14 @@ def held(batches: Iterable[Any], count: int) -> Split:
     return whole(Held(joined, None, where), "calibration")
 
 
-def split_of(given: Any, name: str) -> Split:
+def split_of(given: Any, name: str, *, apart: bool = False) -> Split:
     """Return a split of what a user hands over.
 
     Args:
         given: a split; a data set of ``(inputs, targets)`` samples; an iterable of batches, as a
             DataLoader or a list, that can be read again; or one batch.
         name: of the part.
+        apart: targets of a data set's samples are never stacked.
 
     Raises:
         DataError: it is none of these.
@@ -82,7 +86,7 @@ def split_of(given: Any, name: str) -> Split:
         given = [given]
     by_number = hasattr(given, "__getitem__") and hasattr(given, "__len__")
     if by_number and not isinstance(given, list):
-        return whole(Items(given, None, where), name)
+        return whole(Items(given, None, where, apart=apart), name)
     if isinstance(given, Iterator) or not isinstance(given, Iterable):
         message = (
             f"{name}: a {type(given).__name__} cannot be read again and again; give a DataLoader, "

@@ -10,7 +10,8 @@ from typing import Any
 
 from trt_qat import artifact
 from trt_qat.errors import InputError
-from trt_qat.files import read_manifest
+from trt_qat.files import read_manifest, reason
+from trt_qat.limits import check_disk, read_stream
 from trt_qat.pipeline.answers import batches_with_targets
 from trt_qat.pipeline.packed_data import SHARD, write_shards
 from trt_qat.pipeline.plan import PLAN
@@ -110,6 +111,7 @@ def unpack(path: Path, folder: Path) -> None:
     again = "pack the run again, and copy it whole"
     try:
         with zipfile.ZipFile(path) as archive:
+            check_disk(archive, folder)
             document = _contents(archive)
             for key, digest in document["files"].items():
                 inner = Path(key.removeprefix("run/"))
@@ -124,12 +126,13 @@ def unpack(path: Path, folder: Path) -> None:
                         message = f"{path}: {key} is damaged; {again}"
                         raise InputError(message)
     except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
-        message = f"{path}: cannot be read as a pack ({error}); {again}"
+        message = f"{path}: cannot be read as a pack ({reason(error)}); {again}"
         raise InputError(message) from error
 
 
 def _contents(archive: zipfile.ZipFile) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(archive.read(CONTENTS))
+    with archive.open(CONTENTS) as stream:
+        document: dict[str, Any] = json.loads(read_stream(stream))
     if document.get("format") != FORMAT:
         message = f"its format is {document.get('format')!r}, this version reads {FORMAT!r}"
         raise ValueError(message)

@@ -136,4 +136,4 @@ def packed_data(folder: Path, facts: dict[str, Any]) -> PackedData:
     test = Shards(folder / "test").split("test")
     calibration = Shards(folder / "calibration").split("calibration")
     name = str(facts.get("source", "pack"))
-    return PackedData(name, calibration, test, calibration, test, 0, facts)
+    return PackedData(name, calibration, test, calibration, test, 0, known=facts)

@@ -101,6 +101,7 @@ PLAN = (
         packages=QAT_CODE,
         work=torch_stage("train"),
         why_not=why_no_torch,
+        ranks=True,
     ),
     Stage(
         "sparsify",
@@ -110,6 +111,7 @@ PLAN = (
         packages=QAT_CODE,
         work=torch_stage("sparsify"),
         why_not=why_no_torch,
+        ranks=True,
     ),
     Stage(
         "quantize",
@@ -119,6 +121,7 @@ PLAN = (
         packages=QAT_CODE,
         work=torch_stage("quantize"),
         why_not=why_no_torch,
+        ranks=True,
     ),
     Stage(
         "finetune",
@@ -128,6 +131,7 @@ PLAN = (
         packages=QAT_CODE,
         work=torch_stage("finetune"),
         why_not=why_no_torch,
+        ranks=True,
     ),
     Stage(
         "export",

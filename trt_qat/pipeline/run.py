@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from trt_qat import artifact, targets
+from trt_qat import artifact, launched, targets
 from trt_qat.backends import why_no_torch
 from trt_qat.data.calibration import lock_path, lock_text, verify_lock
 from trt_qat.errors import CheckFailed, InputError, RecipeError, SparsityLost
@@ -17,7 +17,7 @@ from trt_qat.pipeline.from_pack import run_pack
 from trt_qat.pipeline.pack import is_pack
 from trt_qat.pipeline.plan import PLAN, trained, until_stage
 from trt_qat.pipeline.remember import remember
-from trt_qat.pipeline.stage import Run, Say
+from trt_qat.pipeline.stage import Run, Say, Stage
 from trt_qat.pipeline.with_torch import torch_stages
 from trt_qat.recipe.load import Recipe, load_recipe
 from trt_qat.recipe.named import check_named
@@ -52,7 +52,8 @@ def run(
         say: called with one line at a time of what happens.
 
     Returns:
-        What became of every stage, the metrics, and the tolerances that were not met.
+        What became of every stage, the metrics, and the tolerances that were not met. Of several
+        processes, as torchrun starts them, all return it, and the first one writes the folder.
 
     Raises:
         TrtQatError: a stage cannot do its work; the stages before it are kept.
@@ -61,24 +62,36 @@ def run(
         return run_pack(
             Path(engine), out=out, start=start, until=until, overrides=overrides, say=say
         )
+    recipe = engine if isinstance(engine, Recipe) else load_recipe(engine, overrides)
     if start is not None:
         message = (
             f"--from {start}: is for a file of trt-qat pack; a recipe is run from its beginning"
         )
         raise RecipeError(message)
-    recipe = engine if isinstance(engine, Recipe) else load_recipe(engine, overrides)
     plan = until_stage(PLAN, until)
     if recipe.spec.target is not None:
         targets.target(recipe.spec.target)  # an unknown one is noticed before the training
     folder = Path(out) if out is not None else Path("runs") / recipe.spec.name
     context = Run(recipe, folder, resume=resume, progress=progress)
+    if launched.world() == 1:
+        return _lead(context, plan, say)
+    torch_stages("a run by several processes")  # what lacks is told
+    from trt_qat.pipeline.torch_ranks import run_together, together
+
+    context.around = together
+    return run_together(recipe, lambda: _lead(context, plan, say), resume=resume)
+
+
+def _lead(context: Run, plan: Sequence[Stage], say: Say) -> RunResult:
+    """Do what a lone process does: write the run folder."""
+    folder = context.folder
     _must_be_makeable(folder)
     _must_be_of_this_version(folder)
     _rehearse(context)
     result = RunResult(folder)
     with locked(folder):
         _lock_calibration(context)
-        remember(recipe, folder)
+        remember(context.recipe, folder)
         run_stages(plan, context, result, say)
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,8 @@ class Run:
         checkpoints: of the stage that is running.
         made: what a loop of the user's made in this process: its models by stage, and how its
             answers are scored. Nothing in a run of a recipe, which rebuilds each from files.
+        around: entered for the work of every stage; where a launcher started several processes,
+            it has all of them take part.
     """
 
     recipe: Recipe
@@ -40,6 +43,7 @@ class Run:
     progress: bool = True
     checkpoints: Path = field(default=Path("checkpoints"))
     made: dict[str, Any] = field(default_factory=dict)
+    around: Callable[[Stage, Run], AbstractContextManager[None]] = lambda stage, run: nullcontext()
 
     @cached_property
     def data(self) -> Dataset:
@@ -78,6 +82,7 @@ class Stage:
         data: whether it reads the data set.
         optional: where it cannot run it is skipped with the sentence, and the run goes on.
         facts: what of this machine decides its result, beside versions.
+        ranks: where a launcher started several processes, all of them do it.
     """
 
     name: str
@@ -91,6 +96,7 @@ class Stage:
     data: bool = True
     optional: bool = False
     facts: Callable[[], Any] = lambda: None
+    ranks: bool = False
 
     def why_not_in(self, run: Run) -> str | None:
         """Return why the stage cannot run here for a recipe; else None."""

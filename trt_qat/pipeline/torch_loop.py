@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from trt_qat.pipeline.pack import pack
 from trt_qat.pipeline.plan import PLAN
 from trt_qat.pipeline.study import keep_study
 from trt_qat.pipeline.torch_resume import Position
-from trt_qat.qat import checkpoint
+from trt_qat.qat import checkpoint, ranks
 from trt_qat.qat.inputs import input_batches
 from trt_qat.qat.quantize import quantize, ranges_of
 from trt_qat.qat.randomness import preserved_random_state
@@ -44,7 +45,9 @@ class Run:
 
     Inside the block the float model is shown, quantized, trained as the user likes, and exported;
     when it ends well, the ONNX is judged, compared with the model and scored, and the report is
-    written: report, check, bundle and sensitivity then read the folder as that of a recipe.
+    written: report, check, bundle and sensitivity then read the folder as that of a recipe. Where a
+    launcher started several processes all of them go through it, and the first one fills the
+    folder; the others have one for themselves, which is thrown away.
 
     Args:
         folder: of the run; made if absent.
@@ -70,8 +73,10 @@ class Run:
         progress: Callable[[str], None] = lambda line: None,
         **tables: Any,
     ) -> None:
-        self.folder = Path(folder)
-        spec = loop_spec(self.folder, tables, own_metrics=metrics is not None)
+        ranks.join()
+        self._scratch = None if ranks.is_first() else tempfile.TemporaryDirectory()
+        self.folder = Path(folder if self._scratch is None else self._scratch.name)
+        spec = loop_spec(Path(folder), tables, own_metrics=metrics is not None)
         recipe = Recipe(spec, Path.cwd() / f"{spec.name}.toml")
         self._context = stage.Run(recipe, self.folder, progress=False)
         self._context.checkpoints = self.folder / "checkpoints" / "loop"
@@ -96,12 +101,15 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None and "export" in self._done:
+            if kind is None and "export" in self._done and ranks.is_first():
                 rest = PLAN[[each.name for each in PLAN].index("preflight") :]
-                flow.run_stages(rest, self._context, self.result, self._say)
+                with ranks.alone():
+                    flow.run_stages(rest, self._context, self.result, self._say)
                 self._position.clear()
         finally:
             self._lock.__exit__(None, None, None)
+            if self._scratch is not None:
+                self._scratch.cleanup()
 
     @property
     def _done(self) -> set[str]:
@@ -123,7 +131,9 @@ class Run:
         count = self._context.recipe.spec.calibration.samples
         ranges = held(input_batches(model, calibration), count)
         # What `Run.data` is of a recipe is read from its files; here it is what was handed over.
-        self._context.__dict__["data"] = loop_data(self._test, self._validation, ranges)
+        apart = self._context.recipe.spec.task.kind == "detection"
+        data = loop_data(self._test, self._validation, ranges, apart=apart)
+        self._context.__dict__["data"] = data
         lock = lock_text(self._context.calibration)
         artifact.write_text(self._context.path("calibration.lock.json"), lock)
 
@@ -257,6 +267,8 @@ class Run:
         Args:
             out: the file; None: ``RUN.tqpack`` beside the run folder.
         """
+        if self._scratch is not None:
+            return self.folder if out is None else Path(out)  # the first process writes it
         if "compare" not in self._done:
             message = f"{self.folder}: pack after the with block, where the ONNX is compared"
             raise InputError(message)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trt_qat.errors import ModelError, first_line
+from trt_qat.qat import ranks
 from trt_qat.qat.checkpointing import load_checkpoint, save_checkpoint
 
 Stateful = tuple[Any, ...]
@@ -39,7 +40,11 @@ class Position:
         Raises:
             ModelError: it is of another model or other optimizers.
         """
-        state = load_checkpoint(self.folder, {}, "")
+        state = None
+        with ranks.failing_together():
+            if ranks.is_first():
+                state = load_checkpoint(self.folder, {}, "")
+        state = ranks.from_first(state)
         if state is None:
             return 0, []
         try:

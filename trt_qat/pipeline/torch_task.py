@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from trt_qat import artifact
 from trt_qat.data import nest
 from trt_qat.errors import ModelError
 from trt_qat.pipeline.stage import Run
+from trt_qat.qat import ranks
 from trt_qat.qat.batches import logits_of
 from trt_qat.qat.evaluate import Evaluation, evaluate
 from trt_qat.qat.factory import build_model
@@ -41,13 +43,19 @@ def float_model(run: Run) -> nn.Module:
 
 
 class CalibrationBatches:
-    """The calibration set as tensors, read afresh at every pass."""
+    """The calibration set as tensors, read afresh at every pass.
+
+    Of processes that have the same set each reads a part; of those with sets of their own, all.
+    """
 
     def __init__(self, run: Run) -> None:
         self._set = run.calibration
+        one = len(set(ranks.gathered(self._set.digest))) == 1
+        self._first, self._of = (ranks.rank(), ranks.world()) if one else (0, 1)
 
     def __iter__(self) -> Iterator[Any]:
-        return (as_tensors(inputs) for inputs in self._set)
+        mine = itertools.islice(self._set, self._first, None, self._of)
+        return (as_tensors(inputs) for inputs in mine)
 
 
 def measure(run: Run) -> Measure:
@@ -121,7 +129,9 @@ def kept_score(run: Run, model: nn.Module, name: str) -> dict[str, Any]:
 
 
 def _evaluated(run: Run, model: nn.Module, *, keep: bool) -> tuple[dict[str, Any], Evaluation]:
-    found = evaluate(model, run.data.test, measure=measure(run), teacher=teacher_of(run), keep=keep)
+    found = evaluate(
+        model, run.data.test, measure=measure(run), teacher=teacher_of(run), keep=keep, shared=True
+    )
     assert found.score is not None
     return found.score.entry(found.seconds), found
 

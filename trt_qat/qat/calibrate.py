@@ -10,8 +10,9 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
-from trt_qat.errors import DataError
-from trt_qat.qat.histogram import Histogram
+from trt_qat.errors import DataError, ModelError
+from trt_qat.qat import ranks
+from trt_qat.qat.histogram import Histogram, merge_over_ranks
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.range_search import entropy_amax, mse_amax, percentile_amax
@@ -32,7 +33,8 @@ def calibrate(
     Args:
         model: placed, in any mode; its mode is kept.
         quantizers: the activation quantizers to measure, which get their amax.
-        batches: tensors, tuples or dicts of inputs; at least one.
+        batches: tensors, tuples or dicts of inputs; at least one. Of several processes each gives
+            its own, and all get the ranges of all.
         spec: algorithm: ``max``, ``percentile``, ``entropy`` (KL), ``mse`` or ``moving_average``
             of the batches' largest magnitudes; other ones for tensors that it names.
 
@@ -47,18 +49,17 @@ def calibrate(
     hooks = [q.register_forward_pre_hook(measured[name].see) for name, q in quantizers.items()]
     count = 0
     try:
-        for batch in batches:
-            count += 1
-            evaluated(model, batch)
-    except _NonFiniteError as error:
-        message = f"calibration batch {count}: an activation is NaN or infinite; check the inputs"
-        raise DataError(message) from error
+        with ranks.failing_together():
+            for batch in batches:
+                count += 1
+                _seen(model, batch, count)
     finally:
         for hook in hooks:
             hook.remove()
         for quantizer in enabled:
             quantizer.enable_quant()
-    if not count:
+    _over_ranks(measured)
+    if not max(ranks.gathered(count)):
         message = "calibration: no batch was given; give at least one"
         raise DataError(message)
     for name, seen in measured.items():
@@ -83,6 +84,39 @@ def _rules(names: Iterable[str], spec: CalibrationSpec) -> dict[str, RangeRule]:
     for pattern, rule in spec.layers.items():
         found |= {name: rule for name in names if matches(name, (pattern,))}
     return found
+
+
+def _seen(model: nn.Module, batch: Any, number: int) -> None:
+    try:
+        evaluated(model, batch)
+    except _NonFiniteError as error:
+        message = f"calibration batch {number}: an activation is NaN or infinite; check the inputs"
+        raise DataError(message) from error
+
+
+def _over_ranks(measured: dict[str, _Measured]) -> None:
+    """Let every process of a job have counted what all of them were given.
+
+    Raises:
+        ModelError: they measure other quantizers.
+    """
+    if ranks.world() == 1:
+        return
+    names = ranks.gathered(list(measured))
+    if any(other != names[0] for other in names):
+        message = "calibration: the processes quantize different models; all must make the same"
+        raise ModelError(message)
+    merge_over_ranks([each.histogram for each in measured.values()])
+    averages = torch.tensor(
+        [(each.average, each.weight) for each in measured.values()], dtype=torch.float64
+    )
+    for each, (average, weight) in zip(
+        measured.values(), ranks.summed(averages).tolist(), strict=True
+    ):
+        each.average, each.weight = average, weight
+    reached = torch.tensor([int(each.reached) for each in measured.values()])
+    for each, seen in zip(measured.values(), ranks.largest(reached).tolist(), strict=True):
+        each.reached = bool(seen)
 
 
 class _Measured:

@@ -71,6 +71,12 @@ def _register_operators() -> None:
 
 _register_operators()
 
+OPERATORS = (
+    torch.ops.trt_qat.quantize_dequantize.default,
+    torch.ops.trt_qat.dequantize.default,
+)
+"""What stands for QuantizeLinear and DequantizeLinear in a deployed form."""
+
 
 class _Stand(nn.Module):
     """What stands in for a quantizer of ModelOpt's; its layers ask them for these (Conv3d does)."""
@@ -92,7 +98,9 @@ class QuantizeDequantize(_Stand):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid; Q and DQ want the scale in its type."""
         pair = torch.ops.trt_qat.quantize_dequantize
-        return cast("torch.Tensor", pair(x, self.scale.to(x.dtype), PER_TENSOR))
+        # A cast to its own type is two more nodes to trace, at every pair.
+        scale = self.scale if self.scale.dtype == x.dtype else self.scale.to(x.dtype)
+        return cast("torch.Tensor", pair(x, scale, PER_TENSOR))
 
 
 class Codes(_Stand):

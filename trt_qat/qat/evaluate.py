@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trt_qat.errors import DataError
+from trt_qat.qat import ranks
 from trt_qat.qat.batches import evaluation_batches, forward, logits_of, split_batch
 from trt_qat.qat.inputs import inputs_of
 from trt_qat.qat.losses import LossFunction
 from trt_qat.qat.tensors import as_arrays, samples_in
 from trt_qat.tasks.classes import top1
-from trt_qat.tasks.score import Measure, Meter, Score
+from trt_qat.tasks.score import Measure, Meter, Score, Statistics
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def evaluate(
     measure: Measure | None = None,
     teacher: nn.Module | None = None,
     keep: bool = True,
+    shared: bool = False,
 ) -> Evaluation:
     """Run ``model`` over ``batches`` in eval mode, without gradients.
 
@@ -87,6 +90,7 @@ def evaluate(
         measure: how answers are scored; None: by their class, where targets ``(N,) int64`` are.
         teacher: its outputs are the targets.
         keep: the logits; without, memory does not grow with the number of samples.
+        shared: the processes of a job share the batches, and all of them call this.
 
     Returns:
         The score, and each sample's.
@@ -96,38 +100,88 @@ def evaluate(
         ModelError: the model returns no logits.
     """
     start = time.perf_counter()
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    meter = Meter(measure or top1())
-    logits: list[Tensor] = []
-    loss, count = 0.0, 0
+    job = _Job(model, loss_fn, measure, teacher, keep)
     with eval_mode(model), torch.no_grad():
-        for inputs, targets in evaluation_batches(batches, split=splitter(model, teacher)):
-            inputs, targets = send_to_device((inputs, targets), device)
-            outputs = forward(model, inputs)
-            if teacher is not None:
-                targets = taught(teacher, inputs)
-            if measure is not None:
-                meter.update(as_arrays(outputs), as_arrays(targets))
-            elif (right := correct_of(outputs, targets)) is not None:
-                meter.kept += list(right.cpu().numpy())
-            if keep:
-                logits.append(logits_of(outputs, meter.measure.output).float().cpu())
-            size = samples_in(inputs)
-            if loss_fn is not None:
-                loss += float(loss_fn(outputs, targets)) * size
-            count += size
+        given = evaluation_batches(batches, split=splitter(model, teacher))
+        seen = [job.seen(*each) for each in (dealt(given) if shared else enumerate(given))]
+    if shared:
+        seen = sorted((each for every in ranks.gathered(seen) for each in every), key=_Seen.place)
+    count = sum(each.count for each in seen)
     if not count:
         message = "there is nothing to evaluate: the batches hold no sample"
         raise DataError(message)
+    meter = Meter(measure or top1())
+    meter.kept = [entry for each in seen for entry in each.kept]
     score = meter.score() if meter.kept else None
+    logits = [each.logits for each in seen if each.logits is not None]
     return Evaluation(
         accuracy=score.value if score else float("nan"),
         correct=score.samples if score else np.zeros(0, dtype=np.bool_),
         logits=torch.cat(logits).numpy() if keep else np.zeros(0, dtype=np.float32),
         seconds=time.perf_counter() - start,
-        loss=loss / count if loss_fn is not None else None,
+        loss=sum(each.loss for each in seen) / count if loss_fn is not None else None,
         score=score,
     )
+
+
+@dataclass
+class _Job:
+    """What `evaluate` was asked for, batch by batch."""
+
+    model: nn.Module
+    loss_fn: LossFunction | None
+    measure: Measure | None
+    teacher: nn.Module | None
+    keep: bool
+
+    def seen(self, number: int, batch: Any) -> _Seen:
+        """Return what is kept of a batch."""
+        device = next((tensor.device for tensor in self.model.parameters()), torch.device("cpu"))
+        inputs, targets = send_to_device(batch, device)
+        outputs = forward(self.model, inputs)
+        if self.teacher is not None:
+            targets = taught(self.teacher, inputs)
+        found = _Seen(number, samples_in(inputs))
+        if self.measure is not None:
+            found.kept = list(self.measure.statistics(as_arrays(outputs), as_arrays(targets)))
+        elif (right := correct_of(outputs, targets)) is not None:
+            found.kept = list(right.cpu().numpy())
+        if self.keep:
+            named = None if self.measure is None else self.measure.output
+            found.logits = logits_of(outputs, named).float().cpu()
+        if self.loss_fn is not None:
+            found.loss = float(self.loss_fn(outputs, targets)) * found.count
+        return found
+
+
+@dataclass
+class _Seen:
+    """What is kept of a batch, so that the processes that shared the batches end with the same."""
+
+    number: int
+    count: int
+    kept: Statistics = field(default_factory=list)
+    logits: Tensor | None = None
+    loss: float = 0.0
+    rank: int = field(default_factory=ranks.rank)
+
+    def place(self) -> tuple[int, int]:
+        """Return where the batch stands among all."""
+        return self.number, self.rank
+
+
+def dealt(batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Yield the batches of this process with their numbers, so that all are seen once.
+
+    Where all processes read the same batches they take turns; where each reads its own, as by a
+    DistributedSampler, each takes all of them.
+    """
+    iterator = iter(batches)
+    first = next(iterator, None)
+    shared = ranks.same(first)
+    for number, batch in enumerate(itertools.chain([] if first is None else [first], iterator)):
+        if not shared or number % ranks.world() == ranks.rank():
+            yield number, batch
 
 
 def splitter(model: nn.Module, teacher: nn.Module | None) -> Callable[[Any], tuple[Any, Any]]:

@@ -25,10 +25,11 @@ from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.foreign_run import refuse_operators
-from trt_qat.qat.inputs import inputs_of, spec_of
+from trt_qat.qat.inputs import inputs_of, spec_of, with_keys
 from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
+from trt_qat.qat.quick_decompositions import decomposed_where_needed
 from trt_qat.qat.quick_rewriting import slices_alone
 from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
@@ -47,6 +48,7 @@ def export(
     path: str | Path,
     *,
     spec: ExportSpec | Mapping[str, Any] | None = None,
+    **keys: Any,
 ) -> Path:
     """Write ``model`` as QDQ ONNX.
 
@@ -67,6 +69,7 @@ def export(
         path: of the ONNX file; written to a temporary name and renamed.
         spec: opset, form of the weights (rounded to INT8 in either), dynamic batch, comparison,
             names; a spec or a dict of its keys.
+        keys: of the spec, such as ``output_names=["mask"]``; they go before it.
 
     Returns:
         ``path``.
@@ -77,7 +80,8 @@ def export(
         ExportMismatch: the file breaks a promise made above, or does not compute what the model
             does; the message names the first tensor. A file that was there before is untouched.
     """
-    spec, start = spec_of(ExportSpec, spec, "export"), time.perf_counter()
+    start = time.perf_counter()
+    spec = with_keys(spec_of(ExportSpec, spec, "export"), keys, "export")
     model, target = _exportable(model, example_inputs), Path(path)
     example_inputs = inputs_of(model, example_inputs)
     inputs, exported = traced(model, example_inputs, spec, lambda: deployed(model, spec.weights))
@@ -176,7 +180,7 @@ def _to_onnx(
     spec: ExportSpec,
 ) -> ir.Model:
     try:
-        with _quiet(), slices_alone():
+        with _quiet(), slices_alone(), decomposed_where_needed():
             program = torch.onnx.export(
                 model,
                 args,

@@ -88,9 +88,29 @@ def _read_state(path: Path) -> dict[str, Any]:
 
         return load_file(path)
     loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # Training scripts often wrap the weights: {"state_dict": ..., "epoch": ...}.
-    for key in ("state_dict", "model"):
-        if isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    state: dict[str, Any] = loaded
+    return _unwrapped(_weights_in(loaded))
+
+
+def _weights_in(loaded: Any) -> dict[str, Any]:
+    """Return the weights of what a training script saved, such as {"state_dict": ..., "epoch": 3}.
+
+    Several parts may be of tensors, as an average's weights are: the names that scripts use decide.
+    """
+    named = ("state_dict", "model_state_dict", "model", "net", "weights")
+    found = next((loaded[key] for key in named if _is_state(loaded.get(key))), None)
+    state: dict[str, Any] = loaded if found is None else found
+    return state
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(each, torch.Tensor) for each in value.values()
+    )
+
+
+def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
+    """Return weights under the names of the model itself, without its wrapper's in front."""
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

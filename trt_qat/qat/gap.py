@@ -14,7 +14,19 @@ TIE, TIE_HALF = 1e-3, 0.1
 """Of a step: a quotient so close to a half may round to either side, as it was divided; what is so
 close to a code is one. Of FP16 and BF16 a code of 127 has no more places."""
 
+TOLERANCE = 1e-4
+"""Of a tensor's largest magnitude. Sums of float32 in another order leave some 1e-6; an INT8 step
+is 8e-3, so what is let through moves no value but those within an eightieth of a step of a tie."""
+
+TOLERANCE_HALF = 1e-2
+"""The same of FP16 and BF16, whose last place is 1e-3 and 8e-3."""
+
 HALVES = (torch.float16, torch.bfloat16)
+
+
+def tolerance_of(want: Tensor) -> float:
+    """Return what ``want`` may be off by, in parts of its largest magnitude."""
+    return TOLERANCE_HALF if want.dtype in HALVES else TOLERANCE
 
 
 def gap(want: Tensor, got: Tensor, floor: float = 0.0) -> float:

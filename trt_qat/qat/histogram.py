@@ -11,6 +11,8 @@ import math
 
 import torch
 
+from trt_qat.qat import ranks
+
 BINS = 4096  # half of them at least lie below the largest magnitude
 _LOWEST = -100  # exponent of the range below which a magnitude counts as zero
 _CHUNK = 1 << 22  # torch.histc counts in float32, which is exact up to 2^24
@@ -65,3 +67,20 @@ class Histogram:
         self.counts = torch.zeros_like(self.counts)
         self.counts[: len(merged)] = merged
         self._exponent = exponent
+
+
+def merge_over_ranks(histograms: list[Histogram]) -> None:
+    """Let the histograms of every process count what all processes saw, to the last count.
+
+    Args:
+        histograms: as many and in the same order in each process.
+    """
+    ends = [(float(each._exponent), each.amax) for each in histograms]
+    largest = ranks.largest(torch.tensor(ends, dtype=torch.float64).reshape(-1, 2)).tolist()
+    for each, (exponent, amax) in zip(histograms, largest, strict=True):
+        each._widen(int(exponent))
+        each.amax = amax
+    if histograms:
+        counts = ranks.summed(torch.stack([each.counts for each in histograms]))
+        for each, whole in zip(histograms, counts, strict=True):
+            each.counts = whole.clone()

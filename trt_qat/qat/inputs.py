@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
+from trt_qat.data.samples import each_of
 from trt_qat.errors import DataError, ModelError, RecipeError
 from trt_qat.qat.tensors import as_tensors
 
@@ -28,7 +29,7 @@ def input_batches(model: nn.Module, given: Any) -> Iterator[Any]:
             under ``labels``; numpy arrays become tensors.
 
     Raises:
-        DataError: it is nothing of these.
+        DataError: it is nothing of these, or it fails on the way.
     """
     if isinstance(given, (torch.Tensor, np.ndarray, Mapping)) or _labelled(model, given):
         given = [given]
@@ -38,7 +39,7 @@ def input_batches(model: nn.Module, given: Any) -> Iterator[Any]:
             "as a DataLoader or a list of tensors"
         )
         raise DataError(message)
-    for batch in given:
+    for batch in each_of(given, "calibration_batches"):
         yield inputs_of(model, batch)
 
 
@@ -117,6 +118,17 @@ def spec_of(kind: type[Spec], given: Spec | Mapping[str, Any] | None, where: str
         known = ", ".join(kind.model_fields)
         message = f"{where}: spec key {key!r}: {first['msg']}; keys: {known}"
         raise RecipeError(message) from error
+
+
+def with_keys(spec: Spec, keys: Mapping[str, Any], where: str) -> Spec:
+    """Return a spec with some of its keys changed, as keywords of a call give them.
+
+    Raises:
+        RecipeError: an unknown key or a wrong value.
+    """
+    if not keys:
+        return spec
+    return spec_of(type(spec), {**spec.model_dump(exclude_unset=True), **keys}, where)
 
 
 def refuse_unplaceable(model: Any, verb: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,17 +21,11 @@ from torch import Tensor, nn
 
 from trt_qat.errors import DataError, GraphError
 from trt_qat.graph.islands import Cut, Island, Point
-from trt_qat.qat.gap import HALVES, gap, off_grid
+from trt_qat.qat.call_order import Kept
+from trt_qat.qat.gap import HALVES, TOLERANCE_HALF, gap, off_grid, tolerance_of
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.runners.islands import Arrays, Given, Run, jittered, opened
-
-TOLERANCE = 1e-4
-"""Of a tensor's largest magnitude. Sums of float32 in another order leave some 1e-6; an INT8 step
-is 8e-3, so what is let through moves no value but those within an eightieth of a step of a tie."""
-
-TOLERANCE_HALF = 1e-2
-"""The same of FP16 and BF16, whose last place is 1e-3 and 8e-3."""
 
 NOISE_FACTOR = 16.0
 """An error is none where rounding what an island is given moves its result by a sixteenth of it."""
@@ -97,6 +91,10 @@ class Match:
         quantizers: of its points; every point has one.
         merged: points of quantizers whose calls on equal values are one pair in the file.
         copies: run the islands on so many copies of the batch as well; 1: do not.
+        orders: of quantizers of several points, the point that each call belongs to, where that is
+            not the order of the file. A model's own code quantizes what is read, when it is read;
+            the file, when it is made (``torch.cat(levels[::-1])``).
+        kept: quantizers whose calls are kept, to tell their order.
     """
 
     def __init__(
@@ -106,12 +104,16 @@ class Match:
         quantizers: Mapping[str, nn.Module],
         merged: Collection[str] = (),
         copies: int = 1,
+        orders: Mapping[nn.Module, Sequence[int]] | None = None,
+        kept: Collection[nn.Module] = (),
     ) -> None:
         self.cut, self.name, self.copies = cut, name, copies
+        self._orders = orders or {}
         self.found = Matched()
         self._slots: dict[nn.Module, list[Point]] = defaultdict(list)
         for point in cut.points:
             self._slots[quantizers[point.node]].append(point)
+        self.kept = Kept(kept, self._slots)
         self._merged: dict[nn.Module, list[Tensor]] = {
             quantizers[name]: [] for name in merged if name in quantizers
         }
@@ -160,6 +162,15 @@ class Match:
         )
         return self.found
 
+    def several(self) -> tuple[nn.Module, ...]:
+        """Return the quantizers of several points that a disagreement was found at."""
+        wrong = {one.tensor for one in self.found.disagreements}
+        return tuple(
+            module
+            for module, points in self._slots.items()
+            if len(points) > 1 and any(point.before in wrong for point in points)
+        )
+
     def _on_call(self, module: nn.Module, args: Any, returned: Any) -> None:
         value: Tensor = args[0].detach()
         if module in self._merged:
@@ -172,7 +183,8 @@ class Match:
         points = self._slots[module]
         if index >= len(points):
             return
-        point = points[index]
+        self.kept.called(module, value)
+        point = points[self._orders[module][index] if module in self._orders else index]
         self._check_pair(module, point, value, returned)
         self.expect(point.before, value, point)
         for name in point.behind:
@@ -245,10 +257,11 @@ class Match:
         if math.isnan(error) and torch.isnan(want).any():
             found.nan = found.nan or name
             return
-        tolerance = _tolerance(want)
+        tolerance = tolerance_of(want)
         if not error <= tolerance and not error <= self._noise(island, run, name, got):
             what = f"it is off by {error:.2g} of its largest magnitude (tolerance {tolerance:g})"
             self._disagree(place, name, what, self._names(island))
+        self.kept.computed(name, got)
         if not error <= found.worst:
             found.worst, found.worst_at = error, name
 
@@ -278,7 +291,7 @@ class Match:
                         self.found.copies = False
                         return {}
                 error = gap(want, last, 0.0 if point is None else point.scale)
-                if not error <= max(_tolerance(want), 2 * self.found.worst):
+                if not error <= max(tolerance_of(want), 2 * self.found.worst):
                     self.found.copies = False
         return made
 
@@ -287,7 +300,3 @@ class Match:
 
     def _disagree(self, place: int, tensor: str, what: str, nodes: tuple[str, ...] = ()) -> None:
         self.found.disagreements.append(Disagreement(place, tensor, what, nodes))
-
-
-def _tolerance(want: Tensor) -> float:
-    return TOLERANCE_HALF if want.dtype in HALVES else TOLERANCE

@@ -12,12 +12,12 @@ from modelopt.torch.quantization.nn import QuantModuleRegistry, TensorQuantizer
 from torch import nn
 
 from trt_qat.data.ranges import Ranges
-from trt_qat.errors import DataError, ModelError
-from trt_qat.qat import foreign, placement
+from trt_qat.errors import ModelError
+from trt_qat.qat import foreign, placement, ranks
 from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
 from trt_qat.qat.equalize import even_out
 from trt_qat.qat.finite import not_finite
-from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
+from trt_qat.qat.inputs import refuse_exported, refuse_unplaceable, spec_of
 from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, WEIGHTED_MODULES
 from trt_qat.qat.quantizers.fake_quant import (
@@ -30,6 +30,7 @@ from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
 from trt_qat.qat.quantizers.learned_scales import learn_scales
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.rounding import Rounded, refine
+from trt_qat.qat.shared_batches import shared_batches
 from trt_qat.qat.sparsify import masked_layers, sparse_layers
 from trt_qat.qat.state import keep, kept_within
 from trt_qat.recipe.specs import CalibrationSpec, PtqSpec, QuantizeSpec
@@ -61,14 +62,15 @@ def quantize(
     Args:
         model: float, dense or with 2:4 masks; changed in place.
         calibration_batches: an iterable of inputs (tensor, array, tuple or dict a batch), such as
-            a DataLoader, whose targets are left out; or one batch. The first is traced too.
+            a DataLoader, whose targets are left out; or one batch. The first is traced too. Of
+            several processes each gives its part, all call this, and all get the same ranges.
         spec: include and exclude patterns, heads, attention, epilogues, learned scales; or a dict.
         calibration: the algorithm; samples and batch size are the caller's affair here.
         ranges: a calibration cache; with it only the first batch is run, unless there is ``ptq``.
         ptq: what is done to weights: equalization, rounding, biases; batches are held in memory.
 
     Returns:
-        The model to use from here on; ``report_of(model)`` says what was placed and why not.
+        The model to use on; ``report_of(model)`` says what was placed and why not.
 
     Raises:
         RecipeError: a pattern matches no layer.
@@ -80,26 +82,25 @@ def quantize(
     calibration = spec_of(CalibrationSpec, calibration, "quantize")
     _must_be_float(model)
     refuse_exported(model, "quantize")
-    batches = input_batches(model, calibration_batches)
-    if (first := next(batches, None)) is None:
-        message = "quantize: calibration_batches is empty; give at least one batch"
-        raise DataError(message)
-    every: Iterable[Any] = itertools.chain([first], batches)
-    if (ptq := spec_of(PtqSpec, ptq, "quantize")).changes_weights:
-        every = list(every)
-        even_out(model, every, spec, ptq)
+    batches, own, first = shared_batches(model, calibration_batches)
+    mine: Iterable[Any] = batches if own is None else itertools.chain([own], batches)
+    ptq_spec = spec_of(PtqSpec, ptq, "quantize")
+    if ptq_spec.changes_weights:
+        ranks.refuse("quantize.ptq changes weights by what one process sees")
+        mine = list(mine)
+        even_out(model, mine, spec, ptq_spec)
     placed, plan = _place(model, first, spec)
     quantizers = cast("dict[str, TensorQuantizer]", placed.activations)
     if ranges is None:
-        amax = calibrate(model, quantizers, every, calibration)
+        amax = calibrate(model, quantizers, mine, calibration)
         ranges = Ranges(algorithm=calibration.algorithm, amax=amax)
     for name, value in ranges.of(list(quantizers)).items():
         set_amax(quantizers[name], value)
     _keep_state(model, Quantized(placed, ranges, spec))
     make_picklable(model)
     _follow_device(model)
-    if ptq.rounding == "learned" or ptq.bias_correction:
-        refine(model, _weights_to_round(model, placed), every, ptq)
+    if ptq_spec.rounding == "learned" or ptq_spec.bias_correction:
+        refine(model, _weights_to_round(model, placed), mine, ptq_spec)
     if spec.learned_scales:
         learn_scales(model)
     _write_report(model, plan)
@@ -191,7 +192,10 @@ def functional_weights(
 
 def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, Rounded]:
     """Return every weight that is a parameter with its output channels first."""
-    masks = {id(m._parameters["weight"]): m._weight_mask for m in masked_layers(model).values()}
+    masks = {
+        id(m._parameters["weight"]): cast("torch.Tensor", m._weight_mask)
+        for m in masked_layers(model).values()
+    }
     found = {}
     for name, layer, quantizer in weight_quantizers(model):
         weight = cast("nn.Parameter", layer._parameters["weight"])

@@ -10,7 +10,7 @@ from modelopt.torch.sparsity.weight_sparsity import SparseModule, SpDMRegistry
 from torch import nn
 
 from trt_qat.errors import InputError, ModelError
-from trt_qat.qat import placement
+from trt_qat.qat import placement, ranks
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
 from trt_qat.qat.masks import magnitude_mask, sparsegpt, wanda_mask
 from trt_qat.qat.moments import Known, input_moments
@@ -58,6 +58,8 @@ def sparsify(
     refuse_unplaceable(model, "sparsify")
     refuse_exported(model, "sparsify")
     spec = spec_of(SparsitySpec, spec, "sparsify")
+    ranks.join()
+    ranks.share_state(model)
     if example_inputs is not None:
         example_inputs = next(input_batches(model, [example_inputs]), None)
     layers = {n: m for n, m in model.named_modules() if hasattr(m, "weight") and _is_layer(m)}
@@ -66,6 +68,8 @@ def sparsify(
         raise ModelError(message)
     if not spec.enabled:
         return model
+    if spec.method != "magnitude":
+        ranks.refuse(f"sparsity.method = {spec.method!r} goes by what one process sees")
     held = _looked_at(model, spec, example_inputs, calibration_batches)
     check_patterns(spec.include, layers, "sparsity.include")
     check_patterns(spec.exclude, layers, "sparsity.exclude")

@@ -10,24 +10,23 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, recursively_apply, send_to_device
-from torch import Tensor, nn
+from accelerate.utils import set_seed
+from torch import nn
 
-from trt_qat.errors import CheckFailed, DataError, ModelError
-from trt_qat.qat.batches import Feed, forward
+from trt_qat.errors import CheckFailed, ModelError
+from trt_qat.qat import ranks
+from trt_qat.qat.batches import Batch, Feed
 from trt_qat.qat.checkpointing import load_checkpoint, save_checkpoint
-from trt_qat.qat.diverged import RATE, gradient_cause, gradients_are_finite, loss_cause
-from trt_qat.qat.evaluate import as_good, correct_of, evaluate, taught
+from trt_qat.qat.diverged import RATE
+from trt_qat.qat.evaluate import as_good, evaluate
 from trt_qat.qat.finite import not_finite
-from trt_qat.qat.flatness import perturbed
 from trt_qat.qat.goal import Goal
-from trt_qat.qat.losses import default_loss, scalar
+from trt_qat.qat.losses import default_loss
 from trt_qat.qat.progress import TrainingProgress
-from trt_qat.qat.randomness import augment, seed_step
-from trt_qat.qat.recovery import Recovery
-from trt_qat.qat.schedule import make_optimizer, make_scheduler
+from trt_qat.qat.randomness import mix_seed
+from trt_qat.qat.step_feed import StepFeed
 from trt_qat.qat.stopping import stop_after_step
-from trt_qat.qat.tensors import samples_in
+from trt_qat.qat.training_step import TrainingStep
 from trt_qat.recipe.specs import FinetuneSpec, TrainSpec
 
 CHECKPOINT_STEPS = 200
@@ -49,25 +48,18 @@ class Trainer:
         spec: TrainSpec,
         folder: Path | None,
     ) -> None:
-        self.accelerator, self.feed, self.spec, self.folder = accelerator, feed, spec, folder
-        self.goal = goal
-        self.total = max(1, round(spec.epochs * feed.steps_per_epoch))
+        self.accelerator, self.spec, self.folder = accelerator, spec, folder
+        self._keeps = ranks.from_first(folder is not None)
+        self.feed, self.goal = StepFeed(feed, spec.accumulate), goal
+        self.total = max(1, round(spec.epochs * self.feed.steps_per_epoch))
         self.frozen_from = round(spec.freeze_batchnorm * self.total)
         self.loss_fn = goal.loss_fn or default_loss(spec, goal.teacher)
         if goal.teacher is not None:
             goal.teacher.to(accelerator.device)
-        # Convolutions of a CPU train 1.2 to 1.5 times faster on it; tensor cores want it too.
-        # It is taken back at the end: ModelOpt refuses to sparsify such a model.
-        self.images_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
-        if self.images_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.plain = model
-        optimizer = make_optimizer(model, spec)
-        scheduler = make_scheduler(optimizer, self.total, spec)
-        self.model, self.optimizer, self.scheduler = accelerator.prepare(
-            model, optimizer, scheduler
+        self.one_step = TrainingStep(
+            accelerator, model, self.feed, goal, self.loss_fn, spec, self.total
         )
-        self.recovery = Recovery(model, goal.teacher, spec, goal.distill, self.total)
+        self.plain, self.recovery = model, self.one_step.recovery
         self.step = 0
         self.seconds = 0.0
         self.used_lr = 0.0
@@ -82,43 +74,43 @@ class Trainer:
             self._restore(digest)
         started = time.perf_counter() - self.seconds
         title = "QAT" if isinstance(self.spec, FinetuneSpec) else "training"
-        show = progress and self.accelerator.is_main_process
-        bar = TrainingProgress(title, self.total, self.step, show=show)
+        bar = TrainingProgress(title, self.total, self.step, show=progress and ranks.is_first())
         try:
-            self.recovery.begin(self._first_batches, self._loss)
+            self.recovery.begin(self.one_step.first_batches, self.one_step.loss)
             with stop_after_step() as stop, bar:
-                for inputs, targets in self._batches():
-                    self._train_step(inputs, targets)
+                for batches in self._batches():
+                    self.used_lr = self.one_step.scheduler.get_last_lr()[0]
+                    sums, asked = self.one_step.run(batches, self.step, stop.asked)
+                    self.sums += sums
+                    stop.asked = stop.asked or asked
                     self.step += 1
+                    self.recovery.after_step(self.step)
                     self.seconds = time.perf_counter() - started
                     bar.advance()
                     self._after_step(validation, digest, bar)
-                    if stop.asked:
+                    if asked or (stop.asked and ranks.world() == 1):
                         self._save(digest)
                         break
-            self.recovery.end(self.best, self._first_batches, self._loss)
+                stop.asked = bool(ranks.largest(torch.tensor([int(stop.asked)])))
+            self.recovery.end(self.best, self.one_step.first_batches, self.one_step.loss)
             if self.sharpness and self.history:
                 self.history[-1]["sharpness"] = self.sharpness
+            ranks.share_state(self.plain, weights=False)
         finally:
-            self.recovery.close()
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-            if self.images_last:
-                self.plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self.one_step.close()
 
     @property
     def sharpness(self) -> dict[str, float]:
         """Of a run with SAM, before and after it."""
         return self.recovery.sharpness
 
-    def _batches(self) -> Iterator[tuple[Any, Any]]:
-        """The batches that are left; each step's random numbers are its own."""
-        size, process = self.feed.steps_per_epoch, self.accelerator.process_index
+    def _batches(self) -> Iterator[list[tuple[Batch, bool]]]:
+        """The batches of each step that is left; each step's random numbers are its own."""
         while self.step < self.total:
-            epoch, skip = divmod(self.step, size)
+            epoch, skip = divmod(self.step, self.feed.steps_per_epoch)
             self._set_modes()
-            for batch in self.feed.epoch(epoch, skip):
-                seed_step(self.spec.seed, self.step, process)
-                yield batch
+            for batches in self.feed.epoch(epoch, skip):
+                yield batches
                 if self.step == self.frozen_from:
                     self._set_modes()
                 if self.step == self.total:
@@ -126,73 +118,11 @@ class Trainer:
 
     def _set_modes(self) -> None:
         """Train mode; BatchNorm statistics stand still in the last part of the run."""
-        self.model.train()
+        self.one_step.model.train()
         if self.step >= self.frozen_from:
             for module in self.plain.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
-
-    def _train_step(self, inputs: Any, targets: Any) -> None:
-        inputs = augment(inputs, self.spec.augment, self.spec.seed, self.step)
-        if self.accelerator.num_processes > 1:
-            inputs, targets = self._share((inputs, targets))
-        inputs, targets = send_to_device((inputs, targets), self.accelerator.device)
-        if self.images_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if self.goal.teacher is not None and self.goal.distill is None:
-            targets = taught(self.goal.teacher, inputs)
-        loss, outputs = self._loss(inputs, targets)
-        value = float(scalar(loss, outputs, "the loss function").detach())
-        rate = self.scheduler.get_last_lr()[0]
-        if not math.isfinite(value):
-            cause = loss_cause(self.plain, inputs, targets, lambda: self._again(inputs))
-            raise CheckFailed(self._at_step(f"the loss became {value}") + cause)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        # GradScaler of FP16 leaves such steps out by itself.
-        if self.accelerator.scaler is None and not gradients_are_finite(self.plain.parameters()):
-            raise CheckFailed(self._at_step(gradient_cause(self.plain)) + f"; {RATE}")
-        if self.spec.sam_rho:
-            with perturbed(self.plain, self.spec.sam_rho):
-                self.optimizer.zero_grad()
-                self.accelerator.backward(self._loss(inputs, targets)[0])
-        if self.spec.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
-        self.optimizer.step()
-        self.scheduler.step()
-        right = correct_of(outputs, targets, self.goal.output)
-        count = samples_in(inputs)
-        hits = float(right.sum()) if right is not None else float("nan")
-        self.sums += torch.tensor([value * count, hits, count], dtype=torch.float64)
-        self.used_lr = rate
-        self.recovery.after_step(self.step + 1)
-
-    def _loss(self, inputs: Any, targets: Any) -> tuple[Tensor, Any]:
-        """Return the loss that is descended, and the answers that it is of."""
-        with self.accelerator.autocast():
-            outputs = forward(self.model, inputs)
-            if self.goal.distill is None:
-                loss = self.loss_fn(outputs, targets)
-            else:
-                loss = self.recovery.learned(inputs, outputs)
-            return self.recovery.with_pull(loss), outputs
-
-    def _first_batches(self) -> Iterator[tuple[Any, Any]]:
-        """The first epoch's batches, where the model is, with the teacher's targets."""
-        for inputs, targets in self.feed.epoch(0):
-            inputs, targets = send_to_device((inputs, targets), self.accelerator.device)
-            if self.goal.teacher is not None and self.goal.distill is None:
-                targets = taught(self.goal.teacher, inputs)
-            yield inputs, targets
-
-    def _again(self, inputs: Any) -> None:
-        seed_step(self.spec.seed, self.step, self.accelerator.process_index)
-        with self.accelerator.autocast():
-            forward(self.model, inputs)
-
-    def _at_step(self, what: str) -> str:
-        rate = self.scheduler.get_last_lr()[0]
-        return f"{what} at step {self.step} of {self.total} (lr {rate:.3g})"
 
     def _check_finite(self) -> None:
         """Check what no later loss can: that the last step has left numbers.
@@ -203,20 +133,7 @@ class Trainer:
         layer = not_finite(self.plain)
         if layer is not None:
             what = f"training diverged: {layer} after the update"
-            raise CheckFailed(self._at_step(what) + f"; {RATE}")
-
-    def _share(self, batch: Any) -> Any:
-        """This process's part of a batch: equal parts, so that mean gradients are the batch's."""
-        count = self.accelerator.num_processes
-
-        def part(tensor: Tensor) -> Tensor:
-            whole = len(tensor) // count * count
-            if not whole:
-                message = f"a batch of {len(tensor)} for {count} processes; give larger batches"
-                raise DataError(message)
-            return tensor[self.accelerator.process_index : whole : count]
-
-        return recursively_apply(part, batch)
+            raise CheckFailed(self.one_step.at_step(self.step, what) + f"; {RATE}")
 
     def _after_step(self, validation: Any, digest: str, bar: TrainingProgress) -> None:
         """Write what falls due after a step: a row of the history, a validation, a checkpoint."""
@@ -235,8 +152,7 @@ class Trainer:
             self._save(digest)
 
     def _add_row(self) -> None:
-        sums = self.sums.float().to(self.accelerator.device)
-        loss, hits, count = self.accelerator.reduce(sums, "sum").tolist()
+        loss, hits, count = ranks.summed(self.sums.clone()).float().tolist()
         row: dict[str, Any] = {
             "step": self.step,
             "epoch": self.step / self.feed.steps_per_epoch,
@@ -251,10 +167,9 @@ class Trainer:
 
     def _validate(self, validation: Any) -> None:
         """Measure the validation split, and keep the weights unless earlier ones are better."""
-        if self.accelerator.num_processes > 1:
-            # Each process has seen other images: go by the statistics of the first.
-            for buffer in self.plain.buffers():
-                broadcast(buffer)
+        if ranks.world() > 1:
+            ranks.share_state(self.plain, weights=False)
+            set_seed(mix_seed(self.spec.seed, self.step))  # a loader that shuffles: alike in all
         with self.recovery.average.in_place():
             found = evaluate(
                 self.plain,
@@ -263,6 +178,7 @@ class Trainer:
                 measure=self.goal.measure,
                 teacher=self.goal.judge,
                 keep=False,
+                shared=True,
             )
             weights = {name: value.clone() for name, value in self.plain.state_dict().items()}
         row = self.history[-1]
@@ -277,18 +193,21 @@ class Trainer:
             self.best |= {"score": score, "correct": correct}
 
     def _save(self, digest: str) -> None:
-        if self.folder is None or not self.accelerator.is_main_process:
+        if not self._keeps:
             return
-        scaler = self.accelerator.scaler
+        sums = ranks.summed(self.sums.clone())
+        if self.folder is None or not ranks.is_first():
+            return
+        scaler, moved = self.accelerator.scaler, self.one_step
         state = {
             "spec": self.spec.model_dump(),
             "data": digest,
             "step": self.step,
             "model": self.plain.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "optimizer": moved.optimizer.state_dict(),
+            "scheduler": moved.scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "sums": self.sums,
+            "sums": sums,
             "best": self.best,
             "history": self.history,
             "seconds": self.seconds,
@@ -297,23 +216,28 @@ class Trainer:
         save_checkpoint(self.folder, state)
 
     def _restore(self, digest: str) -> None:
-        assert self.folder is not None
-        state = load_checkpoint(self.folder, self.spec.model_dump(), digest)
+        state = None
+        with ranks.failing_together():
+            if self.folder is not None and ranks.is_first():
+                state = load_checkpoint(self.folder, self.spec.model_dump(), digest)
+        state = ranks.from_first(state)
         if state is None:
             return
+        moved = self.one_step
         try:
             self.plain.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            moved.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
             message = (
                 f"the checkpoint in {self.folder} is of another model: {error}; give the model "
                 "that it was trained from, or train without resume"
             )
             raise ModelError(message) from error
-        self.scheduler.load_state_dict(state["scheduler"])
+        moved.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.history = state["best"], state["history"]
-        self.sums = state["sums"]
+        if ranks.is_first():  # it is of all processes
+            self.sums = state["sums"]
         self.recovery.restore(state["recovery"])

@@ -19,7 +19,8 @@ from trt_qat.errors import ExportMismatch, InputError, ModelError, first_line
 from trt_qat.graph.islands import Cut, Point
 from trt_qat.graph.load import load_graph
 from trt_qat.graph.qdq import Graph
-from trt_qat.qat.matched import TOLERANCE, Disagreement, Match, Matched
+from trt_qat.qat.gap import TOLERANCE
+from trt_qat.qat.matched import Disagreement, Match, Matched
 from trt_qat.qat.placement.calls import call_model, mode, tensors_of
 from trt_qat.qat.placement.rewrite import Echo
 
@@ -152,6 +153,8 @@ class _Check:
         self.model, self.graph, self.name = model, graph, name
         self.refused = ""
         self.merged: set[str] = set()
+        self.orders: dict[nn.Module, list[int]] = {}
+        self.tried: list[dict[nn.Module, list[int]]] = []
         self.whole: dict[str, None] = {}
         self._cut()
 
@@ -183,8 +186,11 @@ class _Check:
 
     def batch(self, inputs: Any, copies: int = 1) -> Matched | None:
         """Return what is found on one batch; None where the model does not take it."""
+        kept: tuple[nn.Module, ...] = ()
         while True:
-            match = Match(self.cut, self.name, self.quantizers, self.merged, copies)
+            match = Match(
+                self.cut, self.name, self.quantizers, self.merged, copies, self.orders, kept
+            )
             if not self._run(match, inputs):
                 return None
             found = match.result()
@@ -195,7 +201,11 @@ class _Check:
                 )
                 raise ModelError(message)
             if not found.uneven:
-                break
+                if not found.disagreements:
+                    break
+                if not (kept := self._reordered(match, kept)):
+                    break
+                continue
             # Calls on equal values may be one pair in the file, and a call that nothing comes of
             # none. If it is neither, the pairs stay in, and ties may fall to either side.
             again = [name for name in found.uneven if name in self.merged]
@@ -207,6 +217,18 @@ class _Check:
             first = min(found.disagreements, key=lambda disagreement: disagreement.place)
             raise ExportMismatch(self._message(first, _rows(inputs)))
         return found
+
+    def _reordered(self, match: Match, kept: tuple[nn.Module, ...]) -> tuple[nn.Module, ...]:
+        """Return the quantizers whose calls the next run keeps; none: it would change nothing.
+
+        The first run keeps none, the second shows an order, and each after it checks that.
+        """
+        orders = match.kept.orders()
+        if kept and orders in self.tried:
+            return ()
+        self.tried.append(orders)
+        self.orders |= orders
+        return tuple({*kept, *match.several()})
 
     def verified(self, found: list[tuple[int, Matched | None]]) -> Verified:
         """Return the sum of what was found.

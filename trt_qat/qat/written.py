@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from trt_qat.atomic import atomic_path, followed
 from trt_qat.errors import ExportMismatch, first_line
-
-LARGE_MODEL_BYTES = 1_500_000_000  # protobuf ends at 2 GB: beyond this, weights go beside the file
+from trt_qat.graph import large
+from trt_qat.graph.large import locations, remove_data_of_others
 
 
 def save(graph: ir.Model, target: Path, check: Callable[[Path], None]) -> None:
@@ -40,13 +40,13 @@ def save(graph: ir.Model, target: Path, check: Callable[[Path], None]) -> None:
         message = f"export: onnx.checker refuses {target.name}: {first_line(error)}"
         raise ExportMismatch(message) from error
     finally:
-        _remove_data_of_others(target)
+        remove_data_of_others(target)
 
 
 def _data_name(graph: ir.Model, target: Path) -> str | None:
     """Return the name of the file for the weights; None where they fit into the graph's."""
     values = [v.const_value for v in graph.graph.initializers.values() if v.const_value]
-    if sum(value.nbytes for value in values) <= LARGE_MODEL_BYTES:
+    if sum(value.nbytes for value in values) <= large.LARGE_BYTES:
         return None
     digest = hashlib.sha256()
     for value in values:
@@ -57,23 +57,6 @@ def _data_name(graph: ir.Model, target: Path) -> str | None:
 def _refer(path: Path, data: str) -> None:
     """Let every external weight of an ONNX file be in ``data``, whose bytes are not read."""
     proto = onnx.load(path, load_external_data=False)
-    for entry in _locations(proto):
+    for entry in locations(proto):
         entry.value = data
     onnx.save(proto, path)
-
-
-def _locations(proto: onnx.ModelProto) -> list[onnx.StringStringEntryProto]:
-    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
-    return [entry for entry in entries if entry.key == "location"]
-
-
-def _remove_data_of_others(target: Path) -> None:
-    """Remove weights that no graph at ``target`` refers to, or not any more."""
-    files = list(target.parent.glob(f"{target.name}.*.data"))
-    known: set[str] = set()
-    if files and target.is_file():
-        proto = onnx.load(target, load_external_data=False)
-        known = {entry.value for entry in _locations(proto)}
-    for path in files:
-        if path.name not in known:
-            path.unlink(missing_ok=True)

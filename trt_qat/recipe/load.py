@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from trt_qat.errors import RecipeError
 from trt_qat.files import reason
+from trt_qat.limits import read_stream
 from trt_qat.recipe.errors import OPTION, describe
 from trt_qat.recipe.specs import EngineSpec
 
@@ -107,7 +108,7 @@ def read_toml(path: Path) -> Table:
     """
     try:
         with path.open("rb") as stream:
-            table: Table = tomllib.load(stream)
+            table: Table = tomllib.loads(read_stream(stream).decode())
     except FileNotFoundError as error:
         siblings = sorted(item.name for item in path.parent.glob("*.toml"))
         hint = f"; the folder has {', '.join(siblings)}" if siblings else ""
@@ -118,7 +119,7 @@ def read_toml(path: Path) -> Table:
     except (OSError, UnicodeDecodeError) as error:
         message = f"{path}: cannot be read: {reason(error)}"
         raise RecipeError(message) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # nested thousands deep
         message = f"{path}: not TOML: {error}"
         raise RecipeError(message) from error
     return table

@@ -12,6 +12,15 @@ from typing import Any
 
 from trt_qat.errors import RecipeError, nearest
 
+ENGINES = "engines"
+"""The folder of a project's recipes: modules beside it are the project's."""
+
+
+def roots(base: Path) -> tuple[Path, ...]:
+    """Return where modules of the user lie: by the recipe, above ``engines/``, where we are."""
+    above = (base.resolve().parent,) if base.resolve().name == ENGINES else ()
+    return (base, *above, Path.cwd())
+
 
 @contextmanager
 def importable(*folders: Path) -> Iterator[None]:
@@ -30,7 +39,7 @@ def import_object(path: str, base: Path, key: str) -> Callable[..., Any]:
 
     Args:
         path: the import path.
-        base: the recipe's folder; it and the working folder can be imported from.
+        base: the recipe's folder; modules are looked for in `roots` of it.
         key: the recipe's key that holds the path, for the message.
 
     Raises:
@@ -40,7 +49,7 @@ def import_object(path: str, base: Path, key: str) -> Callable[..., Any]:
     if not module_name or not attribute:
         message = f"{key} = {path!r}; an import path is package.module:function"
         raise RecipeError(message)
-    with importable(base, Path.cwd()):
+    with importable(*roots(base)):
         module = _import_module(module_name, path, key)
     if not hasattr(module, attribute):
         names = [name for name in vars(module) if not name.startswith("_")]
@@ -81,7 +90,7 @@ def is_module(name: str, base: Path) -> bool:
     """Tell whether there is a module of this name, without importing it."""
     if name in sys.modules:
         return True
-    with importable(base, Path.cwd()):
+    with importable(*roots(base)):
         try:
             return importlib.util.find_spec(name) is not None
         except (ImportError, ValueError):
@@ -91,7 +100,7 @@ def is_module(name: str, base: Path) -> bool:
 def source_file(path: str, base: Path) -> Path | None:
     """Return the file that an import path's module comes from, if it is a file."""
     module_name = path.partition(":")[0]
-    with importable(base, Path.cwd()):
+    with importable(*roots(base)):
         try:
             found = importlib.util.find_spec(module_name)
         except (ImportError, ValueError):

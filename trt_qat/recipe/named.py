@@ -32,7 +32,7 @@ def check_named(recipe: Recipe) -> None:
             message = f"{key} = {str(path)!r}: cannot be read: {absent(path)}"
             raise RecipeError(message)
     for key, given in _paths(recipe):
-        _check_path(key, given, recipe.folder)
+        check_path(key, given, recipe.folder)
 
 
 def no_factory(name: str) -> str:
@@ -60,7 +60,12 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield f"task.{key}", given
 
 
-def _check_path(key: str, given: str, base: Path) -> None:
+def check_path(key: str, given: str, base: Path) -> None:
+    """Refuse an import path whose module or function is not there, without importing it.
+
+    Raises:
+        RecipeError: it is not, with the key that named it.
+    """
     module, _, attribute = given.partition(":")
     if not module or not attribute or "." in module:
         return  # of a package, finding it would import the package

@@ -50,6 +50,10 @@ class DataSpec(Spec):
     validation: Fraction = Field(default=0.1, description="part of the training split held back")
     seed: int = Field(default=0, description="of the split")
     workers: int = Field(default=0, ge=0, description="processes that read samples for training")
+    corrupt: Fraction = Field(
+        default=0.0,
+        description="part of a folder's images that may be unreadable: they are left out",
+    )
 
 
 class CalibrationSpec(Spec):
@@ -122,6 +126,7 @@ class TrainSpec(RecoverySpec):
 
     epochs: float = Field(default=10.0, gt=0.0)
     batch_size: int = Field(default=128, ge=1)
+    accumulate: int = Field(default=1, ge=1, description="batches a step of the optimizer")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(default=2e-3, gt=0.0, description="peak learning rate")
     final_lr_ratio: Fraction = Field(default=0.01, description="of the peak, at the cosine's end")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError, first_line
+from trt_qat.graph.large import serialized
 from trt_qat.graph.load import embed_weights, load_graph
 from trt_qat.graph.taps import FORCED, Tap, forced, observed, taps
 from trt_qat.runners.ort import PARITY_SESSION, open_session
@@ -77,7 +78,8 @@ class OrtTapped:
     def _session(self, names: list[str], *, force: bool) -> _Session:
         key = (force, tuple(names))
         if key not in self._sessions:
-            wanted = [tap for tap in self.taps if tap.tensor in set(names)]
+            chosen = set(names)
+            wanted = [tap for tap in self.taps if tap.tensor in chosen]
             make = forced if force else observed
             self._sessions[key] = _Session(make(self.model, wanted), self.path, self._memory)
         return self._sessions[key]
@@ -128,8 +130,8 @@ class _Session:
 
     def __init__(self, model: Any, path: Path, memory: _Memory) -> None:
         self.path, self._memory = path, memory
-        content: bytes = model.SerializeToString()
-        self._session = open_session(content, str(path), PARITY_SESSION)
+        content, entries = serialized(model)
+        self._session = open_session(content, str(path), {**PARITY_SESSION, **entries})
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.forced = [name for name in self.inputs if name.startswith(FORCED)]
 

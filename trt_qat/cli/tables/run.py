@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 def doctor_table(document: dict[str, Any]) -> Group:
     """Return the stages of this machine, and the versions they would use."""
-    stages = Table("stage", "runs here", "missing", box=None, pad_edge=False)
+    stages = Table("stage", "runs here", "to install", "missing", box=None, pad_edge=False)
     for entry in document["stages"]:
-        stages.add_row(entry["stage"], "yes" if entry["runs"] else "no", entry["why"] or "")
+        runs = "yes" if entry["runs"] else "no"
+        stages.add_row(entry["stage"], runs, entry["install"] or "", entry["why"] or "")
     found = (f"{name} {version or 'absent'}" for name, version in document["versions"].items())
     return Group(stages, Text(), _machine(document["machine"]), Text(), Text(", ".join(found)))
 

@@ -17,7 +17,7 @@ from trt_qat.engine.build.typed import typed_onnx
 from trt_qat.engine.evidence.listing import Listing, listing_of
 from trt_qat.engine.evidence.sides import better
 from trt_qat.errors import CheckFailed, GraphError, InputError
-from trt_qat.graph import load
+from trt_qat.graph import functions, large, load
 from trt_qat.mend.take_out import take_out
 from trt_qat.runners.protocol import Feed
 
@@ -70,7 +70,7 @@ def side_by_side(
 
 
 def _halved(onnx: Path, folder: Path, keep: Sequence[str], feeds: Sequence[Feed]) -> Path:
-    model = load.embed_weights(load.without_functions(load.load_graph(onnx)))
+    model = load.embed_weights(functions.without_functions(load.load_graph(onnx)))
     bare = folder / "float.onnx"
-    bare.write_bytes(take_out(model).model.SerializeToString())
+    large.write(take_out(model).model, bare)
     return typed_onnx(bare, folder / "fp16.onnx", keep, feeds)

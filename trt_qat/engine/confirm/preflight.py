@@ -25,6 +25,7 @@ from trt_qat.engine.build.typed import typed_onnx
 from trt_qat.engine.confirm.judge import judged, outweighed, silent, unforeseen
 from trt_qat.engine.evidence.listing import SCOPE, listing_of
 from trt_qat.errors import CheckFailed, CompilerDied, GraphError, InputError, nearest
+from trt_qat.graph import large
 from trt_qat.graph.shapes import InputShapes
 from trt_qat.lint.confirmation import Confirmation, Refused
 from trt_qat.lint.preflight import PreflightReport, chosen_rules
@@ -114,7 +115,7 @@ def _file(given: str | os.PathLike[str] | ModelProto) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(given.SerializeToString())
+        large.write(given, path)
         yield path
 
 

@@ -20,6 +20,7 @@ from trt_qat.engine.evidence.plan_header import NO_GPU, PlanHeader, what_it_is
 from trt_qat.engine.origin import origin_of
 from trt_qat.errors import InputError
 from trt_qat.files import absent, reason
+from trt_qat.limits import read_whole
 
 _JSON_BEGIN = re.compile(r"\s*(?:\{|\[\s*(?:\{|$))")
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
@@ -53,7 +54,7 @@ def text_of(path: Path) -> str:
         InputError: it cannot be read, or is no text.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path)
     except OSError as error:
         message = f"{path}: cannot be read: {reason(error)}"
         raise InputError(message) from error
