@@ -51,8 +51,7 @@ class DataSpec(Spec):
     seed: int = Field(default=0, description="of the split")
     workers: int = Field(default=0, ge=0, description="processes that read samples for training")
     corrupt: Fraction = Field(
-        default=0.0,
-        description="part of a folder's images that may be unreadable: they are left out",
+        default=0.0, description="part of a folder's images that may be unreadable, and left out"
     )
 
 
