@@ -85,16 +85,20 @@ def finetune(
         InputError: ``resume`` without a folder, or another process is gone (`RankLost`).
     """
     chosen = _checked(model, spec, resume=resume, folder=checkpoint_dir)
-    ranks.join()
-    ranks.share_state(model)
-    device, learned = next(model.parameters()).device, _learned(distill, teacher)
-    goal = Goal(loss_fn, measure, teacher, learned)
+    device, goal = _met(model), Goal(loss_fn, measure, teacher, _learned(distill, teacher))
     with _job(), _accelerator(chosen) as accelerator, preserved_random_state():
         feed = _feed(model, train_batches, teacher, chosen)
         trainer = Trainer(accelerator, model, feed, goal, chosen, checkpoint_dir)
         trainer.run(validation_batches, resume=resume, progress=progress)
     report_of(model).history, report_of(model).sharpness = trainer.history, trainer.sharpness
     return model.to(device).eval()
+
+
+def _met(model: nn.Module) -> torch.device:
+    """Meet the other processes of a job, take their weights, and return the model's device."""
+    ranks.join()
+    ranks.share_state(model)
+    return next(model.parameters()).device
 
 
 def _learned(

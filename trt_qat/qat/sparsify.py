@@ -68,8 +68,6 @@ def sparsify(
         raise ModelError(message)
     if not spec.enabled:
         return model
-    if spec.method != "magnitude":
-        ranks.refuse(f"sparsity.method = {spec.method!r} goes by what one process sees")
     held = _looked_at(model, spec, example_inputs, calibration_batches)
     check_patterns(spec.include, layers, "sparsity.include")
     check_patterns(spec.exclude, layers, "sparsity.exclude")
@@ -191,6 +189,7 @@ def _looked_at(model: nn.Module, spec: SparsitySpec, example: Any, batches: Any)
         raise InputError(message)
     if spec.method == "magnitude":
         return []
+    ranks.refuse(f"sparsity.method = {spec.method!r} goes by what one process sees")
     held = list(input_batches(model, batches)) if batches is not None else []
     if not held:
         message = (
