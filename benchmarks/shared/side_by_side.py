@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import io
 import json
@@ -123,6 +124,10 @@ def growth(variant: Variant) -> dict[str, float]:
     """Prepare and call a variant; return how far the call raised the peak of this process."""
     call = variant()
     gc.collect()
+    # What was freed before goes back to the system, or the call may live in it and grow nothing.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
     # The peak so far may be that of the preparation; from here on it is that of the call.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = peak_mib()

@@ -86,7 +86,7 @@ def no_room() -> None:
         (["compare", "--ref", "ort:ONNX", "--cand", "ort:ONNX", "--save-outputs", "OUT/a.json"],
          "a.json"),
         (["bundle", "ONNX", "--out", "OUT/b"], "config.pbtxt"),
-        (["init", "OUT/project"], "README.md"),
+        (["init", "OUT/project"], "model.py"),
     ],
 )  # fmt: skip
 def test_a_full_disk_is_one_sentence_that_names_the_file_and_leaves_nothing(
