@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from benchmarks.shared.side_by_side import (
     ratio,
     summary,
 )
+from tests.benchmarks.freed import prepared
 from trt_qat.qat.sparsify import sparse_layers
 
 SMALL: dict[str, tuple[Study, dict[str, int]]] = {
@@ -120,11 +123,10 @@ def test_the_memory_of_a_variant_is_that_of_a_process_of_its_own() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_growth_is_the_memory_of_the_call_and_not_of_its_preparation() -> None:
-    def prepare() -> Callable[[], object]:
-        np.ones(8 << 20)  # 64 MiB, and gone again
-        return lambda: np.ones(4 << 20).sum()
-
-    found = growth(prepare)
+    """In a fresh process, as `memory` runs it: what other tests have left free would be used."""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        found = pool.submit(growth, prepared).result()
     assert 30 < found["growth_mib"] < 40
 
 
