@@ -49,6 +49,7 @@ def shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedP
 HOOKS = (".pre-commit-hooks.yaml", "integrations/pre-commit-config.yaml")
 
 
+@pytest.mark.slow
 def test_the_hook_judges_every_model_with_its_options(repository: Path) -> None:
     entries = []
     for name in HOOKS:
@@ -78,6 +79,7 @@ def test_the_action_holds_a_run_against_its_baseline(repository: Path, run_folde
     assert (done.returncode in (0, 1), "verdict" in done.stdout) == (True, True)
 
 
+@pytest.mark.slow
 def test_the_workflow_writes_an_alert_for_every_finding(repository: Path) -> None:
     jobs = parsed(FILES / "github" / "trt-qat.yml")["jobs"]
     command = next(s["run"] for s in jobs["preflight"]["steps"] if s.get("name") == "preflight")

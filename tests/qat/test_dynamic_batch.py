@@ -63,6 +63,7 @@ class ByConstant(Network):
         return self.head(y.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_layers_that_a_slice_walks_keep_their_names(tmp_path: Path) -> None:
     """They are compared by these names: without them the whole network is, end to end."""
     model = quantize(Sliced().eval(), [BATCH])

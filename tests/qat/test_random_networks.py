@@ -16,7 +16,7 @@ from trt_qat.qat.quantize import quantize
 from trt_qat.qat.sparsify import sparsify
 
 ALL = 500
-SAMPLE = 5
+SAMPLE = 2
 TOLERANCE = 1e-3
 
 
