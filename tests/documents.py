@@ -28,7 +28,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from trt_qat.cli.app import main
+from tests.in_process import command_line
 from trt_qat.engine.aot import load
 from trt_qat.engine.machine import why_not_run
 from trt_qat.errors import BackendUnavailable
@@ -169,18 +169,12 @@ class Reader:
         return "".join(said)
 
     def _by_us(self, block: Block, words: list[str]) -> tuple[int, str]:
-        """Run ``trt-qat`` in this process, which is much quicker than a process of its own."""
+        """Run ``trt-qat`` in this process."""
         assert words[0] == "trt-qat", f"{block.where}: {words[0]} needs a mark: slow, or not run"
         unsafe = [word for word in words if re.fullmatch(r"[|&;<>]+|\$.*", word)]
         assert not unsafe, f"{block.where}: {unsafe[0]} needs a shell: mark it slow"
-        self.monkeypatch.setattr("sys.argv", words)
-        code = 0
-        try:
-            main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        told = self.capsys.readouterr()
-        return code, told.out + told.err
+        code, said, complained = command_line(words, self.monkeypatch, self.capsys)
+        return code, said + complained
 
     def _by_shell(self, line: str) -> tuple[int, str]:
         done = subprocess.run(

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.in_process import command_line
 from tests.runners.test_ort import linear_onnx
 from tests.runs import write_engine
 from trt_qat import artifact
-from trt_qat.cli.app import COMMANDS, main
+from trt_qat.cli.app import COMMANDS
 from trt_qat.cli.tables.names import cut
 from trt_qat.cli.tables.preflight import grouped, render_statistics
 from trt_qat.engine.evidence.explain import table
@@ -44,14 +45,8 @@ class Line:
 
     def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
         """Return exit code, stdout and stderr."""
-        self._monkeypatch.setattr("sys.argv", ["trt-qat", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        told = self._capsys.readouterr()
-        return code, told.out, told.err
+        words = ["trt-qat", *map(str, arguments)]
+        return command_line(words, self._monkeypatch, self._capsys)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def write(model: ModelProto, path: Path) -> None:
         with contextlib.ExitStack() as stack:
             partial = stack.enter_context(atomic_path(path))
             if large:
-                name = f"{target.name}.{_digest(stored)}.data"
+                name = data_name(target, map(_raw, stored))
                 with atomic_path(target.with_name(name)) as data:
                     _lay_out(stored, data, name)
             for tensor in () if large else copy.graph.initializer:
@@ -131,11 +131,12 @@ def hold(tensor: TensorProto) -> None:
     tensor.ClearField("data_location")
 
 
-def _digest(stored: Iterable[TensorProto]) -> str:
+def data_name(target: Path, contents: Iterable[bytes]) -> str:
+    """Return the name of the file for a graph's weights, which holds their digest."""
     digest = hashlib.sha256()
-    for tensor in stored:
-        digest.update(_raw(tensor))
-    return digest.hexdigest()[:12]
+    for content in contents:
+        digest.update(content)
+    return f"{target.name}.{digest.hexdigest()[:12]}.data"
 
 
 def _lay_out(stored: Iterable[TensorProto], data: Path, name: str) -> None:

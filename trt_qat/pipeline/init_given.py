@@ -82,11 +82,10 @@ def of_folder(folder: Path, task: str) -> Facts:
     if task == "classification":
         return Facts(channels, _classes(parts[0] if parts else folder), samples=samples)
     if task == "segmentation":
-        values = {value for path in _masks(folder) for value in _values(path)} - {255}
-        full = any(255 in _values(path) for path in _masks(folder))
-        if values == {0} and full:
+        values = {value for path in _masks(folder) for value in _values(path)}
+        if values == {0, 255}:
             return Facts(channels, 2, black_and_white=True, samples=samples)
-        return Facts(channels, max(values, default=1) + 1, samples=samples)
+        return Facts(channels, max(values - {255}, default=1) + 1, samples=samples)
     return Facts(channels, samples=samples)
 
 

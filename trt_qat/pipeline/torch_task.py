@@ -82,34 +82,31 @@ def recover_in_place(run: Run, model: nn.Module) -> None:
         train_in_place(run, model, spec.finetune, teacher_of(run))
         return
     by_class = spec.distill.match == "logits" and spec.task.kind == "classification"
-    finetune(
+    _train(
+        run,
         model,
-        run.data.train,
         spec=spec.finetune,
-        validation_batches=run.data.validation,
         measure=measure(run) if by_class else None,
         teacher=float_model(run),
         distill=spec.distill,
-        checkpoint_dir=run.checkpoints,
-        resume=run.resume,
-        progress=run.progress,
     )
 
 
 def train_in_place(run: Run, model: nn.Module, spec: TrainSpec, teacher: nn.Module | None) -> None:
     """Train by the task's loss, on the recipe's data; a teacher's answers are then the targets."""
-    task = run.recipe.spec.task
+    loss = loss_of(run.recipe.spec.task, run.recipe.folder, spec.label_smoothing)
+    _train(run, model, loss_fn=loss, spec=spec, measure=measure(run), teacher=teacher)
+
+
+def _train(run: Run, model: nn.Module, **goal: Any) -> None:
     finetune(
         model,
         run.data.train,
-        loss_of(task, run.recipe.folder, spec.label_smoothing),
-        spec=spec,
         validation_batches=run.data.validation,
-        measure=measure(run),
-        teacher=teacher,
         checkpoint_dir=run.checkpoints,
         resume=run.resume,
         progress=run.progress,
+        **goal,
     )
 
 

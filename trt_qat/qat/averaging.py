@@ -7,7 +7,7 @@ al., 1803.05407). Everything of the state that is a float is averaged, the stati
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from trt_qat.qat.batches import forward
+from trt_qat.qat.evaluate import eval_mode
 from trt_qat.recipe.accuracy import RecoverySpec
+
+Norm = nn.modules.batchnorm._BatchNorm
 
 
 class Average:
@@ -80,6 +83,11 @@ class Average:
         self.count, self.values = state["count"], state["values"]
 
 
+def batch_norms(model: nn.Module) -> list[Norm]:
+    """Return every BatchNorm of a model."""
+    return [module for module in model.modules() if isinstance(module, Norm)]
+
+
 def reestimate_norms(model: nn.Module, batches: Iterable[Any], count: int | None = None) -> int:
     """Measure the statistics of every BatchNorm anew, as the mean over batches, weights unchanged.
 
@@ -91,27 +99,26 @@ def reestimate_norms(model: nn.Module, batches: Iterable[Any], count: int | None
     Returns:
         How many norms were measured.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
+    norms = [norm for norm in batch_norms(model) if norm.track_running_stats]
     if not norms:
         return 0
-    modes = {module: module.training for module in model.modules()}
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    try:
+    with eval_mode(model), norms_taking_in(norms, None), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None
             norm.train()
-        with torch.no_grad():
-            for inputs in itertools.islice(batches, count):
-                forward(model, inputs)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, training in modes.items():
-            module.training = training
+        for inputs in itertools.islice(batches, count):
+            forward(model, inputs)
     return len(norms)
+
+
+@contextmanager
+def norms_taking_in(norms: Sequence[Norm], momentum: float | None) -> Iterator[None]:
+    """Let norms have another momentum inside the block; None: the mean of all batches."""
+    before = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = momentum
+        yield
+    finally:
+        for norm, own in zip(norms, before, strict=True):
+            norm.momentum = own

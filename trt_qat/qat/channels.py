@@ -66,6 +66,13 @@ def channel_spaces(model: nn.Module, batch: Any, purpose: Purpose) -> list[Space
     return finder.spaces()
 
 
+def own_weight(layer: nn.Module) -> nn.Parameter:
+    """Return the weight of a layer as it is stored, whatever a mask makes of it."""
+    weight = layer._parameters["weight"]
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
 def is_depthwise(layer: nn.Module) -> bool:
     """Tell whether a convolution has one filter for each channel."""
     groups = getattr(layer, "groups", 1)

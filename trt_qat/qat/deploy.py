@@ -24,6 +24,7 @@ from trt_qat.qat.quantize import (
     quantized,
     weight_quantizers,
 )
+from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.sparsify import masked_layers
@@ -34,11 +35,7 @@ PER_TENSOR = -1  # as an operator's axis
 
 
 def _along(scale: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
-    return (
-        scale
-        if axis == PER_TENSOR
-        else scale.reshape([-1 if i == axis else 1 for i in range(rank)])
-    )
+    return along_axis(scale, None if axis == PER_TENSOR else axis, rank)
 
 
 def _quantize_dequantize(x: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
@@ -128,8 +125,8 @@ def weight_codes(
     weight: torch.Tensor, scale: torch.Tensor, axis: int | None, low: int = WEIGHT_MIN
 ) -> torch.Tensor:
     """Return the INT8 codes of a float weight, symmetric in -127..127 unless ``low`` says other."""
-    divisor = _along(scale, PER_TENSOR if axis is None else axis, weight.dim())
-    return torch.round(weight / divisor).clamp(low, CODE_MAX).to(torch.int8)
+    codes = torch.round(weight / along_axis(scale, axis, weight.dim()))
+    return codes.clamp(low, CODE_MAX).to(torch.int8)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trt_qat.qat import placement
-from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise
+from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, own_weight
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
+from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
@@ -144,15 +145,9 @@ def _inputs_of(
     return found, rows
 
 
-def _weight(layer: nn.Module) -> Tensor:
-    weight = layer._parameters["weight"]
-    assert weight is not None
-    return weight.data
-
-
 def _of_columns(layer: nn.Module) -> Tensor:
     """Return the largest magnitude of a layer's weight for each input channel."""
-    weight = _weight(layer).abs().float()
+    weight = own_weight(layer).data.abs().float()
     if is_depthwise(layer):
         return weight.flatten(1).amax(1)
     return weight.transpose(0, 1).flatten(1).amax(1)
@@ -171,7 +166,7 @@ def _move(model: nn.Module, space: Space, seen: Tensor, spec: PtqSpec) -> None:
     for path in space.writers:
         _divide(model.get_submodule(path), factors)
     for layer in readers:
-        weight = _weight(layer)
+        weight = own_weight(layer).data
         along = 0 if is_depthwise(layer) else 1
         weight.mul_(_shaped(factors, weight, along))
 
@@ -194,8 +189,7 @@ def _divide(writer: nn.Module, factors: Tensor) -> None:
 
 
 def _shaped(factors: Tensor, like: Tensor, axis: int) -> Tensor:
-    shape = [-1 if i == axis else 1 for i in range(like.dim())]
-    return factors.to(like).reshape(shape)
+    return along_axis(factors.to(like), axis, like.dim())
 
 
 def _smooth_alone(layer: nn.Module, seen: Tensor, rows: Tensor, spec: PtqSpec) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_qat.errors import DataError
+from trt_qat.qat.averaging import batch_norms, norms_taking_in
 from trt_qat.qat.evaluate import eval_mode
 
 BATCHES = 8
@@ -34,8 +35,6 @@ def perturbed(model: nn.Module, rho: float) -> Iterator[None]:
         rho: length of the move, over all parameters.
     """
     trained = [p for p in model.parameters() if p.grad is not None]
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
     grads = [p.grad.detach().clone() for p in trained if p.grad is not None]
     before = [p.detach().clone() for p in trained]
     length = _length(grads)
@@ -44,15 +43,12 @@ def perturbed(model: nn.Module, rho: float) -> Iterator[None]:
             if length > 0:
                 for parameter, gradient in zip(trained, grads, strict=True):
                     parameter.add_(gradient, alpha=rho / length)
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
+        with norms_taking_in(batch_norms(model), 0.0):
+            yield
     finally:
         with torch.no_grad():
             for parameter, value in zip(trained, before, strict=True):
                 parameter.copy_(value)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 def sharpness(

@@ -7,6 +7,7 @@ is seen as one that is a module.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,9 +138,19 @@ class _Watch(TorchFunctionMode):
         self._passing: dict[int, str] = {}
         self._held: list[Tensor] = []  # so that no id is used twice
 
-    def marked(self) -> Any:
-        """Return a context in which the outputs of quantizers are known by their layer's name."""
-        return _Hooks(self)
+    @contextmanager
+    def marked(self) -> Iterator[None]:
+        """Let the outputs of quantizers be known by their layer's name inside the block."""
+        handles = [
+            weight.register_forward_hook(lambda _m, _i, output, name=name: self.saw(name, output))
+            for name, weight in self._weights.items()
+            if isinstance(weight, nn.Module)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def saw(self, name: str, weight: Tensor) -> None:
         """Let a tensor be the weight of a layer until `forget`."""
@@ -157,9 +168,9 @@ class _Watch(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in _CONV or func is F.linear:
             self._layer(func, result, *args, **kwargs)
-        elif func in (F.batch_norm, torch.batch_norm):
+        elif func is F.batch_norm:
             name = self._passing.get(-id(args[0]))
-            if name is not None and isinstance(args[1], Tensor) and func is F.batch_norm:
+            if name is not None and isinstance(args[1], Tensor):
                 self.moments[name].norm_mean = args[1]
         return result
 
@@ -188,26 +199,6 @@ class _Watch(TorchFunctionMode):
         self.moments[name].bias = bias
         self._passing[-id(result)] = name
         self._held.append(result)
-
-
-class _Hooks:
-    """The hooks of a watch on quantizers, while the context lasts."""
-
-    def __init__(self, watch: _Watch) -> None:
-        self._watch = watch
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        for name, weight in self._watch._weights.items():
-            if isinstance(weight, nn.Module):
-                hook = weight.register_forward_hook(
-                    lambda _m, _i, output, name=name: self._watch.saw(name, output)
-                )
-                self._handles.append(hook)
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
 
 
 def _unfolded(

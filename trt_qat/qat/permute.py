@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trt_qat.qat.channels import Space, channel_spaces
+from trt_qat.qat.channels import Space, channel_spaces, own_weight
 from trt_qat.qat.masks import as_rows
 
 ROUNDS = 64
@@ -50,7 +50,8 @@ def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> lis
         readers = [path for path in space.readers if path in pruned]
         if not readers or space.size % 4:
             continue
-        rows = [as_rows(_weight(model, path)).reshape(-1, space.size) for path in readers]
+        weights = [own_weight(model.get_submodule(path)).data for path in readers]
+        rows = [as_rows(weight).reshape(-1, space.size) for weight in weights]
         order = best_order(torch.cat(rows).abs().float())
         if not torch.equal(order, torch.arange(space.size)):
             _reorder(model, space, order)
@@ -115,12 +116,6 @@ def _divided(values: Tensor) -> tuple[Tensor, Tensor]:
     return best - found[:, _FOURS.index((0, 1, 2, 3))], choice
 
 
-def _weight(model: nn.Module, path: str) -> Tensor:
-    weight = model.get_submodule(path)._parameters["weight"]
-    assert weight is not None
-    return weight.data
-
-
 def _reorder(model: nn.Module, space: Space, order: Tensor) -> None:
     """Put the channels of a space in another order: what writes, hands on and reads them."""
     for path in (*space.writers, *space.carried):
@@ -130,5 +125,5 @@ def _reorder(model: nn.Module, space: Space, order: Tensor) -> None:
                 if tensor is not None and tensor.dim() and len(tensor) == space.size:
                     tensor.data.copy_(tensor.data[order])
     for path in space.readers:
-        weight = _weight(model, path)
+        weight = own_weight(model.get_submodule(path)).data
         weight.copy_(weight[:, order])

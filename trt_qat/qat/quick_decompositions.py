@@ -111,7 +111,6 @@ _IN_PLACE = {
 
 AS_THEY_ARE = frozenset(_VIEWS | _VALUES | _SIZES)
 _POOLS_AND_NORMS = {_aten.batch_norm.default, _aten.adaptive_avg_pool2d.default}
-REPLACED = frozenset({*_IN_PLACE, *_POOLS_AND_NORMS, _aten.to.dtype})
 _OWNERS = _VALUES | _POOLS_AND_NORMS | set(_IN_PLACE)
 _READERS = _VALUES | _POOLS_AND_NORMS | _SIZES
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_qat.qat.moments import Known, Moments, input_moments
+from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
 from trt_qat.qat.quantizers.int8 import CODE_MAX, WEIGHT_MIN
 from trt_qat.recipe.accuracy import PtqSpec
@@ -86,10 +87,7 @@ def _with_pruned(rounded: Rounded, values: Tensor) -> Tensor:
 
 def _scale(rounded: Rounded) -> Tensor:
     scale = scale_of(rounded.quantizer)
-    axis = channel_axis(rounded.quantizer, scale)
-    if axis is None:
-        return scale
-    return scale.reshape([-1 if i == axis else 1 for i in range(rounded.weight.dim())])
+    return along_axis(scale, channel_axis(rounded.quantizer, scale), rounded.weight.dim())
 
 
 def learned(

@@ -11,6 +11,7 @@ from torch import nn
 
 from trt_qat.errors import InputError, ModelError
 from trt_qat.qat import placement, ranks
+from trt_qat.qat.channels import own_weight
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
 from trt_qat.qat.masks import magnitude_mask, sparsegpt, wanda_mask
 from trt_qat.qat.moments import Known, input_moments
@@ -206,7 +207,7 @@ def _prune(model: nn.Module, layers: dict[str, nn.Module], method: str, batches:
     ``mts.sparsify`` would convert every layer that it knows by its type, and none with a forward of
     its own. Convolutions run on either layout of memory.
     """
-    weights = {name: _weight(layer) for name, layer in layers.items()}
+    weights = {name: own_weight(layer) for name, layer in layers.items()}
     known = {name: Known(weight, weight[0].numel()) for name, weight in weights.items()}
     seen = input_moments(model, known, batches) if batches else {}
     masks = {}
@@ -226,9 +227,3 @@ def _prune(model: nn.Module, layers: dict[str, nn.Module], method: str, batches:
         sparse: Any = SpDMRegistry.convert(layer)
         sparse.modify()
         sparse.set_mask(masks[name])
-
-
-def _weight(layer: nn.Module) -> nn.Parameter:
-    weight = layer._parameters["weight"]
-    assert isinstance(weight, nn.Parameter)
-    return weight

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from trt_qat.qat.quantizers.axes import along_axis
+
 
 class SyncedNorms(TorchFunctionMode):
     """Lets norms in training take their statistics from all processes, within the block.
@@ -109,4 +111,4 @@ def _over_all(values: Tensor) -> Tensor:
 
 def _wide(channels: Tensor, like: Tensor) -> Tensor:
     """Return one value a channel in a shape that meets ``like``, whose channels come second."""
-    return channels.reshape(1, -1, *(1,) * (like.dim() - 2))
+    return along_axis(channels, 1, like.dim())

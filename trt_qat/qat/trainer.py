@@ -15,6 +15,7 @@ from torch import nn
 
 from trt_qat.errors import CheckFailed, ModelError
 from trt_qat.qat import ranks
+from trt_qat.qat.averaging import batch_norms
 from trt_qat.qat.batches import Batch, Feed
 from trt_qat.qat.checkpointing import load_checkpoint, save_checkpoint
 from trt_qat.qat.diverged import RATE
@@ -120,9 +121,8 @@ class Trainer:
         """Train mode; BatchNorm statistics stand still in the last part of the run."""
         self.one_step.model.train()
         if self.step >= self.frozen_from:
-            for module in self.plain.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for norm in batch_norms(self.plain):
+                norm.eval()
 
     def _check_finite(self) -> None:
         """Check what no later loss can: that the last step has left numbers.

@@ -88,19 +88,23 @@ class TrainingStep:
         parts = [self._part(*batch, at) for at, batch in enumerate(batches, first)]
         mine = torch.tensor([sum(part.count for part in parts), stop], dtype=torch.float64)
         samples, stopped = ranks.summed(mine).tolist()
-        sums: Tensor | None = None
-        while sums is None:
-            sums = self._gradients(parts, samples, number)
+        sums = self._gradients(parts, samples, number)
         if self.spec.sam_rho:
             with perturbed(self.plain, self.spec.sam_rho):
-                while self._gradients(parts, samples, number) is None:
-                    pass
+                self._gradients(parts, samples, number)
         self._check_and_clip(number)
         self.optimizer.step()
         self.scheduler.step()
         return sums, bool(stopped)
 
-    def _gradients(self, parts: list[Part], samples: float, number: int) -> Tensor | None:
+    def _gradients(self, parts: list[Part], samples: float, number: int) -> Tensor:
+        """Run all parts forward and backward, in pieces that memory holds; return their sums."""
+        sums: Tensor | None = None
+        while sums is None:
+            sums = self._in_pieces(parts, samples, number)
+        return sums
+
+    def _in_pieces(self, parts: list[Part], samples: float, number: int) -> Tensor | None:
         """Run all parts forward and backward; None: memory ran out, and pieces are smaller now."""
         self.optimizer.zero_grad()
         sums, first = torch.zeros(3, dtype=torch.float64), number * self.spec.accumulate

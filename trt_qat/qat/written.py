@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,10 +47,7 @@ def _data_name(graph: ir.Model, target: Path) -> str | None:
     values = [v.const_value for v in graph.graph.initializers.values() if v.const_value]
     if sum(value.nbytes for value in values) <= large.LARGE_BYTES:
         return None
-    digest = hashlib.sha256()
-    for value in values:
-        digest.update(value.tobytes())
-    return f"{target.name}.{digest.hexdigest()[:12]}.data"
+    return large.data_name(target, (value.tobytes() for value in values))
 
 
 def _refer(path: Path, data: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
 from trt_qat.qat.quantizers.int8 import CODE_MAX, WEIGHT_MIN
 
@@ -20,8 +21,6 @@ def distance_to_grid(weight: Tensor, quantizer: TensorQuantizer) -> Tensor:
     codes, where it may go to and fro from step to step, is 1/2 from either.
     """
     scale = scale_of(quantizer).detach().to(weight.device)
-    axis = channel_axis(quantizer, scale)
-    if axis is not None:
-        scale = scale.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
-    steps = (weight / scale).clamp(WEIGHT_MIN, CODE_MAX)
+    along = along_axis(scale, channel_axis(quantizer, scale), weight.dim())
+    steps = (weight / along).clamp(WEIGHT_MIN, CODE_MAX)
     return (steps - steps.detach().round()).square().mean()

@@ -15,6 +15,7 @@ from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backe
 from torch import nn
 
 from trt_qat.errors import DataError
+from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.folded_grid import AXIS as FOLDED_AXIS
 from trt_qat.qat.quantizers.folded_grid import factor_of, unfolded_scale
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
@@ -103,8 +104,7 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     trains = torch.is_grad_enabled() and inputs.requires_grad
     if trains and (inputs.is_cuda or inputs.dtype != torch.float32):
         return _fake_quantize_fused(inputs, scale, axis, low)
-    if axis is not None:
-        scale = scale.reshape([-1 if i == axis else 1 for i in range(inputs.dim())])
+    scale = along_axis(scale, axis, inputs.dim())
     if trains:
         apply: Any = _FakeQuantize.apply  # torch leaves it untyped
         return cast("torch.Tensor", apply(inputs, scale, low))

@@ -14,6 +14,7 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
+from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
 
@@ -82,9 +83,7 @@ def fake_quantize_learned(
     count = inputs.numel() / max(learned or scale.numel(), 1)
     if not of_weight:
         count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
-    shaped = scale
-    if axis is not None:
-        shaped = scale.reshape([-1 if i == axis else 1 for i in range(inputs.dim())])
+    shaped = along_axis(scale, axis, inputs.dim())
     low = WEIGHT_MIN if of_weight else ACTIVATION_MIN
     positive = shaped.abs().clamp_min(torch.finfo(torch.float32).tiny)
     apply: Any = _LearnedScale.apply  # torch leaves it untyped
