@@ -2,9 +2,9 @@
 
     python benchmarks/rtx_nodes.py [--limit N] [--out FILE]
 
-The node tests and stored models of the ``onnx`` package (2,033 with onnx 1.23.2; needs pillow and
-parameterized) go to the parser of TensorRT for RTX, and to preflight without it. Operators that
-TensorRT has as plugins, which RTX has not, are counted apart.
+The node tests and stored models of the ``onnx`` package (2,033 with onnx 1.23.2; needs pillow) go
+to the parser of TensorRT for RTX, and to preflight without it. Operators that TensorRT has as
+plugins, which RTX has not, are counted apart.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ def theirs(compiler: Compiler, path: Path) -> tuple[str, str]:
     return ("plugin" if "lugin" in text else "rejects"), text
 
 
-def ours(path: Path) -> str:
-    """Return what preflight says of a model, by its rules alone."""
+def ours(path: Path) -> tuple[str, str]:
+    """Return what preflight says of a model, by its rules alone, and by which."""
     try:
-        return "error" if preflight(path).count("error") else "clean"
+        found = preflight(path)
     except TrtQatError:
-        return "error"
+        return "error", "not readable"
+    rules = {finding.rule for finding in found.findings if finding.severity == "error"}
+    return ("error" if rules else "clean"), ", ".join(sorted(rules))
 
 
 def main() -> None:
@@ -71,13 +73,16 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     table: Counter[tuple[str, str]] = Counter()
     missed: Counter[str] = Counter()
+    objected: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, Compiler() as compiler:
         for path in list(models(Path(folder)))[: given.limit]:
             verdict, text = theirs(compiler, path)
-            mine = ours(path)
+            mine, rules = ours(path)
             table[verdict, mine] += 1
             if verdict == "rejects" and mine == "clean":
-                missed[text.splitlines()[0][:100]] += 1
+                missed[f"{path.stem}: {text.splitlines()[0][:100]}"] += 1
+            if verdict == "parses" and mine == "error":
+                objected[f"{path.stem}: {rules}"] += 1
     asked = sum(count for (verdict, _), count in table.items() if verdict != "plugin")
     right = table["parses", "clean"] + table["rejects", "error"]
     document = {
@@ -89,7 +94,8 @@ def main() -> None:
         "right": right / asked,
         "false_errors": table["parses", "error"] / asked,
         "table": {f"{verdict}, {mine}": count for (verdict, mine), count in sorted(table.items())},
-        "missed": dict(missed.most_common()),
+        "missed": sorted(missed),
+        "objected": sorted(objected),
     }
     write_json(given.out, document)
     for row, count in document["table"].items():  # type: ignore[attr-defined]

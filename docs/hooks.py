@@ -21,6 +21,7 @@ from trt_qat import targets
 from trt_qat.cli.app import app
 from trt_qat.engine.evidence.explain import table as messages
 from trt_qat.lint.explained import sections
+from trt_qat.lint.operator_table import HEAD, SOURCE, names, operator
 from trt_qat.mend.fix import MENDED
 from trt_qat.recipe.keys import all_keys, explained
 from trt_qat.recipe.specs import EngineSpec
@@ -34,6 +35,7 @@ def pages() -> dict[str, str]:
         "reference/commands.md": _commands(),
         "reference/recipe.md": _recipe(),
         "reference/rules.md": _rules(),
+        "reference/operators.md": _operators(),
         "reference/messages.md": _messages(),
         "reference/targets.md": _targets(),
         "reference/python.md": _python(),
@@ -141,6 +143,12 @@ def _rules() -> str:
         anchor = _anchor(text.splitlines()[0])
         rows.append([f"[{rule}](../rules.md#{anchor})", about, severity.rstrip(")"), mend])
     return f"# Rules at a glance\n\n{MADE}\n\n" + _table(["rule", "about", "severity", ""], rows)
+
+
+def _operators() -> str:
+    """Every operator of ONNX: since when, in which types, and what of it is refused."""
+    rows = [known.row() for name in names() if (known := operator(name)) is not None]
+    return f"# Operators\n\n{MADE} {SOURCE}\n\n" + _table(list(HEAD), rows)
 
 
 def _anchor(heading: str) -> str:

@@ -632,6 +632,17 @@ def _dilated(size: int) -> ModelProto:
     return b.model(y)
 
 
+def _rectified(kind: int, opset: int = 17) -> ModelProto:
+    b = Builder(opset)
+    return b.model(b.node("Relu", b.input("x", ["N", 4], kind), name="relu"), kind=kind)
+
+
+def _reduced(kind: int) -> ModelProto:
+    b = Builder()
+    x = b.input("x", ["N", 4], kind)
+    return b.model(b.node("ReduceProd", x, name="product", axes=[1]), kind=kind)
+
+
 _NO_INT8 = replace(TARGETS["t4"], name="no-int8", title="A GPU without INT8", int8=None)
 
 CASES = (
@@ -741,6 +752,11 @@ CASES = (
     Case("QDQ022", lambda: _codes_of(17), lambda: _codes_of(TensorProto.INT8)),
     Case("QDQ023", lambda: _identity(TensorProto.UINT32), lambda: _identity(TensorProto.INT32)),
     Case("QDQ024", lambda: _dilated(2), lambda: _dilated(1)),
+    Case("QDQ025", lambda: _rectified(TensorProto.INT32), lambda: _rectified(TensorProto.INT64)),
+    Case("QDQ316", lambda: _rectified(TensorProto.BFLOAT16),
+         lambda: _rectified(TensorProto.BFLOAT16), tensorrt="8.6", good_tensorrt="10.0"),
+    Case("QDQ316", lambda: _reduced(TensorProto.INT32), lambda: _reduced(TensorProto.FLOAT),
+         tensorrt="8.6"),
     Case("QDQ401", lambda: _pruned(0), lambda: _pruned(1)),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ import trt_qat
 from tests.documents import ROOT
 from trt_qat.cli.app import COMMANDS
 from trt_qat.engine.evidence.explain import table
+from trt_qat.lint import operator_table
 from trt_qat.lint.rules import RULES
 from trt_qat.recipe.keys import all_keys
 from trt_qat.targets import names
@@ -42,6 +43,8 @@ def test_every_rule_key_command_message_target_and_name_is_there(hooks: Any) -> 
         assert shown in pages["reference/recipe.md"], key
     for command in COMMANDS:
         assert f"## {command.__name__}\n" in pages["reference/commands.md"]
+    for op in operator_table.names():
+        assert f"| `{op}` |" in pages["reference/operators.md"]
     assert pages["reference/messages.md"].count("\n| ") >= len(table())
     for name in names():
         assert f"| `{name}` |" in pages["reference/targets.md"]

@@ -1,4 +1,4 @@
-"""``trt-qat explain``: what a rule, a key of a recipe or a layer of a run is about."""
+"""``trt-qat explain``: what a rule, an operator, a key of a recipe or a layer of a run is about."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Run = Annotated[
 Name = Annotated[
     str,
     typer.Argument(
-        help="A rule such as QDQ110, a key such as train.epochs or a table such as train, or a "
-        "layer's name.",
-        metavar="RULE|LAYER|KEY",
+        help="A rule such as QDQ110, an operator such as Resize, a key such as train.epochs or a "
+        "table such as train, or a layer's name.",
+        metavar="RULE|OPERATOR|LAYER|KEY",
     ),
 ]
 
 
 def explain(name: Name, run: Run = None) -> None:
-    """Explain a rule of preflight, a key of a recipe, or what became of a layer and why."""
+    """Explain a rule of preflight, an operator, a key of a recipe, or what became of a layer."""
     from trt_qat.errors import visible
 
     sys.stdout.write(visible(_explained(name, run), keep="\n") + "\n")
@@ -43,8 +43,11 @@ def _explained(name: str, run: Path | None) -> str:
             raise InputError(message)
         return rules[name.upper()]
     if run is None:
+        from trt_qat.lint.operator_table import operator
         from trt_qat.recipe.keys import explained
 
+        if (known := operator(name)) is not None:
+            return str(known)
         if (told := explained(name)) is not None:
             return told
     from trt_qat.pipeline.explained import latest_run, layer_explained

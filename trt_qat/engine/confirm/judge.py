@@ -14,7 +14,7 @@ from trt_qat.lint.rules.confirmed import BUILDER, CRASH, FLOAT, FP16, PARSER
 BY_PARSER = frozenset(
     {
         "QDQ001", "QDQ007", "QDQ008", "QDQ009", "QDQ010", "QDQ011", "QDQ012", "QDQ013", "QDQ014",
-        "QDQ021", "QDQ023", "QDQ024",
+        "QDQ021", "QDQ023", "QDQ024", "QDQ025",
     }
 )  # fmt: skip
 """Rules about what the parser and the network's checks take; TensorRT has the same code.

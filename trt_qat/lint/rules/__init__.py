@@ -16,10 +16,11 @@ from trt_qat.lint.rules import (  # importing them fills the registry
     rtx,
     scales,
     target,
+    types,
     valid,
 )
 
 __all__ = [
     "RULES", "attention", "confirmed", "constants", "forms", "fusion", "importing", "kernels",
-    "parser", "placement", "quantization", "release", "rtx", "scales", "target", "valid",
+    "parser", "placement", "quantization", "release", "rtx", "scales", "target", "types", "valid",
 ]  # fmt: skip

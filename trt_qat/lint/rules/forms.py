@@ -42,10 +42,6 @@ _COORDINATES = (
     "align_corners", "asymmetric", "half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn",
 )  # fmt: skip
 _SHAPES = frozenset({"Shape", "Size"})
-_BYTE_LESS = (
-    "Add", "Sub", "Mul", "Div", "Max", "Min", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
-    "MaxPool",
-)  # fmt: skip
 _REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
     "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
@@ -62,6 +58,12 @@ def _computed(position: int) -> Test:
 
 def _from_inputs(graph: Graph, tensor: str) -> bool:
     """Tell whether values of a network's input decide a tensor; its shape alone is folded."""
+    # A body reads what stands outside it, which may be fixed.
+    return graph.parent is None and next(_inputs_behind(graph, tensor), None) is not None
+
+
+def _inputs_behind(graph: Graph, tensor: str) -> Iterator[str]:
+    """Yield the tensors from outside a graph whose values decide one of its tensors."""
     left, seen = [tensor], set[str]()
     while left:
         name = left.pop()
@@ -70,10 +72,9 @@ def _from_inputs(graph: Graph, tensor: str) -> bool:
         seen.add(name)
         before = graph.producer(name)
         if before is None:
-            return graph.parent is None  # a body reads what stands outside it, which may be fixed
-        if before.op not in _SHAPES:
+            yield name
+        elif before.op not in _SHAPES:
             left += [each for each in before.inputs if each]
-    return False
 
 
 def _not_stored(context: Context, node: Node) -> bool:
@@ -110,31 +111,33 @@ def _cast(context: Context, node: Node) -> bool:
     return node.integer("to", 0) in NO_INPUT
 
 
-def _bytes(context: Context, node: Node) -> bool:
-    kinds = {context.shapes.types.get(name, 0) for name in node.inputs}
-    return bool(kinds & {TensorProto.UINT8})
-
-
-def _short(context: Context, node: Node) -> bool:
-    return context.shapes.types.get(node.input(0), 0) in (TensorProto.INT8, TensorProto.UINT8)
-
-
-def _half_range(context: Context, node: Node) -> bool:
-    kind = context.shapes.types.get(node.input(0), 0)
-    return kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-
-
 def _masked_and_causal(context: Context, node: Node) -> bool:
     return bool(node.input(3)) and node.integer("is_causal", 0) == 1
 
 
-def _float_modulo(context: Context, node: Node) -> bool:
-    kinds = context.shapes.types.get(node.input(0), 0)
-    return node.integer("fmod", 0) == 0 and kinds in _FLOATS
+def _modulo_of(*kinds: int) -> Test:
+    return lambda context, node: (
+        node.integer("fmod", 0) == 0 and context.shapes.types.get(node.input(0), 0) in kinds
+    )
+
+
+def _from_float_inputs(*positions: int) -> Test:
+    """Return a test of whether a float input decides a size, which TensorRT has as a shape."""
+    return lambda context, node: any(
+        context.shapes.types.get(name, 0) in _FLOATS
+        for at in positions
+        if node.input(at) and context.graph.parent is None
+        for name in _inputs_behind(context.graph, node.input(at))
+    )
+
+
+def _unlike_heads(context: Context, node: Node) -> bool:
+    """Tell whether keys and values have heads of different sizes."""
+    key, value = (context.shapes.dims.get(node.input(at)) for at in (1, 2))
+    return key is not None and value is not None and key[-1:] != value[-1:]
 
 
 FORMS: Mapping[str, tuple[tuple[str, Test], ...]] = {
-    **dict.fromkeys(_BYTE_LESS, (("uint8 tensors", _bytes),)),
     **dict.fromkeys(_REDUCTIONS, (("axes that are computed", _not_stored),)),
     "ScatterElements": (("a reduction", _text("reduction", "none", ("none",))),),
     "TensorScatter": (("that mode", _text("mode", "linear", ("linear",))),),
@@ -145,12 +148,12 @@ FORMS: Mapping[str, tuple[tuple[str, Test], ...]] = {
         ("a softcap", _softcap),
         ("a softmax_precision", _has("softmax_precision")),
         ("a mask and is_causal", _masked_and_causal),
+        ("heads of keys and values of different sizes", _unlike_heads),
     ),
     "LayerNormalization": (("more than one output", _outputs),),
     "MaxPool": (
         ("more than one output", _outputs),
         ("dilations", _dilated),
-        ("uint8 tensors", _bytes),
     ),
     "AveragePool": (("dilations", _dilated),),
     "LpPool": (
@@ -160,9 +163,13 @@ FORMS: Mapping[str, tuple[tuple[str, Test], ...]] = {
     "BatchNormalization": (("training_mode", _set("training_mode")),),
     "Dropout": (("a training_mode that is computed", _computed(2)),),
     "Cast": (("that type", _cast),),
-    "Clip": (("8-bit tensors", _short),),
-    "Mod": (("fmod = 0 on floats", _float_modulo), ("8-bit tensors", _short)),
-    "Range": (("16-bit floats", _half_range),),
+    "Mod": (
+        ("fmod = 0 on floats", _modulo_of(*_FLOATS)),
+        ("fmod = 0 on 8-bit tensors", _modulo_of(TensorProto.INT8)),
+    ),
+    "OneHot": (("a depth that a float input decides", _from_float_inputs(1)),),
+    "Range": (("limits that a float input decides", _from_float_inputs(0, 1, 2)),),
+    "Upsample": (("scales that are computed", _computed(1)),),
     "ScatterND": (("a reduction", _text("reduction", "none", ("none",))),),
     "STFT": (("a frame_step that is computed", _computed(1)),),
     "Resize": (
