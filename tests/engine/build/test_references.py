@@ -1,8 +1,8 @@
 """Every reference architecture is parsed and built by NVIDIA's compiler, and predicted right.
 
-Most of the time goes into exports, so all but one run with ``-m slow``; ``benchmarks/rtx.py`` sets
-their forms side by side. ModelOpt's stock placement is written by torch's TorchScript exporter,
-which needs no more than ModelOpt itself.
+Most of the time goes into exports, so all but one run with ``make engines``, a network a worker;
+``benchmarks/rtx.py`` sets their forms side by side. ModelOpt's stock placement is written by torch's
+TorchScript exporter, which needs no more than ModelOpt itself.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ pytestmark = needs_rtx
 QUICK = ("two_inputs",)
 NOT_EXPORTED = ("untraceable",)  # export refuses it: its control flow depends on values
 TOO_SMALL_FOR_2_4 = ("functional",)
+NO_STOCK_FORM = ("functional",)  # ModelOpt quantizes modules, and its layers are functions
 TARGETS = ("a100", "rtx-3090", "rtx-4090", "rtx-5090")  # 8.0, 8.6, 8.9, 12.0
 KNOWN = {"Conv": 0, "ConvTranspose": 4, "MatMul": 8, "Gemm": 1}
 """How many layers of a network the compiler may treat otherwise than predicted, by operator."""
@@ -74,11 +75,15 @@ def stock(reference: Reference, path: Path) -> Path:
     return path
 
 
-def names() -> list[Any]:
+def names(*without: str, quick: tuple[str, ...] = ()) -> list[Any]:
+    """The reference architectures; all forms of one go to one worker, which exports it once."""
     return [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        pytest.param(
+            name,
+            marks=[pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (name not in quick),
+        )
         for name in REFERENCE
-        if name not in NOT_EXPORTED
+        if name not in (*NOT_EXPORTED, *without)
     ]
 
 
@@ -95,7 +100,7 @@ def held(layers: dict[str, Any]) -> None:
     assert len(found["differ"]) - found["foreseen"] <= KNOWN["Gemm"]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names(quick=QUICK))
 @pytest.mark.parametrize("remainder", ["fp16", "fp32"])
 def test_a_reference_is_built_and_its_precisions_are_as_predicted(
     name: str, remainder: str, exported: Exported, tmp_path: Path
@@ -108,9 +113,8 @@ def test_a_reference_is_built_and_its_precisions_are_as_predicted(
     held(made.layers)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", [n for n in REFERENCE if n not in NOT_EXPORTED])
+@pytest.mark.parametrize("name", names())
 def test_a_reference_is_built_for_every_capability(
     name: str, target: str, exported: Exported, tmp_path: Path
 ) -> None:
@@ -121,10 +125,7 @@ def test_a_reference_is_built_for_every_capability(
     held(made.layers)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [n for n in REFERENCE if n not in (*NOT_EXPORTED, *TOO_SMALL_FOR_2_4)]
-)
+@pytest.mark.parametrize("name", names(*TOO_SMALL_FOR_2_4))
 def test_a_sparse_reference_is_built_and_no_sparse_kernel_is_claimed(
     name: str, exported: Exported, tmp_path: Path
 ) -> None:
@@ -136,7 +137,7 @@ def test_a_sparse_reference_is_built_and_no_sparse_kernel_is_claimed(
     assert "sparse" not in made.layers["census"]["sparse"]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names(*NO_STOCK_FORM, quick=QUICK))
 def test_modelopts_own_placement_is_built_too(name: str, tmp_path: Path) -> None:
     """Where preflight sees INT8 the compiler multiplies INT8, whoever placed the pairs."""
     path = stock(REFERENCE[name], tmp_path / "stock.onnx")
