@@ -13,8 +13,9 @@ from torch import Tensor, nn
 import trt_qat as tq
 from trt_qat.errors import RecipeError
 from trt_qat.qat.channels import channel_spaces
-from trt_qat.qat.equalize import SmoothedLinear, even_out
+from trt_qat.qat.equalize import even_out
 from trt_qat.qat.models import residual_cnn
+from trt_qat.qat.smooth import SmoothedLinear
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
 
 
@@ -137,6 +138,40 @@ def test_smoothing_keeps_the_function_and_makes_int8_better() -> None:
     assert error(smooth, net, given) < 1e-10
     plain = error(quantized(net, given), net, given)
     assert error(quantized(net, given, ptq={"smooth": 0.5}), net, given) < plain / 2
+
+
+class Outlier(nn.Module):
+    """A channel behind GELU that is far larger than the others, as in feed-forward layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+        with torch.no_grad():
+            self.up.weight[7] *= 40.0
+            self.down.weight[:, 7] *= 0.5
+            self.down.weight *= torch.rand(64) + 0.01
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.down(torch.nn.functional.gelu(self.up(x)))
+        return found
+
+
+def test_the_part_that_weights_take_over_is_searched_for_each_layer() -> None:
+    net, given = Outlier().eval(), torch.randn(16, 10, 32)
+    heads = QuantizeSpec(heads="int8")
+
+    def lost(part: float | str) -> float:
+        options: dict[str, Any] = {"calibration": {"algorithm": "max"}, "ptq": {"smooth": part}}
+        model = tq.quantize(copy.deepcopy(net), [given], spec=heads, **options)
+        return error(model, net, given)
+
+    assert lost("search") < 0.5 * lost(0.5)
+
+
+def test_a_word_that_is_no_part_is_refused() -> None:
+    with pytest.raises(RecipeError, match="smooth"):
+        tq.quantize(Outlier().eval(), [torch.randn(2, 4, 32)], ptq={"smooth": "often"})
 
 
 def test_smoothing_behind_a_norm_that_no_other_reads_costs_no_operation() -> None:

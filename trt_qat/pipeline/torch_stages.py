@@ -32,7 +32,6 @@ from trt_qat.pipeline.torch_task import (
     train_in_place,
 )
 from trt_qat.qat import checkpoint
-from trt_qat.qat.equalize import smoothed_structure
 from trt_qat.qat.export import export as export_onnx
 from trt_qat.qat.factory import build_model, load_weights
 from trt_qat.qat.float_onnx import export_float
@@ -42,6 +41,7 @@ from trt_qat.qat.quantize import ranges_of
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.runner import TorchRunner
 from trt_qat.qat.sensitivity import Study
+from trt_qat.qat.smooth import smoothed_structure
 from trt_qat.qat.sparsify import sparsify as sparsify_model
 from trt_qat.qat.tapped import TorchTapped
 from trt_qat.qat.tensors import as_arrays

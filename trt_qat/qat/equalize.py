@@ -13,11 +13,9 @@ weights per channel leave nothing to even out), SmoothQuant (Xiao et al., 2211.1
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trt_qat.qat import placement
@@ -25,31 +23,12 @@ from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, ow
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX
+from trt_qat.qat.smooth import LEAST, Part, best_factors, rows_of, shared_factors, smooth_alone
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
 
-LEAST = 1.0 / 64.0
-"""No channel is made more than 64 times as large: one that was nearly silent may not stay so."""
-
-ROWS = 512
-"""Inputs of a linear layer by which it is decided whether smoothing helps it."""
-
 EVEN = 0.5
 """Part of an activation's unevenness that the weights of a dense reader take over."""
-
-
-class SmoothedLinear(nn.Linear):
-    """A linear layer behind a multiplication of each input channel, which nothing else could take.
-
-    ``smoothing``, ``(in_features,)``, times the input; the weight has its inverse in it.
-    """
-
-    smoothing: Tensor
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the layer of ``input * smoothing``."""
-        return F.linear(input * self.smoothing, self.weight, self.bias)
 
 
 def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqSpec) -> None:
@@ -85,20 +64,12 @@ def equalize(model: nn.Module, batches: list[Any], spec: PtqSpec, layers: set[st
     for space in spaces:
         seen = [ranges[path] for path in space.readers if path in ranges]
         if seen:
-            _move(model, space, torch.stack(seen).amax(0), spec)
+            given = next((rows[path] for path in space.readers if path in rows), [])
+            _move(model, space, torch.stack(seen).amax(0), given, spec)
     for path in alone:
         if path in ranges:
-            _smooth_alone(model.get_submodule(path), ranges[path], rows[path], spec)
-
-
-def smoothed_structure(model: nn.Module, state: Iterable[str]) -> None:
-    """Give layers the form of `SmoothedLinear` that have factors among the keys of a state dict."""
-    for key in state:
-        path, _, name = key.rpartition(".")
-        if name == "smoothing":
-            layer = model.get_submodule(path)
-            assert isinstance(layer, nn.Linear)
-            _make_smoothed(layer, torch.ones_like(layer.weight[0].detach()))
+            layer = cast("nn.Linear", model.get_submodule(path))
+            smooth_alone(layer, ranges[path], torch.cat(rows[path]), cast("Part", spec.smooth))
 
 
 def _wanted(model: nn.Module, space: Space, spec: PtqSpec) -> bool:
@@ -112,14 +83,14 @@ def _smoothable(model: nn.Module, path: str, spec: PtqSpec) -> bool:
 
 
 def _inputs_of(
-    model: nn.Module, paths: set[str], batches: Iterable[Any]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    model: nn.Module, paths: set[str], batches: list[Any]
+) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
     """Return the largest magnitude of each input channel of layers, and some inputs of linear ones.
 
-    They are ``(channels,)``, and of the last batch up to `ROWS` of ``(rows, channels)``.
+    They are ``(channels,)``, and of each batch some ``(rows, channels)``.
     """
     found: dict[str, Tensor] = {}
-    rows: dict[str, Tensor] = {}
+    rows: dict[str, list[Tensor]] = {}
 
     def hook(path: str) -> Any:
         def see(layer: nn.Module, args: tuple[Any, ...]) -> None:
@@ -128,8 +99,7 @@ def _inputs_of(
             amax = given.abs().amax([i for i in range(given.dim()) if i != axis])
             found[path] = torch.maximum(found[path], amax) if path in found else amax
             if isinstance(layer, nn.Linear):
-                flat = given.reshape(-1, given.shape[-1])
-                rows[path] = flat[:: max(1, len(flat) // ROWS)][:ROWS].clone()
+                rows.setdefault(path, []).append(rows_of(given, len(batches)))
 
         return see
 
@@ -153,31 +123,28 @@ def _of_columns(layer: nn.Module) -> Tensor:
     return weight.transpose(0, 1).flatten(1).amax(1)
 
 
-def _move(model: nn.Module, space: Space, seen: Tensor, spec: PtqSpec) -> None:
+def _move(model: nn.Module, space: Space, seen: Tensor, rows: list[Tensor], spec: PtqSpec) -> None:
     """Divide the channels of a space by factors, and let its readers multiply by them."""
     readers = [model.get_submodule(path) for path in space.readers]
     dense = [layer for layer in readers if not is_depthwise(layer)]
     top = seen.amax().clamp_min(torch.finfo(torch.float32).tiny)
     factors = (seen / top).clamp_min(LEAST)
     if dense:
-        part = EVEN if spec.smooth is None or spec.equalize else spec.smooth
         columns = torch.stack([_of_columns(layer) for layer in dense]).amax(0)
-        factors = _shared(seen, columns, part)
+        linear = [layer for layer in dense if isinstance(layer, nn.Linear)]
+        if spec.smooth is not None and rows and len(linear) == len(dense):
+            found = best_factors(linear, seen, columns, torch.cat(rows), spec.smooth)
+            if found is None:
+                return
+            factors = found
+        else:
+            factors = shared_factors(seen, columns, EVEN)
     for path in space.writers:
         _divide(model.get_submodule(path), factors)
     for layer in readers:
         weight = own_weight(layer).data
         along = 0 if is_depthwise(layer) else 1
         weight.mul_(_shaped(factors, weight, along))
-
-
-def _shared(seen: Tensor, columns: Tensor, part: float) -> Tensor:
-    """Return SmoothQuant's factors, ``seen^part / columns^(1 - part)``, 1 for what is silent."""
-    silent = (seen <= 0) | (columns <= 0)
-    tiny = torch.finfo(torch.float32).tiny
-    factors = seen.clamp_min(tiny).pow(part) / columns.clamp_min(tiny).pow(1 - part)
-    typical = factors[~silent].median() if bool((~silent).any()) else torch.ones(())
-    return torch.where(silent, torch.ones(()), (factors / typical).clamp(LEAST, 1 / LEAST))
 
 
 def _divide(writer: nn.Module, factors: Tensor) -> None:
@@ -190,29 +157,3 @@ def _divide(writer: nn.Module, factors: Tensor) -> None:
 
 def _shaped(factors: Tensor, like: Tensor, axis: int) -> Tensor:
     return along_axis(factors.to(like), axis, like.dim())
-
-
-def _smooth_alone(layer: nn.Module, seen: Tensor, rows: Tensor, spec: PtqSpec) -> None:
-    """Smooth a layer by itself, where its output in INT8 then comes closer to the float one."""
-    assert isinstance(layer, nn.Linear)
-    assert spec.smooth is not None
-    factors = _shared(seen, _of_columns(layer), spec.smooth).to(layer.weight)
-    weight = layer.weight.detach()
-    if _error(rows / factors, weight * factors, seen / factors) < _error(rows, weight, seen):
-        layer.weight.data.mul_(factors)
-        _make_smoothed(layer, 1.0 / factors)
-
-
-def _error(rows: Tensor, weight: Tensor, seen: Tensor) -> float:
-    """Return the squared error of a linear layer in INT8, by ranges that reach the largest."""
-    tiny = torch.finfo(torch.float32).tiny
-    scale = seen.amax().clamp_min(tiny) / CODE_MAX
-    scales = weight.abs().amax(1, keepdim=True).clamp_min(tiny) / CODE_MAX
-    given = (rows / scale).round().clamp(ACTIVATION_MIN, CODE_MAX) * scale
-    codes = (weight / scales).round() * scales
-    return float((F.linear(given, codes) - F.linear(rows, weight)).square().mean())
-
-
-def _make_smoothed(layer: nn.Linear, smoothing: Tensor) -> None:
-    layer.register_buffer("smoothing", smoothing)
-    layer.__class__ = SmoothedLinear

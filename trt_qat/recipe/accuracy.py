@@ -31,8 +31,9 @@ class PtqSpec(Spec):
     equalize: bool = Field(
         default=False, description="even out channels between layers (1906.04721, by activations)"
     )
-    smooth: Fraction | None = Field(
-        default=None, description="SmoothQuant's alpha for Linear layers (2211.10438); 0.5 is usual"
+    smooth: Fraction | Literal["search"] | None = Field(
+        default=None,
+        description="SmoothQuant of Linear layers (2211.10438): alpha, or searched for each",
     )
     rounding: Literal["nearest", "learned"] = Field(
         default="nearest", description="learned: up or down by the error of the output (2004.10568)"

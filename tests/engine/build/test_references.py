@@ -1,8 +1,8 @@
 """Every reference architecture is parsed and built by NVIDIA's compiler, and predicted right.
 
 Most of the time goes into exports, so all but one run with ``make engines``, a network a worker;
-``benchmarks/rtx.py`` sets their forms side by side. ModelOpt's stock placement is written by torch's
-TorchScript exporter, which needs no more than ModelOpt itself.
+``benchmarks/rtx.py`` sets their forms side by side. ModelOpt's stock placement is written by
+torch's TorchScript exporter, which needs no more than ModelOpt itself.
 """
 
 from __future__ import annotations
