@@ -72,10 +72,13 @@ def _ultralytics(name: str) -> Network:
         if name.startswith("rtdetr"):
             kind = tasks.RTDETRDetectionModel
         model: nn.Module = kind(f"{name}.yaml", verbose=False)
+        if name.startswith("rtdetr"):
+            settle_norms(model, torch.randn(2, *shape, generator=torch.Generator().manual_seed(2)))
         return model
 
-    # RT-DETR takes the best 300 of its anchors: of 84 of random weights many are ties.
-    return Network(build, (3, 320, 320) if name.startswith("rtdetr") else (3, 64, 64))
+    # RT-DETR takes the best 300 of its anchors, of which there are 84 at 64x64.
+    shape = (3, 320, 320) if name.startswith("rtdetr") else (3, 64, 64)
+    return Network(build, shape)
 
 
 def _smp(name: str) -> Network:
@@ -119,6 +122,23 @@ def _efficientnet_lite(name: str) -> Network:
         return model
 
     return Network(build, (3, 224, 224), part="trained weights")
+
+
+def settle_norms(model: nn.Module, images: torch.Tensor) -> None:
+    """Measure the statistics of every BatchNorm on a batch, as training would.
+
+    With those of a new network the signal fades from layer to layer, until most anchors of a
+    detector are one INT8 code: which of equal ones are the best 300 is anybody's choice.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        model(images)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.eval().momentum = momentum
 
 
 class Pair(nn.Module):

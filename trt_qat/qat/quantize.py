@@ -28,6 +28,7 @@ from trt_qat.qat.quantizers.fake_quant import (
 )
 from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
 from trt_qat.qat.quantizers.learned_scales import learn_scales
+from trt_qat.qat.quick_tracing import no_collection
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.rounding import Rounded, refine
 from trt_qat.qat.shared_batches import shared_batches
@@ -89,7 +90,8 @@ def quantize(
         ranks.refuse("quantize.ptq changes weights by what one process sees")
         mine = list(mine)
         even_out(model, mine, spec, ptq_spec)
-    placed, plan = _place(model, first, spec)
+    with no_collection():
+        placed, plan = _place(model, first, spec)
     quantizers = cast("dict[str, TensorQuantizer]", placed.activations)
     if ranges is None:
         amax = calibrate(model, quantizers, mine, calibration)
