@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rich.table import Table
 from trt_qat.artifact import platform_facts, versions, write_json
 
 RESULT = Path("benchmarks/results/cpu/layers.json")
-BLOCKS = (125, 250, 500, 1000)
+BLOCKS = (100, 300, 1000)
 CHANNELS = 16
 STEPS = ("sparsify", "quantize", "export")
 
@@ -66,10 +67,10 @@ def measure(blocks: int, steps: tuple[str, ...]) -> dict[str, float]:
         for size, path in ((1, warm), (blocks, file)):
             model, batch = network(size)
             run: dict[str, Callable[[], Any]] = {
-                "float": lambda m=model, b=batch, p=path: float_onnx(m, b, p),  # type: ignore[misc]
-                "sparsify": lambda m=model, b=batch: tq.sparsify(m, b),  # type: ignore[misc]
-                "quantize": lambda m=model, b=batch: tq.quantize(m, b),  # type: ignore[misc]
-                "export": lambda m=model, b=batch, p=path: tq.export(m, b, p),  # type: ignore[misc]
+                "float": partial(float_onnx, model, batch, path),
+                "sparsify": partial(tq.sparsify, model, batch),
+                "quantize": partial(tq.quantize, model, batch),
+                "export": partial(tq.export, model, batch, path),
             }
             seconds = {}
             for step in steps:
@@ -83,6 +84,17 @@ def in_a_process(blocks: int, steps: tuple[str, ...]) -> dict[str, float]:
     """Return `measure` of a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, (blocks, steps))
+
+
+def grown(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table in docs/costs.md."""
+    header = ["layers", *STEPS, "together", "float export"]
+    keys = ("sparsify", "quantize", "export", "all", "float")
+    rows = [
+        [f"{row['layers']:,}", *(f"{row[key]:.1f} s" if key in row else "-" for key in keys)]
+        for row in document["rows"]
+    ]
+    return header, rows
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

@@ -25,7 +25,8 @@ def test_collection_stops_meanwhile_and_stays_off_where_it_was() -> None:
 
 def test_a_trace_keeps_values_alone() -> None:
     def keys() -> set[str]:
-        program = torch.export.export(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), (torch.ones(1, 4),))
+        network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        program = torch.export.export(network, (torch.ones(1, 4),))
         (node,) = [node for node in program.graph.nodes if "relu" in str(node.target)]
         return {key for key, value in node.meta.items() if value is not None}
 

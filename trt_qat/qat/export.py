@@ -206,9 +206,16 @@ def _to_onnx(
 @contextlib.contextmanager
 def _quickly() -> Iterator[None]:
     """Let torch's exporter skip what changes nothing in the file."""
-    with no_collection(), no_metadata():
-        with asked_where_it_matters(), signatures_once(), decomposed_where_needed():
-            yield
+    with contextlib.ExitStack() as stack:
+        for quick in (
+            no_collection,
+            no_metadata,
+            asked_where_it_matters,
+            signatures_once,
+            decomposed_where_needed,
+        ):
+            stack.enter_context(quick())
+        yield
 
 
 def _last_cause(error: BaseException) -> str:

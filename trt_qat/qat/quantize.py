@@ -90,8 +90,7 @@ def quantize(
         ranks.refuse("quantize.ptq changes weights by what one process sees")
         mine = list(mine)
         even_out(model, mine, spec, ptq_spec)
-    with no_collection():
-        placed, plan = _place(model, first, spec)
+    placed, plan = _place(model, first, spec)
     quantizers = cast("dict[str, TensorQuantizer]", placed.activations)
     if ranges is None:
         amax = calibrate(model, quantizers, mine, calibration)
@@ -210,6 +209,7 @@ def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, R
     return found
 
 
+@no_collection()
 def _place(
     model: nn.Module, batch: Any, spec: QuantizeSpec
 ) -> tuple[placement.Placed, placement.Plan]:

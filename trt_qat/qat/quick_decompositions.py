@@ -3,8 +3,8 @@
 torch.onnx traces the captured program anew to take apart what it cannot translate, and to make
 operations in place functional: 45 % of an export of 200 layers. A deployed network is nearly always
 made of operations that it translates as they are. Of such a graph the few that it would take apart
-are replaced here node by node; a graph with any other goes torch's way. Where it computes in one type
-of floating point alone, no operand is cast to that of another, which would be one more run.
+are replaced here node by node; a graph with any other goes torch's way. Where it computes in one
+type of floating point alone, no operand is cast to that of another, which would be one more run.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ _IN_PLACE = {
     _aten.tanh_.default: _aten.tanh.default,
 }
 
+_ARITHMETIC = {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor}
+
 AS_THEY_ARE = frozenset(_VIEWS | _VALUES | _SIZES)
 _POOLS_AND_NORMS = {_aten.batch_norm.default, _aten.adaptive_avg_pool2d.default}
 _OWNERS = _VALUES | _POOLS_AND_NORMS | set(_IN_PLACE)
@@ -172,17 +174,17 @@ def functional(module: fx.GraphModule) -> bool:
 def computes_in_one_type(graph: fx.Graph) -> bool:
     """Tell whether every value is of one type of floating point, but for a weight's codes.
 
-    Sizes may shape a tensor; one that is a factor or a summand is a number of another type.
+    Sizes may shape a tensor; a number that is an operand is of another type.
     """
     kinds: set[torch.dtype] = set()
     for node in graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and not _holds_codes(node):
             kinds.add(value.dtype)
-        if node.target in _VALUES and any(
-            not isinstance(operand.meta.get("val"), torch.Tensor)
-            for operand in node.all_input_nodes
-            if operand.target is not operator.getitem
+        if node.target in _ARITHMETIC and any(
+            not isinstance(operand, fx.Node)
+            or not isinstance(operand.meta.get("val"), torch.Tensor)
+            for operand in node.args[:2]
         ):
             return False
     return len(kinds) == 1 and kinds.pop().is_floating_point
@@ -232,6 +234,8 @@ def _out_of_place(node: fx.Node) -> None:
 
 def _as_inference_norm(node: fx.Node) -> None:
     x, weight, bias, mean, variance, _, momentum, eps = node.args[:8]
+    assert isinstance(mean, fx.Node)
+    assert isinstance(variance, fx.Node)
     value = node.meta["val"]
     graph = node.graph
     with graph.inserting_before(node):
@@ -240,7 +244,7 @@ def _as_inference_norm(node: fx.Node) -> None:
             (x, weight, bias, mean, variance, momentum, eps),
         )
         first = graph.call_function(operator.getitem, (norm, 0))
-    norm.meta = dict(node.meta) | {"val": (value, value.new_empty(0), value.new_empty(0))}
+    norm.meta = dict(node.meta) | {"val": (value, mean.meta["val"], variance.meta["val"])}
     first.meta = dict(node.meta)
     node.replace_all_uses_with(first)
     graph.erase_node(node)

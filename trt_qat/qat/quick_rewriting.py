@@ -9,12 +9,12 @@ shapes are inferred node by node, twice, though torch's trace has told most of t
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
 import onnx_ir as ir
 from onnx.defs import OpSchema
-from onnx_ir.schemas import OpSignature
 from onnxscript.optimizer import _constant_folding  # nothing public infers shapes less often
 from onnxscript.rewriter import RewriteRule
 
@@ -24,21 +24,25 @@ _Operator = tuple[str, str]
 @contextlib.contextmanager
 def signatures_once() -> Iterator[None]:
     """Have an operator's signature read off its schema once, and not with every node."""
-    signature: Any = OpSignature
-    read = signature.from_op_schema
-    known: dict[tuple[str, str, int], OpSignature] = {}
+    try:
+        signature: Any = importlib.import_module("onnx_ir.schemas").OpSignature
+    except ImportError:  # an older onnx_ir, beside which torch has signatures of its own
+        yield
+        return
+    kept, read = vars(signature)["from_op_schema"], signature.from_op_schema
+    known: dict[tuple[str, str, int], Any] = {}
 
-    def from_op_schema(schema: OpSchema) -> OpSignature:
+    def from_op_schema(schema: OpSchema) -> Any:
         key = (schema.domain, schema.name, schema.since_version)
         if key not in known:
             known[key] = read(schema)
         return known[key]
 
-    signature.from_op_schema = from_op_schema
+    signature.from_op_schema = staticmethod(from_op_schema)
     try:
         yield
     finally:
-        signature.from_op_schema = read
+        signature.from_op_schema = kept
 
 
 @contextlib.contextmanager
