@@ -74,11 +74,15 @@ def _ultralytics(name: str) -> Network:
         model: nn.Module = kind(f"{name}.yaml", verbose=False)
         if name.startswith("rtdetr"):
             settle_norms(model, torch.randn(2, *shape, generator=torch.Generator().manual_seed(2)))
+            decoder: Any = model.get_submodule("model")[-1]  # type: ignore[index]
+            decoder.num_queries = QUERIES
         return model
 
-    # RT-DETR takes the best 300 of its anchors, of which there are 84 at 64x64.
-    shape = (3, 320, 320) if name.startswith("rtdetr") else (3, 64, 64)
-    return Network(build, shape)
+    if not name.startswith("rtdetr"):
+        return Network(build)
+    # Of 2,100 anchors; at 64x64 there are 84.
+    shape = (3, 320, 320)
+    return Network(build, shape, part=f"whole, its decoder with the best {QUERIES} anchors of 300")
 
 
 def _smp(name: str) -> Network:
@@ -139,6 +143,11 @@ def settle_norms(model: nn.Module, images: torch.Tensor) -> None:
         model(images)
     for norm, momentum in zip(norms, kept, strict=True):
         norm.eval().momentum = momentum
+
+
+QUERIES = 20
+"""Of RT-DETR. Among 300 of a network without training some scores are equal to six digits, and
+which of two is the better one another order of summation decides."""
 
 
 class Pair(nn.Module):

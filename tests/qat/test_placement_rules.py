@@ -471,7 +471,7 @@ def test_a_grouped_one_in_front_of_a_difference_is_no_island(tmp_path: Path) -> 
         mixed = m.scale(x) + m.filter(x)
         return m.head(m.last(x + 0.5 * (mixed - m.norm(x))))  # type: ignore[no-any-return]
 
-    parts = {"scale": conv(kernel=1, groups=16), "filter": conv(groups=16)}
+    parts: dict[str, nn.Module] = {"scale": conv(kernel=1, groups=16), "filter": conv(groups=16)}
     parts |= {"stem": conv(), "norm": nn.BatchNorm2d(16), "last": conv(), "head": conv()}
     placed = Placed(net(forward, **parts), IMAGE, tmp_path)
     assert placed.inputs(placed.layer("scale")) == [DQ, DQ]

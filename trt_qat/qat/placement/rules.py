@@ -32,7 +32,7 @@ _THROUGH = frozenset({
     Kind.ADD, Kind.MUL, Kind.DIFFERENCE, Kind.CONCAT, Kind.COMMUTE, Kind.AVERAGE, Kind.POINTWISE,
     Kind.BATCH_NORM,
 })  # fmt: skip
-"""What may lie between layers of which TensorRT runs one in float for its own sake alone."""
+"""What may lie between INT8 layers such that a float one among them is an island."""
 
 _READS = {
     Kind.ADD: "a residual stream",
