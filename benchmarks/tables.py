@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import rtx_tables
+from benchmarks import layers, rtx_tables
 from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -339,6 +339,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rtx-accuracy": lambda: markdown(*rtx_tables.accuracy(read("rtx"))),
     **{name.replace("_", "-"): partial(cost_ratios, name) for name in COSTS},
     "schedule": schedule,
+    "layers": lambda: markdown(*layers.grown(read("layers"))),
     "cost-startup": cost_startup,
     "cost-memory": cost_memory,
     "cost-curves": cost_curves,

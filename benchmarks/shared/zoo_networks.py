@@ -72,10 +72,17 @@ def _ultralytics(name: str) -> Network:
         if name.startswith("rtdetr"):
             kind = tasks.RTDETRDetectionModel
         model: nn.Module = kind(f"{name}.yaml", verbose=False)
+        if name.startswith("rtdetr"):
+            settle_norms(model, torch.randn(2, *shape, generator=torch.Generator().manual_seed(2)))
+            decoder: Any = model.get_submodule("model")[-1]  # type: ignore[index]
+            decoder.num_queries = QUERIES
         return model
 
-    # RT-DETR takes the best 300 of its anchors: of 84 of random weights many are ties.
-    return Network(build, (3, 320, 320) if name.startswith("rtdetr") else (3, 64, 64))
+    if not name.startswith("rtdetr"):
+        return Network(build)
+    # Of 2,100 anchors; at 64x64 there are 84.
+    shape = (3, 320, 320)
+    return Network(build, shape, part=f"whole, its decoder with the best {QUERIES} anchors of 300")
 
 
 def _smp(name: str) -> Network:
@@ -119,6 +126,28 @@ def _efficientnet_lite(name: str) -> Network:
         return model
 
     return Network(build, (3, 224, 224), part="trained weights")
+
+
+def settle_norms(model: nn.Module, images: torch.Tensor) -> None:
+    """Measure the statistics of every BatchNorm on a batch, as training would.
+
+    With those of a new network the signal fades from layer to layer, until most anchors of a
+    detector are one INT8 code: which of equal ones are the best 300 is anybody's choice.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        model(images)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.eval().momentum = momentum
+
+
+QUERIES = 20
+"""Of RT-DETR. Among 300 of a network without training some scores are equal to six digits, and
+which of two is the better one another order of summation decides."""
 
 
 class Pair(nn.Module):

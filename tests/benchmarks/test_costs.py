@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cost_calibration, cost_export, cost_masks, cost_preflight, cost_startup
+from benchmarks import (
+    cost_calibration,
+    cost_export,
+    cost_masks,
+    cost_preflight,
+    cost_startup,
+    layers,
+)
 from benchmarks.shared.side_by_side import (
     Study,
     curve,
@@ -45,6 +52,14 @@ def test_every_variant_of_a_study_runs(name: str) -> None:
     assert set(study.sweeps) <= set(study.base)
     for prepare in made.values():
         prepare()()
+
+
+def test_many_layers_are_measured_step_by_step() -> None:
+    found = layers.measure(2, ("float", *layers.STEPS))
+    assert list(found) == ["float", "sparsify", "quantize", "export"]
+    assert all(0 <= seconds < 600 for seconds in found.values())
+    header, (row,) = layers.grown({"rows": [{"layers": 4, "all": 1.0, **found}]})
+    assert len(header) == len(row)
 
 
 def test_the_masks_that_are_compared_are_the_same_masks() -> None:

@@ -56,7 +56,17 @@ class MemberByName(Base):
         return (x + largest[..., None, None] + x.max(1, keepdim=True).values).relu()
 
 
-KINDS = [ModuleMadeInForward, ItemAssignment, TensorOfASize, MemberByName]
+class MaskWrittenInParts(Base):
+    """As that of Swin's shifted windows: nothing of it is an activation."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        mask = x.new_zeros(x.shape[2:])
+        for value, part in enumerate((slice(0, -7), slice(-7, -3), slice(-3, None))):
+            mask[part] = value
+        return (x * (mask == 1)).relu()
+
+
+KINDS = [ModuleMadeInForward, ItemAssignment, TensorOfASize, MemberByName, MaskWrittenInParts]
 
 
 @pytest.mark.parametrize("kind", KINDS)

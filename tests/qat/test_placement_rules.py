@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.placement import two_scales
 from tests.models import REFERENCE, bert, tied_weights, vit
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.qat.export import export
@@ -435,19 +436,20 @@ def test_readers_of_one_tensor_share_its_quantizer(tmp_path: Path) -> None:
     [
         (conv(groups=16), None),
         (conv(groups=4), None),
-        (conv(16, 16, 1, groups=4), "P9: grouped with a kernel of 1x1, below 3"),
+        (conv(16, 16, 1, groups=4), "P9: grouped by 4 with a kernel of 1x1, below 3"),
+        (conv(32, 32, 1, groups=2), None),
         (conv(16, 12, groups=4), "P9: grouped, 12 output channels not a multiple of 8"),
         (conv(16, 8), None),
         (nn.Conv2d(16, 8, (1, 3), padding=(0, 1)), "P9: 16 -> 8 channels, below 16"),
     ],
-    ids=["depthwise", "grouped", "grouped 1x1", "grouped 12", "8 out", "8 out, 1x3"],
+    ids=["depthwise", "grouped", "1x1 by 4", "1x1 by 16", "grouped 12", "8 out", "8 out, 1x3"],
 )
 def test_layers_without_a_good_int8_kernel_stay_float(layer: nn.Conv2d, why: str | None) -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         return m.head(F.relu(m.layer(torch.softmax(m.stem(x), 1))))  # type: ignore[no-any-return]
 
-    head = conv(layer.out_channels, 16)
-    model = quantize(net(forward, stem=conv(), layer=layer, head=head), [IMAGE])
+    stem, head = conv(16, layer.in_channels), conv(layer.out_channels, 16)
+    model = quantize(net(forward, stem=stem, layer=layer, head=head), [IMAGE])
     assert {n.name: n.why for n in report_of(model).float_layers}.get("layer") == why
 
 
@@ -459,6 +461,21 @@ def test_a_grouped_one_between_int8_layers_is_no_island(layer: nn.Conv2d) -> Non
     last = conv(layer.out_channels, 16)
     model = quantize(net(forward, stem=conv(), layer=layer, last=last, head=conv()), [IMAGE])
     assert "layer" in {note.name for note in report_of(model).quantized}
+
+
+def test_a_grouped_one_in_front_of_a_difference_is_no_island(tmp_path: Path) -> None:
+    """FastViT's mixer: TensorRT runs the difference in float, between INT8 layers on all sides."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = F.relu(m.stem(x))
+        mixed = m.scale(x) + m.filter(x)
+        return m.head(m.last(x + 0.5 * (mixed - m.norm(x))))  # type: ignore[no-any-return]
+
+    parts: dict[str, nn.Module] = {"scale": conv(kernel=1, groups=16), "filter": conv(groups=16)}
+    parts |= {"stem": conv(), "norm": nn.BatchNorm2d(16), "last": conv(), "head": conv()}
+    placed = Placed(net(forward, **parts), IMAGE, tmp_path)
+    assert placed.inputs(placed.layer("scale")) == [DQ, DQ]
+    assert set(placed.why_float()) == {"head"}
 
 
 # E7: heads
@@ -500,6 +517,30 @@ def test_a_transformer_keeps_stream_norm_and_softmax_float(attention: Any, tmp_p
             assert DQ not in around
         else:
             assert _behind_pairs(placed, product)
+
+
+@pytest.mark.parametrize("attention", ["float", "int8"])
+def test_a_linear_attention_is_one(attention: Any, tmp_path: Path) -> None:
+    """EfficientViT's: q, k and v of several scales, no softmax, and a sum divided by a sum."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        qkv = m.qkv(x)
+        scales = torch.cat((qkv, m.mix(m.wide(qkv))), 1).reshape(x.shape[0], 2, 48, -1)
+        q, k, v = scales.transpose(-1, -2).chunk(3, -1)
+        q, k, v = F.relu(q), F.relu(k), F.pad(v, (0, 1), value=1.0)
+        out = q @ (k.transpose(-1, -2) @ v)
+        out = out[..., :-1] / (out[..., -1:] + 1e-5)
+        return m.head(m.proj(out.transpose(-1, -2).reshape(-1, 32, *x.shape[2:])))  # type: ignore[no-any-return]
+
+    parts = {"qkv": conv(16, 48, 1), "wide": conv(48, 48, groups=48)}
+    parts |= {"mix": conv(48, 48, 1, groups=3), "proj": conv(32, 16, 1), "head": conv()}
+    placed = Placed(net(forward, **parts), IMAGE, tmp_path, attention=attention)
+    products = [placed.node("MatMul", index) for index in (0, 1)]
+    for product in products:
+        assert _behind_pairs(placed, product) == (attention == "int8")
+        assert DQ not in placed.inputs(product) or attention == "int8"
+    assert placed.inputs(placed.layer("mix")) == [DQ, DQ]
+    assert not two_scales(placed.graph) or attention == "int8"
 
 
 def _behind_pairs(placed: Placed, node: Node) -> bool:

@@ -167,3 +167,24 @@ def test_the_method_of_exported_programs_is_put_back() -> None:
     with pytest.raises(ZeroDivisionError), quick.decomposed_where_needed():
         raise ZeroDivisionError
     assert torch.export.ExportedProgram.run_decompositions is before
+
+
+@pytest.mark.parametrize(
+    ("function", "one"),
+    [
+        (lambda m, x: F.relu(m.norm(m.conv(x))) + x, True),
+        (lambda m, x: m.conv(x) * 2, False),
+        (lambda m, x: m.conv(x) * x.shape[0], False),
+        (lambda m, x: m.conv(x) + x.double(), False),
+    ],
+    ids=["floats", "a number", "a size", "two types"],
+)
+def test_operands_are_cast_where_there_are_types_to_cast(
+    function: Callable[..., torch.Tensor], one: bool
+) -> None:
+    dims = ({0: torch.export.Dim("batch")},)
+    network = Network(function).eval()
+    program = torch.export.export(
+        network, (torch.randn(2, 4, 8, 8),), dynamic_shapes=dims, strict=False
+    )  # Network takes one tensor
+    assert quick.computes_in_one_type(program.graph) == one

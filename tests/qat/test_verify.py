@@ -260,6 +260,36 @@ class Exact(nn.Module):
         return self.body(x).view(2, -1)  # type: ignore[no-any-return]
 
 
+class Choice(nn.Module):
+    """The place of the largest value, as a detector chooses its anchors."""
+
+    lead: Tensor
+
+    def __init__(self, lead: float) -> None:
+        super().__init__()
+        self.register_buffer("lead", torch.tensor([0.0, lead, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.abs().mean(1).flatten(1) + self.lead).argmax(1)
+
+
+@pytest.mark.parametrize(("lead", "refused"), [(2e-8, False), (1e-2, True)])
+def test_a_choice_among_equals_may_be_another_one(
+    lead: float, refused: bool, tmp_path: Path
+) -> None:
+    """Each place is the same, so that the lead alone decides; the file has it elsewhere."""
+    images = X[:2, :, :1, :1].expand(2, 32, 6, 6)
+    model = quantize(net(Choice(lead)), [images])
+    path = export(model, images, tmp_path / "model.onnx")
+    file = onnx.load(path)
+    (stored,) = (t for t in file.graph.initializer if t.name.endswith("lead"))
+    stored.raw_data = onnx.numpy_helper.to_array(stored)[::-1].tobytes()
+    onnx.save(file, path)
+    expected = pytest.raises(ExportMismatch) if refused else contextlib.nullcontext()
+    with expected:
+        verify(model, path, images, name="model.onnx", dynamic=True)
+
+
 class Decoder(nn.Module):
     """Levels that are made in one order and read in the other, as SegFormer's head does."""
 

@@ -49,3 +49,5 @@ def test_jitter_moves_floats_by_their_last_places_and_leaves_the_rest() -> None:
     assert 0 < off.max() < 1e-6
     assert 0 < np.abs(moved["half"] - given["half"]).max() < 0.01
     assert moved["int"] is given["int"]
+    further = np.abs(jittered(given, 16.0)["float"] - X) / np.abs(X)
+    assert 8 * off.max() < further.max() < 32 * off.max()

@@ -17,6 +17,8 @@ from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
 from trt_qat.qat.placement.calls import mode
+from trt_qat.qat.placement.kinds import BATCH_NORMS
+from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantize import (
     Quantized,
     float_weight,
@@ -144,7 +146,7 @@ def deployed(model: nn.Module, form: WeightForm) -> Iterator[nn.Module]:
         for key, child in parent._modules.items()
         if child is not None and child in swaps
     ]
-    with mode(model, training=False), _masks_applied(model):
+    with mode(model, training=False), _masks_applied(model), _no_counters(model):
         try:
             for parent, key, child in undo:
                 parent._modules[key] = swaps[child]
@@ -181,6 +183,25 @@ def _codes(
     scale = scale_of(quantizer).to(weight.dtype)
     low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
     return Codes(weight_codes(weight, scale, axis, low), scale, axis, form)
+
+
+@contextlib.contextmanager
+def _no_counters(model: nn.Module) -> Iterator[None]:
+    """Leave out what BatchNorm counts in training: one more constant of the graph, read by none."""
+    name = "num_batches_tracked"
+    kept = [(m, m._buffers[name]) for m in model.modules() if _counts_batches(m)]
+    try:
+        for norm, _ in kept:
+            norm._buffers[name] = None
+        yield
+    finally:
+        for norm, counter in kept:
+            norm._buffers[name] = counter
+
+
+def _counts_batches(module: nn.Module) -> bool:
+    counts = isinstance(module, BATCH_NORMS) and "num_batches_tracked" in module._buffers
+    return counts and stock_class(module) is not None  # code of its own may read it
 
 
 @contextlib.contextmanager

@@ -30,7 +30,8 @@ from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
 from trt_qat.qat.quick_decompositions import decomposed_where_needed
-from trt_qat.qat.quick_rewriting import slices_alone
+from trt_qat.qat.quick_rewriting import asked_where_it_matters, signatures_once
+from trt_qat.qat.quick_tracing import no_collection, no_metadata
 from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
 from trt_qat.qat.verify import resized, verify
@@ -180,7 +181,7 @@ def _to_onnx(
     spec: ExportSpec,
 ) -> ir.Model:
     try:
-        with _quiet(), slices_alone(), decomposed_where_needed():
+        with _quiet(), _quickly():
             program = torch.onnx.export(
                 model,
                 args,
@@ -200,6 +201,21 @@ def _to_onnx(
         raise ModelError(message) from error
     assert program is not None
     return program.model
+
+
+@contextlib.contextmanager
+def _quickly() -> Iterator[None]:
+    """Let torch's exporter skip what changes nothing in the file."""
+    with contextlib.ExitStack() as stack:
+        for quick in (
+            no_collection,
+            no_metadata,
+            asked_where_it_matters,
+            signatures_once,
+            decomposed_where_needed,
+        ):
+            stack.enter_context(quick())
+        yield
 
 
 def _last_cause(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from trt_qat.qat.quantizers.fake_quant import (
 )
 from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
 from trt_qat.qat.quantizers.learned_scales import learn_scales
+from trt_qat.qat.quick_tracing import no_collection
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.rounding import Rounded, refine
 from trt_qat.qat.shared_batches import shared_batches
@@ -208,6 +209,7 @@ def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, R
     return found
 
 
+@no_collection()
 def _place(
     model: nn.Module, batch: Any, spec: QuantizeSpec
 ) -> tuple[placement.Placed, placement.Plan]:

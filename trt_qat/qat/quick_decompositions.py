@@ -3,7 +3,8 @@
 torch.onnx traces the captured program anew to take apart what it cannot translate, and to make
 operations in place functional: 45 % of an export of 200 layers. A deployed network is nearly always
 made of operations that it translates as they are. Of such a graph the few that it would take apart
-are replaced here node by node; a graph with any other goes torch's way.
+are replaced here node by node; a graph with any other goes torch's way. Where it computes in one
+type of floating point alone, no operand is cast to that of another, which would be one more run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.onnx._internal.exporter import _fx_passes  # nothing public leaves casts out
 
 from trt_qat.qat.deploy import OPERATORS
 
@@ -109,6 +111,8 @@ _IN_PLACE = {
     _aten.tanh_.default: _aten.tanh.default,
 }
 
+_ARITHMETIC = {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor}
+
 AS_THEY_ARE = frozenset(_VIEWS | _VALUES | _SIZES)
 _POOLS_AND_NORMS = {_aten.batch_norm.default, _aten.adaptive_avg_pool2d.default}
 _OWNERS = _VALUES | _POOLS_AND_NORMS | set(_IN_PLACE)
@@ -119,18 +123,28 @@ _READERS = _VALUES | _POOLS_AND_NORMS | _SIZES
 def decomposed_where_needed() -> Iterator[None]:
     """Have exported programs decomposed only where that changes more than is replaced here."""
     program: Any = torch.export.ExportedProgram
-    decompose = program.run_decompositions
+    passes: Any = _fx_passes
+    decompose, promote = program.run_decompositions, passes.insert_type_promotion_nodes
+    of_one_type: set[fx.GraphModule] = set()
 
     def run_decompositions(self: Any, *args: Any, **options: Any) -> Any:
-        if functional(self.graph_module):
-            return self
-        return decompose(self, *args, **options)
+        if not functional(self.graph_module):
+            return decompose(self, *args, **options)
+        if computes_in_one_type(self.graph_module.graph):
+            of_one_type.add(self.graph_module)
+        return self
+
+    def insert_type_promotion_nodes(module: fx.GraphModule) -> None:
+        if module not in of_one_type:
+            promote(module)
 
     program.run_decompositions = run_decompositions
+    passes.insert_type_promotion_nodes = insert_type_promotion_nodes
     try:
         yield
     finally:
         program.run_decompositions = decompose
+        passes.insert_type_promotion_nodes = promote
 
 
 def functional(module: fx.GraphModule) -> bool:
@@ -153,9 +167,31 @@ def functional(module: fx.GraphModule) -> bool:
     for node, replace in plan:
         replace(node)
     if plan:
-        graph.lint()
-        module.recompile()
+        graph.lint()  # the exporter writes the code anew, when it has dropped assertions
     return True
+
+
+def computes_in_one_type(graph: fx.Graph) -> bool:
+    """Tell whether every value is of one type of floating point, but for a weight's codes.
+
+    Sizes may shape a tensor; a number that is an operand is of another type.
+    """
+    kinds: set[torch.dtype] = set()
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and not _holds_codes(node):
+            kinds.add(value.dtype)
+        if node.target in _ARITHMETIC and any(
+            not isinstance(operand, fx.Node)
+            or not isinstance(operand.meta.get("val"), torch.Tensor)
+            for operand in node.args[:2]
+        ):
+            return False
+    return len(kinds) == 1 and kinds.pop().is_floating_point
+
+
+def _holds_codes(node: fx.Node) -> bool:
+    return node.op == "placeholder" and all(user.target in OPERATORS for user in node.users)
 
 
 def _replacement(node: fx.Node) -> Callable[[fx.Node], None] | None:
@@ -198,6 +234,8 @@ def _out_of_place(node: fx.Node) -> None:
 
 def _as_inference_norm(node: fx.Node) -> None:
     x, weight, bias, mean, variance, _, momentum, eps = node.args[:8]
+    assert isinstance(mean, fx.Node)
+    assert isinstance(variance, fx.Node)
     value = node.meta["val"]
     graph = node.graph
     with graph.inserting_before(node):
@@ -206,7 +244,7 @@ def _as_inference_norm(node: fx.Node) -> None:
             (x, weight, bias, mean, variance, momentum, eps),
         )
         first = graph.call_function(operator.getitem, (norm, 0))
-    norm.meta = dict(node.meta) | {"val": (value, value.new_empty(0), value.new_empty(0))}
+    norm.meta = dict(node.meta) | {"val": (value, mean.meta["val"], variance.meta["val"])}
     first.meta = dict(node.meta)
     node.replace_all_uses_with(first)
     graph.erase_node(node)

@@ -56,17 +56,21 @@ def opened(cut: Cut, island: Island, name: str) -> Run:
     return run
 
 
-def jittered(given: Mapping[str, NDArray[Any]]) -> Arrays:
+def jittered(given: Mapping[str, NDArray[Any]], factor: float = 1.0) -> Arrays:
     """Return the same values, those of a float type each off by a few units in the last place.
 
     Where that alone moves a result, as a difference of large numbers or an index among equals, no
     two implementations can be asked to agree on it more closely.
+
+    Args:
+        given: tensors by name.
+        factor: times as far off.
     """
     draw = np.random.default_rng(0)
     moved = dict(given)
     for name, value in given.items():
         if value.dtype.kind == "f":
-            unit = max(NOISE, 2 * float(np.finfo(value.dtype).eps))
+            unit = factor * max(NOISE, 2 * float(np.finfo(value.dtype).eps))
             signs = draw.choice((-unit, unit), size=value.shape)
             moved[name] = (value * (1 + signs)).astype(value.dtype)
     return moved

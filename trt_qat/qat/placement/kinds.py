@@ -35,6 +35,7 @@ class Kind(enum.Enum):
     AVERAGE = "average"  # new values from old ones: INT8 in wants INT8 out
     POINTWISE = "pointwise"  # unary; fused into the layer before it
     BATCH_NORM = "batch_norm"  # folded into the convolution before it
+    DIFFERENCE = "difference"  # or quotient of two activations: elementwise, in float
     FLOAT = "float"  # normalisation, softmax, anything unknown
 
 
@@ -210,7 +211,7 @@ def classify(node: fx.Node, modules: dict[str, nn.Module]) -> Kind:
     if kind in (Kind.ADD, Kind.MUL) and len(inputs) < 2 and len(set(node.all_input_nodes)) < 3:
         return Kind.POINTWISE  # the other operand is a number or a parameter
     if kind is Kind.POINTWISE and len(inputs) > 1:
-        return Kind.FLOAT  # a quotient or difference of two activations
+        return Kind.DIFFERENCE
     if kind is Kind.MATMUL and len(inputs) == 1:
         return Kind.FLOAT
     return kind

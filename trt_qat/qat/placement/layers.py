@@ -111,8 +111,10 @@ def misaligned(shape: WeightShape, *, reads_network_input: bool) -> str | None:
     if shape.groups > 1 and not shape.transposed:
         if shape.outputs % ALIGNMENT:
             return f"{GROUPED}, {shape.outputs} output channels not a multiple of {ALIGNMENT}"
-        if min(shape.kernel) < 3:
-            return f"{GROUPED} with a kernel of {'x'.join(map(str, shape.kernel))}, below 3"
+        in_group = shape.inputs // shape.groups
+        if min(shape.kernel) < 3 and in_group < MIN_CHANNELS:
+            kernel = "x".join(map(str, shape.kernel))
+            return f"{GROUPED} by {in_group} with a kernel of {kernel}, below 3"
         return None
     if min(shape.inputs, shape.outputs) >= MIN_CHANNELS:
         return None

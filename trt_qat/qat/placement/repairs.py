@@ -30,7 +30,7 @@ def repair(graph: fx.Graph, owner: nn.Module) -> None:
     """Drop what is nothing, and let readers of a tensor changed in place read the change."""
     for node in graph.nodes:  # in order, so that no answer is looked for deep down
         classify_leaf(node)
-    _drop_unused_shapes(graph)
+    _drop_unused_shapes(graph, owner)
     _spell_out_tuples(graph)
     _drop_identities(graph, owner)
     _read_mutated_values(graph, owner)
@@ -66,10 +66,13 @@ def holder_of(owner: nn.Module) -> nn.ModuleDict:
     return holder
 
 
-def _drop_unused_shapes(graph: fx.Graph) -> None:
-    """Drop shape arithmetic that only answered a question of control flow."""
+def _drop_unused_shapes(graph: fx.Graph, owner: nn.Module) -> None:
+    """Drop shape arithmetic that only answered a question of control flow.
+
+    What writes into a tensor has no readers yet: they read the tensor.
+    """
     for node in reversed(list(graph.nodes)):
-        if not node.users and classify_leaf(node) is not None:
+        if not node.users and classify_leaf(node) is not None and not _in_place(node, owner):
             graph.erase_node(node)
 
 

@@ -28,14 +28,16 @@ from trt_qat.recipe.specs import QuantizeSpec
 
 SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on
 
-_THROUGH = frozenset(
-    {Kind.ADD, Kind.MUL, Kind.CONCAT, Kind.COMMUTE, Kind.AVERAGE, Kind.POINTWISE, Kind.BATCH_NORM}
-)
-"""What INT8 layers may have between them without a conversion to float."""
+_THROUGH = frozenset({
+    Kind.ADD, Kind.MUL, Kind.DIFFERENCE, Kind.CONCAT, Kind.COMMUTE, Kind.AVERAGE, Kind.POINTWISE,
+    Kind.BATCH_NORM,
+})  # fmt: skip
+"""What may lie between INT8 layers such that a float one among them is an island."""
 
 _READS = {
     Kind.ADD: "a residual stream",
     Kind.FLOAT: "normalisation, softmax or attention",
+    Kind.DIFFERENCE: "a difference or quotient of activations",
     Kind.MATMUL: "attention",
     Kind.OUTPUT: "a network output or untraced code",
     Kind.WEIGHTED: "a layer that the recipe keeps float",
@@ -58,7 +60,7 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
     plan.weighted = [v for v in flow.of(Kind.WEIGHTED) if v not in plan.float_layers]
     plan.weight_axes = {v: weight_axis(v, spec) for v in plan.weighted}
     plan.matmuls = [
-        v for v in flow.of(Kind.MATMUL) if spec.attention == "int8" or not _beside_softmax(v)
+        v for v in flow.of(Kind.MATMUL) if spec.attention == "int8" or not _in_attention(v)
     ]
     blocked: set[Vertex] = set()
     while True:
@@ -109,10 +111,18 @@ def _has_float_reader(vertex: Vertex, demand: Demand) -> bool:
     return any(not demand.reads_int8(u, vertex) for u in vertex.users)
 
 
-def _beside_softmax(vertex: Vertex) -> bool:
-    """Tell whether a product of two activations is one of the two in an attention."""
+def _in_attention(vertex: Vertex) -> bool:
+    """Tell whether a product of two activations is one of the two in an attention.
+
+    The other one or a softmax is beside it; a linear attention, ``q @ (k.T @ v)``, has no softmax.
+    """
+
+    def belongs(other: Vertex) -> bool:
+        name = type(other.module).__name__ + str(other.node.target)
+        return other.kind is Kind.MATMUL or "softmax" in name.lower()
+
     around = (*_reach(vertex, lambda v: v.users), *_reach(vertex, lambda v: v.inputs))
-    return any("softmax" in (type(v.module).__name__ + str(v.node.target)).lower() for v in around)
+    return any(map(belongs, around))
 
 
 def _reach(
