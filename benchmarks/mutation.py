@@ -44,7 +44,7 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "placement": (
         "trt_qat/qat/placement",
-        ("tests/qat/test_placement_rules.py", "tests/qat/placement", "tests/qat/test_golden.py"),
+        ("tests/qat/placement", "tests/qat/test_placement_rules.py", "tests/qat/test_golden.py"),
     ),
 }
 """Part -> folder of the code, and the tests that mirror it."""
