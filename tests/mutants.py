@@ -59,7 +59,7 @@ def mutants(path: Path) -> list[Mutant]:
         first = min([function.lineno, *(each.lineno for each in function.decorator_list)])
         placed = node.ifs[0] if isinstance(node, ast.comprehension) else _condition(node)
         line, last = placed.lineno, placed.end_lineno or placed.lineno
-        named = f"{change.__name__}: {_shown(node)}"
+        named = f"{change.__name__.strip('_')}: {_shown(node)}"
         found.append(Mutant(path, len(found), line, last, named, function.name, first))
     return found
 
