@@ -50,6 +50,9 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Part -> folder of the code, and the tests that mirror it."""
 
 QUIET = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "-W", "ignore"]
+MOST_SECONDS = 45.0
+"""Of tests that a change gets, the quickest first; the longest export whole networks."""
+
 PATIENCE = 5.0
 """Times what the tests take without a change, and 20 seconds; what takes longer does not end."""
 
@@ -67,11 +70,17 @@ class Tests:
     lines: dict[str, dict[int, set[str]]] = field(default_factory=dict)
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Return the tests that run a mutant's line, the quickest first."""
+        """Return the tests that run a mutant's lines, the quickest first."""
         known = self.lines.get(str(mutant.path), {})
         lines = range(mutant.line, mutant.last_line + 1)
         near = set().union(*(known.get(line, set()) for line in lines))
-        return sorted(near, key=self.seconds.__getitem__)
+        chosen, left = [], MOST_SECONDS
+        for test in sorted(near, key=self.seconds.__getitem__):
+            left -= self.seconds[test]
+            if chosen and left < 0:
+                break
+            chosen.append(test)
+        return chosen
 
 
 class _Watch:

@@ -674,3 +674,125 @@ def test_half_scales_have_the_opset_that_they_need(
     b = Builder(opset)
     x = b.input("x", [4, 16], TensorProto.FLOAT16)
     assert severities(b.model(sum_of(b, x)), "QDQ016") == []
+
+
+def low(kind: int) -> ModelProto:
+    """A pair of FP8, INT4 or FP4 codes."""
+    b, x = image(opset=23)
+    b.initializers.append(helper.make_tensor("zero", kind, [], [0]))
+    scale = b.store("scale", 0.1)
+    codes = b.node("QuantizeLinear", x, scale, "zero", name="q")
+    return b.model(b.node("DequantizeLinear", codes, scale, "zero", name="dq"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "since", "before", "device", "older"),
+    [
+        (TensorProto.FLOAT8E4M3FN, "9.0", "8.6", "h100", "a100"),
+        (TensorProto.INT4, "10.0", "9.3", "a100", "t4"),
+        (23, "10.8", "10.7", "b200", "h100"),
+    ],
+)
+def test_low_types_need_a_release_and_a_device(
+    kind: int, since: str, before: str, device: str, older: str
+) -> None:
+    model = low(kind)
+    assert [f.node for f in found(model, "QDQ310", None, before)] == ["dq"]
+    assert f"TensorRT {before}" in found(model, "QDQ310", None, before)[0].message
+    assert found(model, "QDQ310", None, since) == []
+    assert found(model, "QDQ310", device, since) == []
+    (finding,) = found(model, "QDQ310", older, since)
+    assert "TensorRT" not in finding.message
+    assert found(one_conv(), "QDQ310", "t4", "8.4") == []
+
+
+def test_what_is_stored_is_no_input_to_the_dla() -> None:
+    b = Builder()
+    x = b.input("x", [1, 16, 8, 8])
+    model = b.model(b.conv(x, (16, 16), quantized=False))
+    weight = helper.make_tensor_value_info("conv_weight", TensorProto.FLOAT, ["n", 16, 3, 3])
+    model.graph.input.append(weight)  # as opset 8 and older list their weights
+    assert found(model, "QDQ305", "orin-agx-dla") == []
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    assert len(found(model, "QDQ305", "orin-agx-dla")) == 1
+    assert found(model, "QDQ305", "orin-agx") == []
+
+
+def test_scalars_that_are_quantized_and_stored_are_refused() -> None:
+    def scalar(codes: Any) -> ModelProto:
+        b, x = image()
+        stored = b.store("codes", np.array(codes, np.int8))
+        return b.model(b.node("Add", x, b.dequantize(stored, name="dq")))
+
+    assert len(found(scalar(3), "QDQ019")) == 1
+    assert found(scalar([3]), "QDQ019") == []
+    b = Builder()
+    x = b.input("x", [])
+    assert found(b.model(b.qdq(x)), "QDQ019") == []  # its codes are computed
+    b = Builder()
+    wide = b.store("wide", np.array(3, np.int32))
+    x = b.node("Add", b.input("x", [4]), b.dequantize(wide, 0.1, np.int32(0), name="dq"))
+    assert found(b.model(x), "QDQ019") == []  # QDQ010 is about these
+
+
+def test_stored_codes_go_to_a_dq_and_a_zero_point_may_come_through() -> None:
+    def zero_through(*ops: str, read: bool = False, at: int = 2) -> ModelProto:
+        b, x = image()
+        point = b.store("point", np.int8(0))
+        for op in ops:
+            point = b.node(op, point, name=op.lower())
+        operands = [x, b.store("scale", 0.1), point]
+        if at == 0:
+            operands = [point, b.store("scale", 0.1), b.store("zero", np.int8(0))]
+        made = b.node("DequantizeLinear" if at == 0 else "QuantizeLinear", *operands, name="q")
+        more = [b.node("Relu", point, name="reader")] if read else []
+        return b.model(made, *more, kind=TensorProto.INT8)
+
+    assert found(zero_through(), "QDQ017") == []
+    assert found(zero_through("Identity"), "QDQ017") == []
+    assert found(zero_through("Identity", "Flatten"), "QDQ017") == []
+    assert [f.node for f in found(zero_through("Neg"), "QDQ017")] == ["neg"]
+    assert [f.node for f in found(zero_through("Identity", read=True), "QDQ017")] == ["identity"]
+    assert [f.node for f in found(zero_through("Identity", at=0), "QDQ017")] == ["identity"]
+    assert found(zero_through(at=0), "QDQ017") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "since"), [(TensorProto.FLOAT8E4M3FN, 19), (TensorProto.INT4, 21), (23, 23)]
+)
+def test_low_types_have_the_opset_that_they_need_and_are_told_once(kind: int, since: int) -> None:
+    model = low(kind)
+    model.opset_import[0].version = since - 1
+    assert [f.node for f in found(model, "QDQ016")] == ["q"]
+    model.opset_import[0].version = since
+    assert found(model, "QDQ016") == []
+
+
+@pytest.mark.parametrize(
+    ("ops", "counted"),
+    [
+        ([], 0), (["Sin"], 1), (["Sin", "Cos"], 2), (["Relu"], 0), (["Cast", "Sin"], 1),
+        (["Flatten"], 0), (["Shape"], 0),
+    ],
+)  # fmt: skip
+def test_what_stays_float_is_counted(ops: list[str], counted: int) -> None:
+    """Nothing fused between pairs, nothing that moves codes, and nothing that makes no float."""
+    b, x = image()
+    x = b.qdq(b.conv(b.qdq(x, name="in"), (16, 16)), name="mid")
+    for op in ops:
+        x = b.node(op, x, name=op.lower(), **({"to": TensorProto.FLOAT} if op == "Cast" else {}))
+    if ops == ["Shape"]:
+        model = b.model(x, kind=TensorProto.INT64)
+    else:
+        model = b.model(b.qdq(x, name="out"))
+    told = found(model, "QDQ201")
+    assert [int(f.message.split()[0]) for f in told] == ([counted] if counted else [])
+
+
+def test_scales_of_an_activation_are_counted_by_its_shape() -> None:
+    b, x = image()
+    scales: Any = np.full(8, 0.1, np.float32)
+    model = b.model(
+        b.dequantize(b.quantize(x, scales, name="q", axis=1), scales, name="dq", axis=1)
+    )
+    assert [f.node for f in found(model, "QDQ012")] == ["q", "dq"]
