@@ -65,21 +65,37 @@ def mutants(path: Path) -> list[Mutant]:
 
 
 def put(mutant: Mutant) -> int:
-    """Give every living function of the mutant's place its code; return how many there were."""
+    """Give every living function of the mutant's place its code; return how many there were.
+
+    Functions that it has made, as the tests of a table, are given theirs too.
+    """
     tree = _parsed(mutant.path)
     _, node, change = list(_places(tree))[mutant.number]
     change(node)
     module = compile(ast.fix_missing_locations(tree), str(mutant.path), "exec")
     code = _code(module, mutant.function, mutant.first_line)
     wanted = (str(mutant.path), mutant.function, mutant.first_line)
-    count = 0
-    for thing in gc.get_objects():
-        if isinstance(thing, FunctionType):
-            old = thing.__code__
-            if (old.co_filename, old.co_name, old.co_firstlineno) == wanted:
-                thing.__code__ = code
-                count += 1
+    living = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
+    count, inner = 0, {}
+    for function in living:
+        old = function.__code__
+        if (old.co_filename, old.co_name, old.co_firstlineno) == wanted:
+            inner.update(zip(_within(old), _within(code), strict=False))
+            function.__code__ = code
+            count += 1
+    for function in living:
+        if function.__code__ in inner:
+            function.__code__ = inner[function.__code__]
     return count
+
+
+def _within(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code of functions within a function, but for what runs at once."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            if not constant.co_name.endswith("comp>"):
+                yield constant
+            yield from _within(constant)
 
 
 def _parsed(path: Path) -> ast.Module:

@@ -34,7 +34,11 @@ class Kept:
     def half(self):
         return (lambda x: x // 2)(8)
 
+def longer(least):
+    return lambda text: len(text) > least
+
 REGISTERED = [numbers, Kept.half]
+TABLE = {"long": longer(3)}
 '''
 
 
@@ -83,6 +87,8 @@ def test_conditions_numbers_names_and_returns_are_changed(module: ModuleType) ->
         "half computed: x // 2",
         "half constant: 2",
         "half constant: 8",
+        "longer returns_none: return lambda text: len(text) > least",
+        "longer other_comparison: len(text) > least",
     ]
 
 
@@ -96,6 +102,12 @@ def test_a_mutant_counts_behind_decorators_and_in_registries(module: ModuleType)
     assert numbers(4) is None
     assert changed(module, "computed: x // 2") == 1
     assert half(None) == 16
+
+
+def test_a_mutant_counts_in_what_its_function_has_made(module: ModuleType) -> None:
+    assert not module.TABLE["long"]("abc")
+    assert changed(module, "other_comparison: len(text)") == 1
+    assert module.TABLE["long"]("abc")
 
 
 @pytest.mark.parametrize(
