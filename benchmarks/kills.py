@@ -51,7 +51,7 @@ def started(recipe: Path, out: Path) -> subprocess.Popen[str]:
 
 def ranks(launcher: int) -> dict[int, int]:
     """Return the processes of a job by their rank."""
-    found = {}
+    found: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"PPid:\t{launcher}\n" in (folder / "status").read_text():

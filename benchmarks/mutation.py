@@ -74,7 +74,8 @@ class Tests:
         known = self.lines.get(str(mutant.path), {})
         lines = range(mutant.line, mutant.last_line + 1)
         near = set().union(*(known.get(line, set()) for line in lines))
-        chosen, left = [], MOST_SECONDS
+        chosen: list[str] = []
+        left = MOST_SECONDS
         for test in sorted(near, key=self.seconds.__getitem__):
             left -= self.seconds[test]
             if chosen and left < 0:
@@ -194,8 +195,7 @@ def noticed(mutant: Mutant, tests: Tests) -> str:
     if not child:
         _silent()
         files = sorted({test.partition("::")[0] for test in wanted})
-        code = int(pytest.main([*QUIET, *files], [_Chosen(wanted)])) if put(mutant) else 99
-        os._exit(code)
+        os._exit(int(pytest.main([*QUIET, *files], [_Chosen(wanted)])) if put(mutant) else 99)
     usual = sum(map(tests.seconds.__getitem__, wanted))
     code = _ended(child, 20 + PATIENCE * usual)
     if code is not None and code > 3:

@@ -54,7 +54,7 @@ class Mutant:
 
 def mutants(path: Path) -> list[Mutant]:
     """Return every mutant of a file, in the order of its lines."""
-    found = []
+    found: list[Mutant] = []
     for function, node, change in _places(_parsed(path)):
         first = min([function.lineno, *(each.lineno for each in function.decorator_list)])
         placed = node.ifs[0] if isinstance(node, ast.comprehension) else _condition(node)
@@ -76,7 +76,8 @@ def put(mutant: Mutant) -> int:
     code = _code(module, mutant.function, mutant.first_line)
     wanted = (str(mutant.path), mutant.function, mutant.first_line)
     living = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
-    count, inner = 0, {}
+    count = 0
+    inner: dict[CodeType, CodeType] = {}
     for function in living:
         old = function.__code__
         if (old.co_filename, old.co_name, old.co_firstlineno) == wanted:
@@ -295,4 +296,4 @@ def _returns_none(node: ast.AST) -> None:
 
 def _goes_on(node: ast.AST) -> None:
     """Let the loop's body go on: a statement without effect takes its place."""
-    node.__class__ = ast.Pass  # type: ignore[assignment]
+    node.__class__ = ast.Pass

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
@@ -131,7 +132,8 @@ def _of_users(scratch: Path) -> list[Reader]:
     onnx = f"ort:{sound}"
     arrays, saved = io.BytesIO(), io.BytesIO()
     (feed,) = inputs_for([onnx], None).feeds
-    np.savez(arrays, labels=np.zeros(len(next(iter(feed.values())))), **feed)
+    held: dict[str, Any] = {**feed, "labels": np.zeros(len(next(iter(feed.values()))))}
+    np.savez(arrays, **held)
     np.savez(saved, images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4))
     idx = bytes((0, 0, 8, 3)) + b"".join(n.to_bytes(4, "big") for n in (2, 4, 4)) + bytes(32)
     return [
@@ -159,7 +161,7 @@ def _of_engines() -> list[Reader]:
     cache = b"TRT-8601-EntropyCalibration2\ninput: 3c010a14\nconv1: 3d3b1e4a\nfc: 3e000000\n"
     plan = b"ftrt" + bytes(12) + (228).to_bytes(8, "little") + bytes((8, 6, 1, 6)) + bytes(200)
     told = {"name": "m.engine", "sha256": "0", "spec": {}, "parents": {}, "metrics": {"sm": [8, 6]}}
-    told |= {"fingerprint": "", "versions": {}, "seconds": 1.0, "written": "2026-01-01T00:00:00"}
+    more = {"fingerprint": "", "versions": {}, "seconds": 1.0, "written": "2026-01-01T00:00:00"}
 
     def origin(path: Path) -> object:
         return origin_of(path.with_suffix(""))
@@ -176,7 +178,7 @@ def _of_engines() -> list[Reader]:
         Reader("calibration cache", "calib.cache", (cache,), calibration_cache.load),
         Reader("calibration cache", "any.cache", (cache,), inspect_file),
         Reader("ranges", "ranges.json", (ranges.encode(),), Ranges.load),
-        Reader("sidecar", "model.engine.json", (json.dumps(told).encode(),), origin),
+        Reader("sidecar", "model.engine.json", (json.dumps({**told, **more}).encode(),), origin),
     ]
 
 

@@ -102,7 +102,7 @@ def test_a_session_of_it_folds_nothing_and_is_open_only_while_it_runs(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each session would else hold the weights twice: folded, and packed for its kernels."""
-    opened = []
+    opened: list[Any] = []
     session = onnxruntime.InferenceSession
 
     def watched(source: object, options: Any, **more: Any) -> Any:

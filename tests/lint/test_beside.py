@@ -272,7 +272,7 @@ def test_a_float_layer_is_an_island_only_between_int8_and_where_int8_would_help(
         {"channels": 15}, {"before": False}, {"behind": False}, {"weight": "quantized"},
         {"weight": "computed"},
     ):  # fmt: skip
-        assert severities(island(**more), "QDQ104") == [], more  # type: ignore[arg-type]
+        assert severities(island(**more), "QDQ104") == [], more
     b = Builder()
     x = b.qdq(b.input("x", [4, 16]), name="in")
     product = b.model(b.qdq(b.linear(x, (16, 16), quantized=False), name="out"))
@@ -445,7 +445,8 @@ def test_operators_are_known_by_domain_and_name(op: str, domain: str, told: list
     if domain:
         b.domains[domain] = 1
     zero = [b.store("scale", 0.1)] if op == "DequantizeLinear" else []
-    made = b.node(op, x, *zero, **({"domain": domain} if domain else {}))
+    more: dict[str, Any] = {"domain": domain} if domain else {}
+    made = b.node(op, x, *zero, **more)
     assert severities(b.model(made), "QDQ011") == told
 
 
@@ -796,3 +797,44 @@ def test_scales_of_an_activation_are_counted_by_its_shape() -> None:
         b.dequantize(b.quantize(x, scales, name="q", axis=1), scales, name="dq", axis=1)
     )
     assert [f.node for f in found(model, "QDQ012")] == ["q", "dq"]
+
+
+def test_a_weight_of_zeros_is_nothing_to_prune() -> None:
+    assert found(pruned(lambda codes: 0 * codes), "QDQ401") == []
+
+
+def test_a_pad_of_codes_is_no_pad_before_a_pair() -> None:
+    b = Builder()
+    codes = b.input("codes", ["N", 16, 8, 8], TensorProto.INT8)
+    pads = b.store("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    codes = b.node("Identity", b.node("Pad", codes, pads))
+    model = b.model(b.qdq(b.conv(b.dequantize(codes, name="dq"), (16, 16)), name="out"))
+    assert found(model, "QDQ119") == []
+    b, x = image()
+    x = b.node("Pad", x, b.store("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1])))
+    model = b.model(b.qdq(b.conv(b.qdq(x, name="in"), (16, 16)), name="out"))
+    assert len(found(model, "QDQ119")) == 1
+
+
+def test_a_computed_weight_is_told_by_its_own_rule_alone() -> None:
+    b, x = image()
+    w = b.node("Mul", b.weight("w", (16, 16, 3, 3)), b.store("two", 2.0), name="doubled")
+    model = b.model(b.qdq(b.conv(b.qdq(x, name="in"), (16, 16), w=w), name="out"))
+    assert len(found(model, "QDQ116")) == 1
+    assert found(model, "QDQ112") == []
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "told"),
+    [("QLinearConv", "", 0), ("MatMulInteger", "", 0), ("Relu", "", 1), ("Relu", "mine", 0)],
+)
+def test_integer_operators_and_plugins_may_read_stored_codes(
+    op: str, domain: str, told: int
+) -> None:
+    b, x = image()
+    if domain:
+        b.domains[domain] = 1
+    codes = b.store("codes", np.ones((16, 16), np.int8))
+    more: dict[str, Any] = {"domain": domain} if domain else {}
+    model = b.model(b.node("Relu", x), b.node(op, codes, name="reader", **more))
+    assert len(found(model, "QDQ017")) == told

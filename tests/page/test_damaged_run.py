@@ -39,6 +39,7 @@ def test_a_changed_file_of_a_run_is_named(copy: Path, read: Callable[[Path], obj
 def test_a_fault_of_ours_is_not_put_on_the_files(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trt_qat.page.page", lambda *_: {}["op"])
+    none: dict[str, str] = {}
+    monkeypatch.setattr("trt_qat.page.page", lambda *_: none["op"])
     with pytest.raises(KeyError, match="op"):
         write(copy)
