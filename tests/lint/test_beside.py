@@ -120,7 +120,7 @@ def gathered(value: int, count: int = 1, kind: type[np.generic] = np.int64) -> M
     ("value", "told"),
     [
         (2**31 - 1, 0), (2**31, 1), (-(2**31), 1), (2**40, 1), (2**63 - 1, 0), (-(2**63) + 1, 0),
-        (2**63 - 1024, 0), (2**63 - 4096, 1), (-(2**63) + 4096, 1), (0, 0),
+        (2**63 - 1025, 0), (2**63 - 1026, 1), (1026 - 2**63, 1), (1025 - 2**63, 0), (0, 0),
     ],
 )  # fmt: skip
 def test_int64_is_clamped_beyond_int32_and_not_where_it_means_the_end(
@@ -838,3 +838,19 @@ def test_integer_operators_and_plugins_may_read_stored_codes(
     more: dict[str, Any] = {"domain": domain} if domain else {}
     model = b.model(b.node("Relu", x), b.node(op, codes, name="reader", **more))
     assert len(found(model, "QDQ017")) == told
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "told"),
+    [
+        ("QLinearConv", "", 1), ("ConvInteger", "", 1), ("ConvInteger", "com.microsoft", 1),
+        ("ConvInteger", "mine", 0), ("QLinearAdd", "com.microsoft", 1), ("QLinearAdd", "mine", 0),
+        ("QGemm", "com.microsoft", 1), ("Gelu", "com.microsoft", 0), ("Relu", "", 0),
+    ],
+)  # fmt: skip
+def test_integer_operators_are_told_by_domain_and_name(op: str, domain: str, told: int) -> None:
+    b, x = image()
+    if domain:
+        b.domains[domain] = 1
+    more: dict[str, Any] = {"domain": domain} if domain else {}
+    assert len(found(b.model(b.node(op, x, **more)), "QDQ007")) == told
