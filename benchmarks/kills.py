@@ -4,9 +4,9 @@
 
 A small recipe (tests/runs.py) by torchrun on two processes of gloo, from training to QAT. Each life
 of a run ends at a moment drawn over the time that a whole one takes, one process of the two or all
-with their launcher by SIGKILL; after ``--lives`` of them it is resumed to its end, and its metrics
-and the bytes of its files are held against those of a run that nobody killed. ``--minutes`` ends
-earlier, after whole runs.
+with their launcher by SIGKILL; after ``--lives`` of them it is resumed to its end, and its metrics,
+but for seconds, and the bytes of its files are held against those of a run that nobody killed.
+``--minutes`` ends earlier, after whole runs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,11 @@ def left(out: Path) -> dict[str, Any]:
     """Return the metrics of a run and the digests of what it made."""
     names = ("fp32.pt", "ptq.pt", "qat.pt", "sparsity.json", "placement.json", "ranges.json")
     digests = {name: sha256_file(out / name) for name in names if (out / name).is_file()}
-    metrics = json.loads((out / "metrics.json").read_text())
+    told = json.loads((out / "metrics.json").read_text())
+    metrics = {
+        stage: {key: value for key, value in entry.items() if key != "seconds"}
+        for stage, entry in told.items()
+    }
     torn = [path.name for path in out.rglob("*") if ".tmp" in path.name]
     return {"metrics": metrics, "files": digests, "torn": torn}
 

@@ -854,3 +854,139 @@ def test_integer_operators_are_told_by_domain_and_name(op: str, domain: str, tol
         b.domains[domain] = 1
     more: dict[str, Any] = {"domain": domain} if domain else {}
     assert len(found(b.model(b.node(op, x, **more)), "QDQ007")) == told
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"head": 16}, ""), ({"head": 32}, ""), ({"head": 64}, ""),
+        ({"head": 48}, "head size is 48"),
+        ({"length": 512}, ""), ({"length": 513}, "513 positions"),
+    ],
+)  # fmt: skip
+def test_fused_attention_has_its_sizes(given: dict[str, int], said: str) -> None:
+    told = [f.message for f in found(v.quantized_attention(**given), "QDQ122")]
+    assert [said in message for message in told] == ([True] if said else [])
+
+
+def test_attention_is_quantized_whole_or_not() -> None:
+    every = ("query", "key", "weights", "value", "out")
+    assert found(v.quantized_attention(*every), "QDQ122") == []
+    assert found(v.quantized_attention(*every[:4]), "QDQ122") == []  # what is behind is another's
+    for missing in every:
+        (finding,) = found(v.quantized_attention(missing), "QDQ122")
+        assert finding.message.count("no pair") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"channels": (16, 32)}, ""), ({"channels": (16, 24)}, "multiples of 16"),
+        ({"channels": (24, 16)}, "multiples of 16"), ({"kernel": 5}, ""),
+        ({"kernel": 6}, "36 positions"), ({"channels": (32, 32), "group": 2}, "it has groups"),
+        ({"channels": (32, 32), "group": 32}, "it is depthwise"),
+    ],
+)  # fmt: skip
+def test_fp8_convolutions_have_their_sizes(given: dict[str, Any], said: str) -> None:
+    told = [f.message for f in found(v._fp8_conv(**given), "QDQ117")]
+    assert [said in message for message in told] == ([True] if said else [])
+
+
+def weight_of(values: Any, scale: float = 0.01, *, stored: bool = False) -> ModelProto:
+    """A 1x1 convolution of one scale, its weight stored as codes or as floats."""
+    b = Builder()
+    outputs, inputs = values.shape
+    x = b.input("x", ["N", inputs, 8, 8])
+    shaped = values.reshape(outputs, inputs, 1, 1)
+    if stored:
+        w = b.dequantize(b.store("codes", shaped.astype(np.int8)), scale, name="w")
+    else:
+        w = b.qdq(b.store("values", shaped.astype(np.float32)), scale, name="w")
+    return b.model(b.qdq(b.conv(b.qdq(x, name="in"), (inputs, outputs), w=w), name="out"))
+
+
+@pytest.mark.parametrize(
+    ("beyond", "stored", "told"),
+    [(0, False, 0), (2, False, 0), (3, False, 1), (1, True, 0), (11, True, 0), (12, True, 1)],
+)
+def test_scales_that_clip_are_told_from_a_part_on(beyond: int, stored: bool, told: int) -> None:
+    """One in a hundred floats, one in twenty codes and the largest one of each scale."""
+    values = np.full((20, 10), 50.0)
+    values.ravel()[:beyond] = 127 if stored else 200
+    findings = found(weight_of(values if stored else values / 100, stored=stored), "QDQ120")
+    assert len(findings) == told
+    assert all(("lie on the ends" in f.message) == stored for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("largest", "shape", "told"),
+    [(8, (8, 4), 1), (9, (8, 4), 0), (8, (31, 1), 0), (8, (32, 1), 1), (-8, (8, 4), 1),
+     (-9, (8, 4), 0), (0, (8, 4), 0)],
+)  # fmt: skip
+def test_scales_that_waste_the_grid_are_told_of_weights_that_have_one(
+    largest: int, shape: tuple[int, int], told: int
+) -> None:
+    values = np.sign(largest) * np.ones(shape)
+    values.ravel()[0] = largest
+    findings = found(weight_of(values, stored=True), "QDQ121")
+    assert [f"none larger than {abs(largest)}" in f.message for f in findings] == [True] * told
+
+
+# Axes, zero points and scales of releases
+
+
+def wide(**more: Any) -> ModelProto:
+    b, x = image()
+    scales: Any = np.full(16, 0.1, np.float32)
+    return b.model(b.dequantize(b.quantize(x, scales, name="q", **more), scales, name="dq", **more))
+
+
+def test_an_axis_is_stated_where_there_are_several_scales() -> None:
+    assert severities(wide(), "QDQ311", None, "10.1") == ["error"] * 2
+    assert severities(wide(), "QDQ311") == ["warning"] * 2
+    assert severities(wide(), "QDQ311", None, "10.2") == []
+    assert severities(wide(axis=1), "QDQ311", None, "10.1") == []
+    assert severities(one_conv(), "QDQ311", None, "10.1") == []
+    model = wide()
+    model.opset_import[0].version = 12  # which knows no axis
+    assert severities(model, "QDQ311", None, "10.1") == []
+
+
+def test_a_zero_point_and_a_float_scale_are_wanted_before_tensorrt_9() -> None:
+    b, x = image()
+    scale = b.store("scale", 0.1)
+    codes = b.node("QuantizeLinear", x, scale, name="q")
+    model = b.model(b.node("DequantizeLinear", codes, scale, name="dq"))
+    assert [f.node for f in found(model, "QDQ312", None, "8.6")] == ["q", "dq"]
+    assert found(model, "QDQ312", None, "9.0") == []
+    assert found(model, "QDQ312") == []
+    assert found(one_conv(), "QDQ312", None, "8.6") == []
+    b = Builder(19)
+    x = b.input("x", [4, 16], TensorProto.FLOAT16)
+    codes = b.quantize(x, np.array(0.1, np.float16), name="q")
+    model = b.model(codes, kind=TensorProto.INT8)
+    assert [f.node for f in found(model, "QDQ313", None, "8.6")] == ["q"]
+    assert found(model, "QDQ313", None, "9.0") == []
+    assert found(model, "QDQ313") == []
+    assert found(one_conv(), "QDQ313", None, "8.6") == []
+
+
+def test_a_form_is_one_of_the_standard_domain() -> None:
+    for domain, told in (("", 1), ("mine", 0)):
+        b, x = image()
+        more: dict[str, Any] = {"domain": domain} if domain else {}
+        b.domains |= {domain: 1} if domain else {}
+        norm = b.node("LayerNormalization", x, b.store("gain", np.ones(8)), outputs=2, **more)
+        assert len(found(b.model(norm), "QDQ024")) == told
+
+
+def test_a_dq_of_what_a_layer_made_dangles() -> None:
+    for op, told in (("Relu", 1), ("Reshape", 0)):
+        b = Builder()
+        codes = b.input("codes", [4, 16], TensorProto.INT8)
+        more = [b.store("shape", np.array([2, 32]))] if op == "Reshape" else []
+        made = b.node(op, codes, *more)
+        assert len(found(b.model(b.dequantize(made, name="dq")), "QDQ107")) == told
