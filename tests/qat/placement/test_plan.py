@@ -404,7 +404,7 @@ def test_scales_lie_along_the_output_channels_of_a_weight() -> None:
 
 
 def test_a_weight_that_is_no_parameter_is_float() -> None:
-    model = net(lambda m, x: F.conv2d(x, m.w))
+    model = net(lambda m, x: F.conv2d(m.a(x), m.w), a=conv())
     model.register_buffer("w", torch.ones(16, 16, 3, 3))
     (why,) = Planned(model).floats.values()
     assert why == f"{OWN_CODE} on a weight that is a buffer"
