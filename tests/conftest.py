@@ -26,7 +26,7 @@ def pytest_sessionstart() -> None:
     from onnxscript.values import TracedOnnxFunction
 
     read: Any = vars(TracedOnnxFunction)["function_ir"]
-    if not isinstance(read, property):  # of an earlier session in this process
+    if not isinstance(read, property) or read.fget is None:  # of an earlier session
         return
     kept: Any = functools.cached_property(read.fget)
     kept.__set_name__(TracedOnnxFunction, "function_ir")
