@@ -990,3 +990,68 @@ def test_a_dq_of_what_a_layer_made_dangles() -> None:
         more = [b.store("shape", np.array([2, 32]))] if op == "Reshape" else []
         made = b.node(op, codes, *more)
         assert len(found(b.model(b.dequantize(made, name="dq")), "QDQ107")) == told
+
+
+def test_a_bias_is_no_operand_of_a_product() -> None:
+    b, x = image()
+    b.opset = 19
+    b.initializers.append(helper.make_tensor("z8", TensorProto.FLOAT8E4M3FN, [], [0.0]))
+    scale, bias = b.store("s", 0.1), b.store("bias", np.zeros(16, np.float32))
+    codes = b.node("QuantizeLinear", bias, scale, "z8", name="q8")
+    bias = b.node("DequantizeLinear", codes, scale, "z8", name="dq8")
+    y = b.node("Conv", b.qdq(x, name="in"), b.weight("w", (16, 16, 1, 1)), bias, name="conv")
+    assert found(b.model(y), "QDQ022") == []
+    b.nodes[-1].input[0] = bias
+    assert len(found(b.model(y), "QDQ022")) == 1
+
+
+def test_parts_of_a_product_are_heads_where_they_are_turned() -> None:
+    def cut(*, turned: bool) -> ModelProto:
+        b = Builder()
+        x = b.qdq(b.input("x", ["N", 8, 32]), name="in")
+        y = b.node("MatMul", x, b.weight("w", (32, 96), 1), name="qkv")
+        b.node("Split", y, b.store("sizes", np.full(3, 32)), name="cut", outputs=3, axis=-1)
+        shape = b.store("shape", np.array([0, 0, 2, 16]))
+        outputs = []
+        for part in ("cut_out", "cut_out_1", "cut_out_2"):
+            made = b.node("Reshape", part, shape)
+            made = b.node("Transpose", made, perm=[0, 2, 1, 3]) if turned else made
+            outputs.append(b.node("Relu", made))
+        return b.model(*outputs)
+
+    assert len(found(cut(turned=True), "QDQ126")) == 1
+    assert found(cut(turned=False), "QDQ126") == []
+
+
+def test_codes_of_a_constant_node_are_stored_and_those_of_a_cast_are_not() -> None:
+    def read(how: str) -> ModelProto:
+        b, x = image()
+        if how == "constant":
+            value = helper.make_tensor("value", TensorProto.INT8, [4], [1, 2, 3, 4])
+            codes = b.node("Constant", value=value)
+        else:
+            codes = b.node("Cast", b.store("values", np.ones(4)), to=TensorProto.INT8)
+        return b.model(b.node("Relu", x), b.node("Relu", codes, name="reader"))
+
+    assert [f.node for f in found(read("constant"), "QDQ017")] == ["reader"]
+    assert found(read("cast"), "QDQ017") == []
+
+
+@pytest.mark.parametrize(("quantized", "told"), [(True, 0), (False, 1)])
+def test_a_sum_is_float_work_where_one_side_is_float(quantized: bool, told: int) -> None:
+    b, x = image()
+    made = b.qdq(b.conv(b.qdq(x, name="in"), (16, 16)), name="mid")
+    other = b.input("other", ["N", 16, 8, 8])
+    other = b.qdq(other, name="side") if quantized else other
+    y = b.node("Sub", made, other, name="join")
+    assert len(found(b.model(b.qdq(y, name="out")), "QDQ201")) == told
+
+
+@pytest.mark.parametrize(
+    ("op", "told"), [("Relu", 1), ("MatMulInteger", 0), ("QLinearMatMul", 0), ("QLinearAdd", 0)]
+)
+def test_codes_are_read_by_dqs_and_integer_operators(op: str, told: int) -> None:
+    b, x = image()
+    codes = b.quantize(x, name="q")
+    model = b.model(b.dequantize(codes, name="dq"), b.node(op, codes, name="reader"))
+    assert [f.node for f in found(model, "QDQ013")] == ["reader"] * told
