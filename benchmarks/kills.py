@@ -6,7 +6,8 @@ A small recipe (tests/runs.py) by torchrun on two processes of gloo, from traini
 of a run ends at a moment drawn over the time that a whole one takes, one process of the two or all
 with their launcher by SIGKILL; after ``--lives`` of them it is resumed to its end, and its metrics,
 but for seconds, and the bytes of its files are held against those of a run that nobody killed.
-``--minutes`` ends earlier, after whole runs.
+``--minutes`` ends earlier, after whole runs. With another ``--seed``, kills are added to those that
+``--out`` tells of.
 """
 
 from __future__ import annotations
@@ -133,15 +134,18 @@ def main() -> int:
                 differing[out.name] = [key for key in wanted if wanted[key] != found[key]]
             runs += 1
             print(f"{len(moments)} kills, {runs} runs, {len(differing)} differ", flush=True)
+    earlier = json.loads(given.out.read_text()) if given.out and given.out.is_file() else {}
+    if given.seed in earlier.get("seeds", ()):
+        earlier = {}
+    victims.update(earlier.get("victims", {}))
     document = {
-        "seed": given.seed,
+        "seeds": [*earlier.get("seeds", ()), given.seed],
         "processes": 2,
-        "kills": len(moments),
-        "victims": dict(victims),
-        "runs": runs,
-        "runs_that_differ": differing,
+        "kills": len(moments) + earlier.get("kills", 0),
+        "victims": dict(sorted(victims.items())),
+        "runs": runs + earlier.get("runs", 0),
+        "runs_that_differ": {**earlier.get("runs_that_differ", {}), **differing},
         "whole_run_s": round(whole),
-        "moments_s": f"{min(moments, default=0)} to {max(moments, default=0)}",
     }
     print(json.dumps(document))
     if given.out is not None:
