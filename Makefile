@@ -6,13 +6,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test engines lint docs audit clean
+.PHONY: demo test coverage engines lint docs audit clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
 	@echo "make demo   train, sparsify, quantize, export, verify and build the digits engine"
 	@echo "make test   run the CPU test suite"
+	@echo "make coverage  the same, and which lines no test runs"
 	@echo "make engines  every reference architecture, in each of its forms, through NVIDIA's compiler"
 	@echo "make lint   ruff and mypy"
 	@echo "make audit  known vulnerabilities of what is installed, over the network"
@@ -23,6 +24,13 @@ demo: $(VENV)/.train $(VENV)/.rtx
 
 test: $(VENV)/.dev $(VENV)/.rtx
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# For a part of the tests: coverage run -m pytest tests/lint, then the other two.
+coverage: $(VENV)/.dev $(VENV)/.rtx
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --fail-under=95
 
 # Most of the time goes into exports: a network a worker, which exports it once.
 engines: $(VENV)/.dev $(VENV)/.rtx

@@ -1,16 +1,21 @@
 """A network of more weights than one ONNX file holds, through every step, each in a process.
 
     python benchmarks/large.py --gigabytes 2.5 --out benchmarks/results/cpu/large.json
+    python benchmarks/large.py --folder /tmp/large --out large.json               # keep the export
+    python benchmarks/large.py --folder /tmp/large --steps fix compare --out large.json
 
 Linear layers of equal width, exported with weights as FP32 behind Q/DQ, so that the file is as
 large as the network. Of each step the peak of the memory that was its own (RssAnon: files that are
 mapped can be given back at any time) and its seconds; a step may have 12 GiB of data
-(RLIMIT_DATA), beyond which the system refuses and the step fails.
+(RLIMIT_DATA), beyond which the system refuses and the step fails; files that a process may write
+to a copy of, as onnxruntime maps weights, count there. Steps that are left out keep what ``--out``
+says of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -121,28 +126,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=2.5)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--folder", type=Path, help="where the files lie, and stay")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.export is not None:
         export(given.gigabytes, given.export)
         return
-    with tempfile.TemporaryDirectory(prefix="trt-qat-large-") as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        if (folder := given.folder) is None:
+            scratch = tempfile.TemporaryDirectory(prefix="trt-qat-large-")
+            folder = Path(stack.enter_context(scratch))
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = known(given.out)
         own = [__file__, "--gigabytes", str(given.gigabytes), "--export", str(folder)]
-        steps = {"export": measured(own)}
-        print("export", steps["export"], flush=True)
-        size = sum(path.stat().st_size for path in folder.glob("model.onnx*"))
-        for step, words in commands(folder).items():
-            steps[step] = measured(["-m", "trt_qat", *words])
+        lines = {"export": own}
+        lines |= {key: ["-m", "trt_qat", *words] for key, words in commands(folder).items()}
+        for step in given.steps:
+            steps[step] = measured(lines[step])
             print(step, steps[step], flush=True)
+        size = sum(path.stat().st_size for path in folder.glob("model.onnx*"))
     document = {
         "parameters_gb": given.gigabytes,
         "file_gb": round(size / 1e9, 2),
         "limit_gib": LIMIT_BYTES >> 30,
-        "steps": steps,
+        "steps": {step: steps[step] for step in STEPS if step in steps},
     }
     if given.out is not None:
         given.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def known(out: Path | None) -> dict[str, Any]:
+    """Return the steps of an earlier record."""
+    if out is None or not out.is_file():
+        return {}
+    steps: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))["steps"]
+    return steps
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def pytest_sessionstart() -> None:
     from onnxscript.values import TracedOnnxFunction
 
     read: Any = vars(TracedOnnxFunction)["function_ir"]
+    if not isinstance(read, property) or read.fget is None:  # of an earlier session
+        return
     kept: Any = functools.cached_property(read.fget)
     kept.__set_name__(TracedOnnxFunction, "function_ir")
     TracedOnnxFunction.function_ir = kept  # type: ignore[method-assign]

@@ -37,6 +37,14 @@ def test_what_is_no_npz_is_refused_with_what_is_wanted(
     assert str(caught.value) == f"{path}: {message}; {WANTED}"
 
 
+def test_a_member_whose_header_breaks_off_is_told(tmp_path: Path) -> None:
+    """numpy reads a header as Python, whose parser has errors of its own."""
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00\x0a\x00{'descr':(\n")
+    with pytest.raises(DataError, match=r"cannot be read as an .npz: .*; wanted is"):
+        read_npz(tmp_path / "x.npz", WANTED)
+
+
 def test_an_array_alone_is_no_npz(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"x.npy: cannot be read as an .npz, it is something else"):

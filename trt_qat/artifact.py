@@ -14,16 +14,27 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from trt_qat.atomic import atomic_path as atomic_path
+from trt_qat.errors import InputError, first_line
+from trt_qat.files import AGAIN, read_manifest
 
 CHUNK_BYTES = 1 << 20
+
+MANIFEST = "manifest.json"
+"""Of a run folder."""
+
+_DIGEST = "sha256"
+_MISREAD = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
+
+T = TypeVar("T")
+Given = ParamSpec("Given")
 
 DISTRIBUTIONS = (
     "trt-qat",
@@ -69,6 +80,59 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, value: Any) -> Path:
     """Write a JSON document atomically, indented for people, keys in the order given."""
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_manifest(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write a run's ``manifest.json`` atomically, with a digest of what it says."""
+    held = {key: value for key, value in document.items() if key != _DIGEST}
+    return write_json(path, held | {_DIGEST: fingerprint(manifest=held)})
+
+
+def reads_run(read: Callable[Given, T]) -> Callable[Given, T]:
+    """Let a function whose first argument is a run folder tell of damaged files in one sentence.
+
+    What is in those files is our own, so it is read as it is; where that fails and a file is not
+    the one that the manifest is of, or the manifest is not what was written, that is why.
+
+    Raises:
+        InputError: from what is returned: names the file.
+    """
+
+    @wraps(read)
+    def guarded(*args: Given.args, **kwargs: Given.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except _MISREAD as error:
+            given: Any = next(iter((*args, *kwargs.values())))
+            folder = Path(getattr(given, "folder", given))
+            if (changed := changed_file(folder)) is None:
+                raise
+            message = (
+                f"{folder / changed}: damaged, or changed since the run ({type(error).__name__}: "
+                f"{first_line(error)}); run the recipe again"
+            )
+            raise InputError(message) from error
+
+    return guarded
+
+
+def changed_file(folder: Path) -> str | None:
+    """Return the name of a run's file that is not as its manifest says; None: there is none."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    document = read_manifest(path, AGAIN)
+    held = dict(document) if isinstance(document, dict) else {}
+    try:
+        if held.pop(_DIGEST, None) != fingerprint(manifest=held):
+            return MANIFEST
+    except ValueError:  # NaN
+        return MANIFEST
+    for name, digest in held["artifacts"].items():
+        file = folder / name
+        if file.is_file() and sha256_file(file) != digest:
+            return str(name)
+    return None
 
 
 @cache
@@ -140,7 +204,7 @@ def read_sidecar(path: Path) -> Sidecar | None:
     """Return the sidecar of an artefact; None if it is absent or not one of ours."""
     try:
         return Sidecar(**json.loads(sidecar_path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):  # nested thousands deep
         return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,9 @@ from trt_qat.limits import check_memory, read_whole
 
 RUN_FORMAT = "trt-qat run 1"
 """Of a run folder, in its manifest."""
+
+RECIPE_PATH = ".recipe.json"
+"""In a run folder: where its recipe lies on this machine. In no manifest and in no pack."""
 
 AGAIN = "run the recipe again"
 """The mend of a file that a run made."""
@@ -72,6 +74,26 @@ def read_manifest(path: Path, mend: str) -> Any:
     return document
 
 
+def recipe_of(folder: Path) -> tuple[Path, list[str]] | None:
+    """Return where a run's recipe lies on this machine, and its overrides; None: not known.
+
+    Raises:
+        InputError: the file that says so is damaged.
+    """
+    path = folder / RECIPE_PATH
+    if not path.is_file():
+        return None
+    document = read_json(path, AGAIN)
+    try:
+        recipe, overrides = document["recipe"], document["overrides"]
+    except (LookupError, TypeError):
+        recipe, overrides = None, ()
+    if not isinstance(recipe, str) or not all(isinstance(text, str) for text in overrides):
+        message = f"{path}: does not say where the recipe lies; {AGAIN}"
+        raise InputError(message)
+    return Path(recipe), list(overrides)
+
+
 def refuse_other_version(path: Path, document: Any) -> None:
     """Refuse a manifest of another version.
 
@@ -106,7 +128,9 @@ def read_npz(path: Path, wanted: str) -> dict[str, NDArray[Any]]:
             check_memory(members)
         with np.load(path, allow_pickle=False) as archive:
             return {key: _array(archive, key, path, wanted) for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+    except TrtQatError:
+        raise
+    except Exception as error:  # of numpy's parsers, zipfile and zlib, without a common class
         message = f"{path}: cannot be read as an .npz: {reason(error)}; {wanted}"
         raise DataError(message) from error
 

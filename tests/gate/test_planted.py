@@ -21,13 +21,14 @@ from trt_qat.comparison.result import Comparison, compare_outputs
 from trt_qat.data.arrays import ArraySplit, Source
 from trt_qat.data.splits import divide
 from trt_qat.errors import DataError, NotProven, TrtQatError
+from trt_qat.files import RECIPE_PATH
 from trt_qat.gate.parity import (
     chance_failures,
     chance_of,
     graded_chance_of,
     parity_failures,
 )
-from trt_qat.gate.verdict import RECIPE_PATH, Verdict, of_folder, verdict
+from trt_qat.gate.verdict import Verdict, of_folder, verdict
 from trt_qat.measure.chance import chance
 from trt_qat.measure.metrics import score_titles, scored
 from trt_qat.measure.outputs import Axes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -93,6 +96,36 @@ def test_compare_taps_it_without_holding_its_weights(model: Path) -> None:
     result = compare(f"ort:{model}", f"ort:{model}", feed, layers=True)
     assert result.passed
     assert result.layers is not None
+
+
+def test_a_session_of_it_folds_nothing_and_is_open_only_while_it_runs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session would else hold the weights twice: folded, and packed for its kernels."""
+    opened: list[Any] = []
+    session = onnxruntime.InferenceSession
+
+    def watched(source: object, options: Any, **more: Any) -> Any:
+        options.optimized_model_filepath = str(tmp_path / f"{len(opened)}.onnx")
+        found = session(source, options, **more)
+        opened.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    feed = {"x": np.random.default_rng(1).normal(size=(2, 64, 6, 6)).astype(np.float32)}
+    result = compare(f"ort:{model}", f"ort:{model}", feed, layers=True)
+    assert result.passed
+    assert len(opened) >= 5
+    gc.collect()
+    assert not any(each() for each in opened)
+    for number in range(len(opened)):
+        ran = onnx.load(tmp_path / f"{number}.onnx", load_external_data=False)
+        assert "DequantizeLinear" in {
+            node.op_type for node in ran.graph.node if "quantized_codes" in node.input
+        }
+    monkeypatch.setattr(large, "LARGE_BYTES", 1_000_000)
+    held = compare(f"ort:{model}", f"ort:{model}", feed, layers=True)
+    assert held.layers == result.layers
 
 
 def test_weights_that_are_few_come_inside(

@@ -190,7 +190,7 @@ def test_one_of_several_runners_is_named(saved: Path) -> None:
         runner(f"polygraphy:{saved}:trt")
 
 
-@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"a": 1}'])
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"a": 1}', '{"lst": [["a", 1.5]]}'])
 def test_a_file_that_holds_no_outputs_is_refused(tmp_path: Path, content: Any) -> None:
     (tmp_path / "other.json").write_text(content)
     with pytest.raises(InputError, match=r"other.json: "):

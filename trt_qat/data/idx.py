@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         )
         raise DataError(message)
     header = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(data[4:header], dtype=">u4"))
-    count = int(np.prod(shape, dtype=np.int64)) if len(shape) == dimensions else -1
+    sizes = (data[at : at + 4] for at in range(4, min(header, len(data)), 4))
+    shape = tuple(int.from_bytes(size, "big") for size in sizes)
+    count = math.prod(shape) if len(data) >= header else -1
     if len(data) - header != count:
         message = (
             f"{path}: its header says {count} bytes of shape {shape}, but {len(data) - header} "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trt_qat.artifact import reads_run
 from trt_qat.errors import CheckFailed, DataError, InputError
 from trt_qat.gate.answers import Answers, RunFolder
 from trt_qat.gate.checks import Check, artefact_checks
@@ -65,6 +66,7 @@ class GateReport:
         }
 
 
+@reads_run
 def check(
     run: str | Path,
     baseline: str | Path,
@@ -127,6 +129,7 @@ def verdict_of(run: RunFolder) -> Verdict | None:
     return of_folder(run.path, run.manifest)
 
 
+@reads_run
 def update(
     run: str | Path,
     baseline: str | Path,

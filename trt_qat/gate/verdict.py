@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trt_qat.files import AGAIN, read_json, read_manifest
+from trt_qat.artifact import reads_run
+from trt_qat.files import AGAIN, read_json, read_manifest, recipe_of
 from trt_qat.gate.parity import at_chance
 from trt_qat.wording import counted, sparse_words
 
@@ -61,9 +62,6 @@ _LOOP = "run the script again"
 OWN_LOOP = "own loop"
 """Stands where a recipe names what it trains, in a run that a loop of the user's recorded."""
 
-RECIPE_PATH = ".recipe.json"
-"""In a run folder: where its recipe lies on this machine. In no manifest and in no pack."""
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -94,6 +92,7 @@ class Verdict:
         return document | {"reasons": list(self.reasons), "notes": list(self.notes)}
 
 
+@reads_run
 def of_folder(folder: Path, manifest: Document | None = None, *, named: bool = True) -> Verdict:
     """Return the verdict on a run folder, from the files that its manifest names.
 
@@ -301,9 +300,8 @@ def _by_hand(manifest: Document) -> bool:
 
 def _recipe(recipe: Document, run: str | None) -> str:
     """Return the path of a recipe from the working folder, where that is known; else its name."""
-    known = Path(run or "") / RECIPE_PATH
-    if run is not None and known.is_file():
-        path = Path(read_json(known, AGAIN).get("recipe", ""))
+    if run is not None and (known := recipe_of(Path(run))) is not None:
+        path, _ = known
         return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     return str(recipe.get("engine", "ENGINE.toml"))
 

@@ -25,8 +25,23 @@ LARGE_BYTES = 1_500_000_000
 SMALL_BYTES = 1 << 16
 """Weights up to this size stay inside it even then: scales, axes and shapes are read by all."""
 
+_FLOAT_BYTES = 4
+
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _ALIGNED = 4096  # of a page, so that weights can be mapped
+
+
+def is_large(model: ModelProto) -> bool:
+    """Tell whether the weights take more than `LARGE_BYTES` as FP32, which Q/DQ make of INT8."""
+    return sum(map(tensors.elements, model.graph.initializer)) * _FLOAT_BYTES > LARGE_BYTES
+
+
+def is_large_file(path: Path) -> bool:
+    """Tell the same of a file; of one that cannot be read, which others will say, False."""
+    try:
+        return is_large(onnx.load(path, load_external_data=False))
+    except Exception:  # of protobuf, onnx and the system, without a common class
+        return False
 
 
 def serialized(model: ModelProto) -> tuple[bytes, dict[str, str]]:

@@ -10,15 +10,15 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trt_qat.errors import GraphError, first_line
-from trt_qat.graph.large import serialized
+from trt_qat.graph.large import is_large, serialized
 from trt_qat.graph.node import DEQUANTIZE, QUANTIZE, STANDARD_DOMAINS
 from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes, Shapes, infer
 from trt_qat.graph.tensors import Array, type_name
+from trt_qat.runners.ort import PARITY_SESSION, open_session
 
 Feeds = Mapping[str, Array]
 
@@ -76,18 +76,15 @@ def run(model: ModelProto, feeds: Sequence[Feeds]) -> list[list[Array]]:
         GraphError: onnxruntime does not take the model or the feeds.
     """
     declared = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         content, entries = serialized(model)
-        for key, value in entries.items():
-            options.add_session_config_entry(key, value)
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        entries = {**PARITY_SESSION, **entries}
+        session = open_session(content, "the model", entries, lean=is_large(model))
         cast = [{k: _as_declared(v, declared.get(k, 0)) for k, v in feed.items()} for feed in feeds]
         return [[np.asarray(value) for value in session.run(None, feed)] for feed in cast]
     except Exception as error:  # onnxruntime's classes share no base but Exception
-        msg = f"onnxruntime cannot run it: {first_line(error)}"
+        told = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        msg = f"onnxruntime cannot run it: {first_line(told)}"
         raise GraphError(msg) from error
 
 

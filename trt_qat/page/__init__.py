@@ -32,6 +32,7 @@ SENSITIVITY = "sensitivity.json"
 """Of ``trt-qat sensitivity``: no stage of a run writes it, so no manifest names it."""
 
 
+@artifact.reads_run
 def write(
     folder: str | Path, *, layer_times: Path | None = None, latencies: Path | None = None
 ) -> Path:

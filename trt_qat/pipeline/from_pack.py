@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trt_qat import targets
+from trt_qat.artifact import reads_run
 from trt_qat.errors import InputError, RecipeError, nearest
 from trt_qat.files import read_json, read_manifest
 from trt_qat.pipeline.flow import RunResult, StageRecord, locked, run_stages
@@ -73,6 +74,7 @@ def run_pack(
     return result
 
 
+@reads_run
 def unpacked(folder: Path, overrides: Iterable[str] = ()) -> Run:
     """Return the run of an unpacked pack, with the samples that lie there.
 

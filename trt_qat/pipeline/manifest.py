@@ -60,7 +60,7 @@ def write_manifest(
     }
     # Below runs/, whatever the folder: it may be moved, and the file is then the same.
     document["verdict"] = of_folder(run.folder, document, named=False).to_dict()
-    artifact.write_json(run.path("manifest.json"), document)
+    artifact.write_manifest(run.path(artifact.MANIFEST), document)
     return document
 
 

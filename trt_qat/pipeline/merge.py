@@ -113,4 +113,4 @@ def _join(folder: Path, own: Manifest, other: Manifest, taken: list[str]) -> Non
         "device": {key: other.get(key) for key in ("versions", "platform")},
     }
     document["verdict"] = of_folder(folder, document, named=False).to_dict()
-    artifact.write_json(folder / "manifest.json", document)
+    artifact.write_manifest(folder / artifact.MANIFEST, document)

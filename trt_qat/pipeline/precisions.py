@@ -75,6 +75,7 @@ def _row(run: Run, name: str) -> dict[str, Any]:
     }
 
 
+@artifact.reads_run
 def specs_of(folder: Path) -> tuple[list[str], str | None]:
     """Return SPECs of a run's float, FP16 and INT8 model, and the sentence that is due.
 

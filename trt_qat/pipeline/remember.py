@@ -6,8 +6,7 @@ from pathlib import Path
 
 from trt_qat import artifact
 from trt_qat.errors import InputError
-from trt_qat.files import AGAIN, read_json
-from trt_qat.gate.verdict import RECIPE_PATH
+from trt_qat.files import RECIPE_PATH, recipe_of
 from trt_qat.pipeline.from_pack import unpacked
 from trt_qat.pipeline.pack import SAMPLES
 from trt_qat.pipeline.stage import Run
@@ -28,19 +27,18 @@ def remembered(folder: Path) -> Run:
     """
     if (folder / SAMPLES).is_dir():
         return unpacked(folder)
-    path = folder / RECIPE_PATH
-    if not path.is_file():
+    known = recipe_of(folder)
+    if known is None:
         message = (
             f"{folder}: it is not known where its recipe and data lie; run `trt-qat run` on the "
             "recipe again, or in a loop of your own call run.pack(...)"
         )
         raise InputError(message)
-    document = read_json(path, AGAIN)
-    recipe = Path(document["recipe"])
+    recipe, overrides = known
     if not recipe.is_file():
         message = (
             f"{folder}: its recipe lay at {recipe} and is not there any more; run it once from "
             f"where it lies now: trt-qat run RECIPE.toml --out {folder}"
         )
         raise InputError(message)
-    return Run(load_recipe(recipe, document["overrides"]), folder, progress=False)
+    return Run(load_recipe(recipe, overrides), folder, progress=False)

@@ -125,7 +125,7 @@ def sweep(
     """
     table = out / TABLE
     prints = {job.name: _fingerprint(job, until) for job in jobs}
-    rows = {row.name: row for row in _known(table) if row.exit_code in PROVEN}
+    rows = {row.name: row for row in known_rows(table) if row.exit_code in PROVEN}
     rows = {name: row for name, row in rows.items() if prints.get(name) == row.fingerprint}
     left = [job for job in jobs if job.name not in rows]
     out.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,12 @@ def sweep(
     return [rows[job.name] for job in jobs]
 
 
-def _known(table: Path) -> list[Row]:
+def known_rows(table: Path) -> list[Row]:
+    """Return the rows of an earlier call's table; none where there is no table.
+
+    Raises:
+        InputError: it is no table of a sweep.
+    """
     if not table.is_file():
         return []
     try:

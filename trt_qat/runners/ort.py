@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trt_qat.errors import BackendUnavailable, DataError, GraphError, first_line
 from trt_qat.files import absent
+from trt_qat.graph.large import is_large_file
 from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 
 CPU = "CPUExecutionProvider"
@@ -37,6 +38,7 @@ def open_session(
     provider: str = CPU,
     profile: Path | None = None,
     arena: bool = True,
+    lean: bool = False,
 ) -> Any:
     """Return an onnxruntime session.
 
@@ -47,6 +49,9 @@ def open_session(
         provider: what shall run it. onnxruntime falls back to the CPU without an error.
         profile: how the file of its profiler begins; None: it is off.
         arena: keep memory for the next run; off where there are few, and memory is to be small.
+        lean: weights stay as they are stored, mapped if in a file of their own. Q/DQ of them run
+            in every run, each before the layer that reads it; a session else holds what comes of
+            all, and once more as its kernels like them. Nothing is fused either.
 
     Raises:
         BackendUnavailable: onnxruntime is not installed, or another provider would run it.
@@ -61,14 +66,7 @@ def open_session(
     if provider not in offered:
         message = f"{name}: this onnxruntime has no {provider}; it has {', '.join(offered)}"
         raise BackendUnavailable(message)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised; printed besides, it reads as a crash
-    options.enable_cpu_mem_arena = arena
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
-    for key, value in entries.items():
-        options.add_session_config_entry(key, value)
+    options = _options(onnxruntime, entries, profile, arena=arena, lean=lean)
     source = model if isinstance(model, bytes) else str(model)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[provider])
@@ -84,6 +82,61 @@ def open_session(
         )
         raise BackendUnavailable(message)
     return session
+
+
+def _options(
+    onnxruntime: Any, entries: Mapping[str, str], profile: Path | None, *, arena: bool, lean: bool
+) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised; printed besides, it reads as a crash
+    options.enable_cpu_mem_arena = arena and not lean
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    if lean:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # In the order of the file; otherwise Q/DQ of all weights come before the first layer.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+class _Input(NamedTuple):
+    """An input as onnxruntime describes it."""
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """A session that is open all the time or, if lean, for each run: several maps are memory too.
+
+    Args:
+        opened: `open_session` but for ``lean``.
+        lean: as there.
+
+    Attributes:
+        inputs: what onnxruntime says of each.
+        outputs: their names.
+
+    Raises:
+        GraphError: onnxruntime does not take the model.
+    """
+
+    def __init__(self, opened: Callable[..., Any], *, lean: bool) -> None:
+        self._opened = partial(opened, lean=lean)
+        session = self._opened()
+        # Its own descriptions would keep it.
+        self.inputs = [_Input(i.name, i.type, tuple(i.shape)) for i in session.get_inputs()]
+        self.outputs = [item.name for item in session.get_outputs()]
+        self._kept = None if lean else session
+
+    def open(self) -> Any:
+        """Return onnxruntime's own session; a lean one ends with the last that holds it."""
+        return self._opened() if self._kept is None else self._kept
 
 
 class OrtRunner(Opened):
@@ -116,11 +169,21 @@ class OrtRunner(Opened):
         if not self.path.is_file():
             message = f"{self.path}: {absent(self.path)}"
             raise GraphError(message)
-        self._session = open_session(
-            self.path, str(self.path), self.session_entries, provider=provider, profile=profile
+        # What others measure stays as onnxruntime likes it.
+        plain = not fused and provider == CPU and profile is None
+        self._session = Session(
+            partial(
+                open_session,
+                self.path,
+                str(self.path),
+                self.session_entries,
+                provider=provider,
+                profile=profile,
+            ),
+            lean=plain and is_large_file(self.path),
         )
-        self.inputs = {item.name: _tensor_spec(item) for item in self._session.get_inputs()}
-        self.outputs = [item.name for item in self._session.get_outputs()]
+        self.inputs = {item.name: _tensor_spec(item) for item in self._session.inputs}
+        self.outputs = self._session.outputs
 
     def infer(self, feed: Feed) -> Outputs:
         """Run one batch.
@@ -150,18 +213,18 @@ class OrtRunner(Opened):
             raise DataError(message)
         for name, spec in self.inputs.items():
             spec.check(feed[name])
-        return partial(self._session.run, self.outputs, dict(feed))
+        return partial(self._session.open().run, self.outputs, dict(feed))
 
     def end_profile(self) -> Path:
         """Return the file of onnxruntime's profiler, Chrome's trace format; it is off after."""
-        return Path(self._session.end_profiling())
+        return Path(self._session.open().end_profiling())
 
     def close(self) -> None:
         """End the session."""
         del self._session
 
 
-def _tensor_spec(item: Any) -> TensorSpec:
+def _tensor_spec(item: _Input) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else str(size) for size in item.shape)
     if item.type not in ORT_DTYPES:
         message = f"input {item.name!r} is {item.type}; allowed: {', '.join(ORT_DTYPES)}"

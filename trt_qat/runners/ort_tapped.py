@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_qat.errors import DataError, first_line
-from trt_qat.graph.large import serialized
+from trt_qat.graph.large import is_large, serialized
 from trt_qat.graph.load import embed_weights, load_graph
 from trt_qat.graph.taps import FORCED, Tap, forced, observed, taps
-from trt_qat.runners.ort import PARITY_SESSION, open_session
+from trt_qat.runners.ort import PARITY_SESSION, Session, open_session
 from trt_qat.runners.protocol import Feed
 
 Values = dict[str, NDArray[Any]]
@@ -131,38 +132,44 @@ class _Session:
     def __init__(self, model: Any, path: Path, memory: _Memory) -> None:
         self.path, self._memory = path, memory
         content, entries = serialized(model)
-        self._session = open_session(content, str(path), {**PARITY_SESSION, **entries})
-        self.inputs = [item.name for item in self._session.get_inputs()]
+        self._session = Session(
+            partial(open_session, content, str(path), {**PARITY_SESSION, **entries}),
+            lean=is_large(model),
+        )
+        self.inputs = [item.name for item in self._session.inputs]
         self.forced = [name for name in self.inputs if name.startswith(FORCED)]
 
     def run(self, feed: Feed, given: Feed, names: list[str]) -> Values:
         """Run with a feed of the model's own inputs and given values of its taps."""
         both = {**feed, **given}
         fed = {name: np.ascontiguousarray(both[name]) for name in self.inputs if name in both}
-        known = self._memory.of(feed, names)
+        known, session = self._memory.of(feed, names), self._session.open()
         try:
             # A shape that depends on values may be another one than in the run before.
-            if known is not None and self._into(fed, known):
+            if known is not None and _into(session, fed, known):
                 return known
-            found = dict(zip(names, self._session.run(names, fed), strict=True))
+            found = dict(zip(names, session.run(names, fed), strict=True))
         except Exception as error:
             # onnxruntime's own exceptions share no public base class.
             message = f"{self.path}: onnxruntime cannot run it: {first_line(error)}"
             raise DataError(message) from error
         return self._memory.keep(feed, found)
 
-    def _into(self, fed: Mapping[str, NDArray[Any]], arrays: Values) -> bool:
-        """Run into given arrays; tell whether onnxruntime took them."""
-        binding = self._session.io_binding()
-        for name, array in fed.items():
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for name, array in arrays.items():
-            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception:  # as above
-            return False
-        return True
+
+def _into(
+    session: Any, fed: Mapping[str, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
+) -> bool:
+    """Run a session into given arrays; tell whether onnxruntime took them."""
+    binding = session.io_binding()
+    for name, array in fed.items():
+        binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    for name, array in arrays.items():
+        binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    try:
+        session.run_with_iobinding(binding)
+    except Exception:  # onnxruntime's own exceptions share no public base class
+        return False
+    return True
 
 
 def _has_fixed_batch(model: Any) -> bool:

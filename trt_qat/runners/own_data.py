@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from trt_qat.data import ArraySplit, load, nest
 from trt_qat.data.nest import Nest
 from trt_qat.errors import DataError, InputError
-from trt_qat.files import AGAIN, read_json, read_manifest
+from trt_qat.files import read_manifest, recipe_of
 from trt_qat.measure.outputs import SCORED_TASKS
 from trt_qat.recipe.load import load_recipe
 from trt_qat.recipe.specs import EngineSpec
@@ -67,10 +67,8 @@ def own_data(path: Path) -> OwnData:
 
 def _home(run: Path) -> Path:
     """Return where a run's relative paths start: its recipe's folder, where that is known here."""
-    known = run / ".recipe.json"
-    if not known.is_file():
-        return Path.cwd()
-    return Path(str(read_json(known, AGAIN)["recipe"])).parent
+    known = recipe_of(run)
+    return Path.cwd() if known is None else known[0].parent
 
 
 def _test(spec: EngineSpec, base: Path, words: str, digest: str | None) -> OwnData:

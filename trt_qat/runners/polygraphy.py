@@ -20,6 +20,8 @@ from trt_qat.files import absent
 from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 from trt_qat.wording import counted
 
+_NO_OUTPUTS = "no outputs that Polygraphy saved"
+_NO_INPUTS = "no inputs that Polygraphy saved"
 LOADER = "load_data"
 """The function of a data-loader script that Polygraphy calls where none is named."""
 
@@ -93,7 +95,8 @@ class SavedRunner(Opened):
     def __init__(self, path: str | Path) -> None:
         file, _, wanted = str(path).partition(".json:")
         self.path = Path(f"{file}.json" if wanted else file)
-        results = dict(_results(self.path).items())
+        with _told(f"{self.path}: {_NO_OUTPUTS}"):
+            results = {name: list(each) for name, each in _results(self.path).items()}
         if wanted and wanted not in results:
             message = f"{self.path}: holds no runner {wanted!r}; it holds {', '.join(results)}"
             raise InputError(message)
@@ -122,7 +125,8 @@ class SavedRunner(Opened):
             raise DataError(message)
         found = self._iterations[self._next]
         self._next += 1
-        return {name: np.asarray(found[name]) for name in found}
+        with _told(f"{self.path}: {_NO_OUTPUTS}"):
+            return {name: np.asarray(found[name]) for name in found}
 
 
 def is_polygraphy(thing: object) -> bool:
@@ -166,7 +170,8 @@ def load_feeds(source: str) -> list[Feed]:
         message = f"{path}: {absent(path)}"
         raise InputError(message)
     feeds = _run_script(path, function or LOADER) if path.suffix == ".py" else _read(path)
-    found = [_feed(feed, path) for feed in feeds]
+    with _told(f"{path}: {_NO_INPUTS}"):
+        found = [_feed(feed, path) for feed in feeds]
     if not found:
         message = f"{path}: gives no feed; each is a dict of arrays by input name"
         raise InputError(message)
@@ -204,7 +209,7 @@ def _run_script(path: Path, function: str) -> Iterable[Any]:
 def _read(path: Path) -> Iterable[Any]:
     from polygraphy.json import load_json
 
-    with _told(f"{path}: no inputs that Polygraphy saved"):
+    with _told(f"{path}: {_NO_INPUTS}"):
         loaded = load_json(str(path))
     return loaded if isinstance(loaded, list) else [loaded]
 
@@ -215,7 +220,7 @@ def _results(path: Path) -> Any:
     if not path.is_file():
         message = f"{path}: {absent(path)}"
         raise InputError(message)
-    with _told(f"{path}: no outputs that Polygraphy saved"):
+    with _told(f"{path}: {_NO_OUTPUTS}"):
         return RunResults.load(str(path))
 
 

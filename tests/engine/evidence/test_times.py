@@ -150,6 +150,7 @@ def test_latencies_are_summed_up(tmp_path: Path) -> None:
         ('[{"computeMs": 0.4}]', "is no file of trtexec --exportTimes"),
         ('[{"computeMs": 0.4, "latencyMs": "x"}]', "is no file of trtexec --exportTimes"),
         ('[{"computeMs": 0, "latencyMs": 0}]', "a time that is not above 0"),
+        ("[]", "holds no query"),
         ('[{"computeMs": 0.4, ', "breaks off"),
     ],
 )

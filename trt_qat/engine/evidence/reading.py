@@ -178,7 +178,7 @@ def described(engine: Path) -> dict[str, Any] | None:
     """Return what the build of an engine left beside it; None: nothing that is of this file."""
     for path in (layers_path(engine), engine.with_name("layers.json")):
         if path.is_file():
-            found = _from_text(path.read_text(encoding="utf-8"), path)
+            found = _from_text(text_of(path), path)
             if found["source"].get("sha256") == sha256_file(engine):
                 return found
     return None

@@ -80,11 +80,17 @@ def read_times(document: Any, source: str) -> Times:
             for key in ("computeMs", "latencyMs")
         )
         told = all("startEnqMs" in entry and "endEnqMs" in entry for entry in document)
-        spans = [entry["endEnqMs"] - entry["startEnqMs"] for entry in document] if told else []
-    except (TypeError, KeyError, ValueError) as error:
+        spans = np.array(
+            [entry["endEnqMs"] - entry["startEnqMs"] for entry in document] if told else [],
+            dtype=np.float64,
+        )
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         message = f"{source}: is no file of trtexec --exportTimes ({error!r})"
         raise InputError(message) from error
+    if not len(compute):
+        message = f"{source}: holds no query; export the times of a run again"
+        raise InputError(message)
     if not (np.isfinite(compute).all() and np.isfinite(latency).all() and compute.min() > 0):
         message = f"{source}: holds a time that is not above 0"
         raise InputError(message)
-    return Times(source, compute, latency, np.array(spans, dtype=np.float64))
+    return Times(source, compute, latency, spans)

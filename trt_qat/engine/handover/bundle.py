@@ -75,6 +75,7 @@ class _Source:
         return cls(given / "model.onnx", given / "model.engine", spec, given / "bundle")
 
 
+@artifact.reads_run
 def bundle(
     run: str | Path,
     out: str | Path | None = None,

@@ -140,7 +140,7 @@ def not_on_dla(context: Context) -> Iterator[Hit]:
         return
     for node in context.graph.nodes:
         grouped = node.op == "ConvTranspose" and node.integer("group", 1) > 1
-        if (node.op in _OFF_DLA and not context.graph.is_constant(node.output)) or grouped:
+        if (node.op in _OFF_DLA and not context.graph.is_fixed(node.output)) or grouped:
             yield Hit(
                 node.name,
                 f"DLA does not run {'grouped ' if grouped else ''}{node.op}; it falls back to the "
