@@ -91,7 +91,7 @@ class _Watch:
         fixtures: of each test.
     """
 
-    def __init__(self, tests: Tests, switch: Callable[[str], None]) -> None:
+    def __init__(self, tests: Tests, switch: Callable[[str], object]) -> None:
         self.tests, self.switch = tests, switch
         self.fixtures: dict[str, list[str]] = {}
         self._now = [""]

@@ -12,6 +12,7 @@ from trt_qat.engine.build.build import build as build_engine
 from trt_qat.engine.build.result import EngineArtifact
 from trt_qat.engine.log import Say
 from trt_qat.errors import BackendUnavailable, CheckFailed, DataError, InputError
+from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import BuildSpec
 from trt_qat.runners.ort import OrtRunner
 from trt_qat.runners.polygraphy import random_feed
@@ -33,7 +34,7 @@ def build(
     engine: str | Path,
     *,
     target: str | None = None,
-    spec: BuildSpec | None = None,
+    spec: BuildSpec | Mapping[str, Any] | None = None,
     backend: Backend | str | None = None,
     feeds: Sequence[Feed] = (),
     preflight: bool = True,
@@ -49,7 +50,7 @@ def build(
         onnx: a QDQ ONNX, or a float one.
         engine: where the plan goes.
         target: the device that is meant.
-        spec: how; None: the defaults.
+        spec: how, a spec or a dict of its keys; None: the defaults.
         backend: ``auto``, ``tensorrt`` or ``rtx``; None: what ``spec`` says.
         feeds: real inputs, to measure what FP16 can hold and to compare on; none: random ones.
         preflight: refuse what it calls an error.
@@ -57,10 +58,12 @@ def build(
         say: is told how far it is.
 
     Raises:
+        RecipeError: the dict has an unknown key or a wrong value.
         CheckFailed: as of the other, or an output of the engine is not that of the ONNX.
         TrtQatError: as of the other.
     """
-    check = against_onnx(feeds, spec or BuildSpec()) if verify else None
+    spec = spec_of(BuildSpec, spec, "build")
+    check = against_onnx(feeds, spec) if verify else None
     return build_engine(
         onnx,
         engine,

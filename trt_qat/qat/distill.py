@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from trt_qat.errors import ModelError
 from trt_qat.qat.batches import logits_of
 from trt_qat.qat.evaluate import taught
-from trt_qat.qat.inputs import spec_of
 from trt_qat.qat.losses import distance
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.placement.layers import check_patterns, matches
+from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import DistillSpec
 
 if TYPE_CHECKING:

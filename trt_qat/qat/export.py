@@ -25,7 +25,7 @@ from trt_qat.qat.deploy import PER_TENSOR, deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.foreign_run import refuse_operators
-from trt_qat.qat.inputs import inputs_of, spec_of, with_keys
+from trt_qat.qat.inputs import inputs_of
 from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import is_quantized, quantized
@@ -36,6 +36,7 @@ from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
 from trt_qat.qat.verify import resized, verify
 from trt_qat.qat.written import save
+from trt_qat.recipe.given import spec_of, with_keys
 from trt_qat.recipe.specs import ExportSpec
 
 EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to

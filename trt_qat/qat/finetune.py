@@ -23,12 +23,12 @@ from trt_qat.qat import ranks
 from trt_qat.qat.batches import Feed, training_feed
 from trt_qat.qat.evaluate import splitter
 from trt_qat.qat.goal import Goal
-from trt_qat.qat.inputs import spec_of
 from trt_qat.qat.losses import LossFunction
 from trt_qat.qat.randomness import preserved_random_state
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.stopping import workers_watched
 from trt_qat.qat.trainer import Trainer
+from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import DistillSpec, FinetuneSpec, TrainSpec
 from trt_qat.tasks.score import Measure
 

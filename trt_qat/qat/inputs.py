@@ -1,22 +1,19 @@
-"""What users hand over: batches in any form, specs as dicts, and modules that cannot be placed."""
+"""What users hand over: batches in any form, and modules that cannot be placed."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationError
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from trt_qat.data.samples import each_of
-from trt_qat.errors import DataError, ModelError, RecipeError
+from trt_qat.errors import DataError, ModelError
 from trt_qat.qat.tensors import as_tensors
-
-Spec = TypeVar("Spec", bound=BaseModel)
 
 
 def input_batches(model: nn.Module, given: Any) -> Iterator[Any]:
@@ -97,38 +94,6 @@ def _labels(inputs: Any, targets: Any) -> bool:
         and len(inputs) == len(targets)
         and not torch.as_tensor(targets).is_floating_point()
     )
-
-
-def spec_of(kind: type[Spec], given: Spec | Mapping[str, Any] | None, where: str) -> Spec:
-    """Return a spec from one, from a dict of its keys, or the default one.
-
-    Raises:
-        RecipeError: the dict has an unknown key or a wrong value.
-    """
-    if isinstance(given, kind):
-        return given
-    if given is not None and not isinstance(given, Mapping):
-        message = f"{where}: spec is a {type(given).__name__}; give a {kind.__name__} or a dict"
-        raise RecipeError(message)
-    try:
-        return kind.model_validate(dict(given or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(kind.model_fields)
-        message = f"{where}: spec key {key!r}: {first['msg']}; keys: {known}"
-        raise RecipeError(message) from error
-
-
-def with_keys(spec: Spec, keys: Mapping[str, Any], where: str) -> Spec:
-    """Return a spec with some of its keys changed, as keywords of a call give them.
-
-    Raises:
-        RecipeError: an unknown key or a wrong value.
-    """
-    if not keys:
-        return spec
-    return spec_of(type(spec), {**spec.model_dump(exclude_unset=True), **keys}, where)
 
 
 def refuse_unplaceable(model: Any, verb: str) -> None:

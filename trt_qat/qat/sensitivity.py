@@ -22,10 +22,10 @@ from trt_qat.errors import InputError, ModelError, RecipeError
 from trt_qat.measure.difference import Difference
 from trt_qat.qat.batches import evaluation_batches, forward
 from trt_qat.qat.evaluate import eval_mode, evaluate, splitter
-from trt_qat.qat.inputs import spec_of
 from trt_qat.qat.quantize import quantize
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.tensors import as_arrays, tensors_in
+from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
 from trt_qat.tasks.score import Measure
 

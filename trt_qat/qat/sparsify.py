@@ -12,7 +12,7 @@ from torch import nn
 from trt_qat.errors import InputError, ModelError
 from trt_qat.qat import placement, ranks
 from trt_qat.qat.channels import own_weight
-from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable, spec_of
+from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable
 from trt_qat.qat.masks import magnitude_mask, sparsegpt, wanda_mask
 from trt_qat.qat.moments import Known, input_moments
 from trt_qat.qat.permute import permute_channels
@@ -21,6 +21,7 @@ from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.placement.stock import own_code
 from trt_qat.qat.placement.trace import multiplies_by_weight
 from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import SparsitySpec
 
 SPARSE_TYPES = (nn.Linear, nn.Conv2d)
