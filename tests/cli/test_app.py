@@ -274,7 +274,7 @@ def test_two_that_differ_are_exit_code_1(tmp_path: Path) -> None:
         "--ref",
         f"ort:{linear_onnx(tmp_path)}",
         "--cand",
-        "torch:tests.runners.test_ort:Linear",
+        "torch:tests.runners.test_ort:Otherwise",
     )
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((8, 4), dtype=np.float32))
     data = ("--data", tmp_path / "x.npz")

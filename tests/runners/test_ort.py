@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
@@ -57,6 +58,15 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)  # type: ignore[no-any-return]
+
+
+class Otherwise(Linear):
+    """The same with weights by which the first output is the largest; there it is the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.tensor([[1.0] * 4, [0.0] * 4, [0.0] * 4]))
 
 
 @pytest.fixture(params=["ort", "ort-int8", "torch"])
