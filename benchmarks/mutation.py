@@ -36,11 +36,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.mutants import Mutant, mutants, put
 
 ROOT = Path(__file__).parents[1]
-_LINT = ("rules", "beside", "fate", "preflight", "reported")
+_LINT = ("rules", "beside_*", "fate", "operators", "preflight", "reported")
 PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "lint": (
         "trt_qat/lint/rules",
-        tuple(f"tests/lint/test_{name}.py" for name in _LINT),
+        tuple(
+            str(path.relative_to(ROOT))
+            for name in _LINT
+            for path in sorted(ROOT.glob(f"tests/lint/test_{name}.py"))
+        ),
     ),
     "placement": ("trt_qat/qat/placement", ("tests/qat/placement",)),
 }

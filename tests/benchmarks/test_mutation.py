@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks.mutation import PARTS, ROOT
 from tests.mutants import mutants, put
 
 SOURCE = '''
@@ -131,3 +132,12 @@ def test_a_generator_stays_one(module: ModuleType) -> None:
     assert list(module.made(4)) == [0, 1, 3]
     changed(module, "goes_on")
     assert list(module.made(4)) == [0, 1, 2, 3]
+
+
+def test_the_tests_of_a_part_are_there() -> None:
+    for folder, paths in PARTS.values():
+        assert (ROOT / folder).is_dir()
+        assert all((ROOT / path).exists() for path in paths)
+    beside = {path.name for path in (ROOT / "tests/lint").glob("test_beside_*.py")}
+    assert beside
+    assert beside <= {Path(path).name for path in PARTS["lint"][1]}
