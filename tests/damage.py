@@ -8,6 +8,8 @@ import zipfile
 from random import Random
 from typing import Any
 
+from tests.graph.mutations import bytes_damaged
+
 _ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1.5, 1e308, -1e-308, 10**30, float("nan"), float("inf"), "", "x",
     "nan", "\x00", "\x1b[31m", "é\ud800", "../../etc/passwd", "a" * 5000, [], {}, [[]], [None],
@@ -46,17 +48,9 @@ def _bytes(content: bytes, draw: Random) -> bytes:
         return draw.randbytes(9)
     at, end = draw.randrange(len(content)), draw.randrange(len(content) + 1)
     kind = draw.randrange(6)
-    if kind == 0:
-        return content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :]
-    if kind == 1:
-        return content[:at]
-    if kind == 2:
-        return content[:at] + content[max(at, end) :]
-    if kind == 3:
-        return content[:at] + draw.randbytes(draw.randint(1, 8)) + content[at:]
     if kind == 4:
         return draw.choice((b"", b"\xff\xfe" + content, content[::-1], b"PK\x03\x04", b"\x80\x04."))
-    return content[:at] + content[min(at, end) : min(at, end) + 64] + content[at:]
+    return bytes_damaged(content, min(kind, 4), at, end, draw)
 
 
 def _json(document: Any, draw: Random) -> bytes:

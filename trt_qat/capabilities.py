@@ -15,6 +15,11 @@ Version = tuple[int, int]
 Span = tuple[Version, Version | None]
 
 
+def dotted(version: Version) -> str:
+    """Return a release or a compute capability as people write it: 8.9."""
+    return f"{version[0]}.{version[1]}"
+
+
 @dataclass(frozen=True)
 class Capability:
     """What the GPUs of one compute capability have in common.

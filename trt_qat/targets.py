@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from trt_qat import capabilities
-from trt_qat.capabilities import CAPABILITIES, Version
+from trt_qat.capabilities import CAPABILITIES, Version, dotted
 from trt_qat.errors import InputError, nearest
 
 __all__ = [
@@ -249,7 +249,7 @@ def _unrated(name: str) -> Target | None:
     """Return the target of a compute capability or of a product known by that alone."""
     sm, cores = capabilities.named(name), True
     if sm is not None:
-        title = f"a device of compute capability {sm[0]}.{sm[1]}"
+        title = f"a device of compute capability {dotted(sm)}"
         canonical = f"sm_{sm[0]}{sm[1]}"
     else:
         product = capabilities.of_product(name)
@@ -261,7 +261,7 @@ def _unrated(name: str) -> Target | None:
     known = CAPABILITIES.get(sm)
     if known is None:
         listed = ", ".join(f"sm_{major}{minor}" for major, minor in CAPABILITIES)
-        msg = f"TensorRT 8 to 11 knows no compute capability {sm[0]}.{sm[1]}; known: {listed}"
+        msg = f"TensorRT 8 to 11 knows no compute capability {dotted(sm)}; known: {listed}"
         raise InputError(msg)
     return Target(
         name=canonical,

@@ -30,6 +30,10 @@ from trt_qat.artifact import platform_facts, versions, write_json
 
 LENGTH = 48  # tokens
 INPUTS = ("input_ids", "attention_mask")
+Batch = dict[str, torch.Tensor]
+Encoded = tuple[torch.Tensor, torch.Tensor]
+"""Of sayings, and of their first halves: ``(N, 384)`` each."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "ours: max": {"calibration": {"algorithm": "max"}},
     "ours: mse (default)": {},
@@ -97,24 +101,12 @@ def main() -> None:
     model = Encoder(bert).eval()
     texts = sentences(given.sentences, given.count + given.calibration)
 
-    def batches(part: list[str]) -> list[dict[str, torch.Tensor]]:
-        options = {"padding": "max_length", "truncation": True, "max_length": LENGTH}
-        made = []
-        for at in range(0, len(part), 32):
-            tokens = tokenizer(part[at : at + 32], return_tensors="pt", **options)
-            made.append({key: tokens[key] for key in INPUTS})
-        return made
+    known, others = texts[: given.calibration], texts[given.calibration :]
+    calibration = padded(known[:2], tokenizer) + of_one_length(known, tokenizer)
+    tested = padded(others, tokenizer)
+    asked = padded([first_half(text) for text in others], tokenizer)
 
-    known = texts[: given.calibration]
-    calibration = batches(known[:2]) + [
-        {key: tokens[key] for key in INPUTS}
-        for part in of_one_length(known, tokenizer)
-        for tokens in [tokenizer(part, return_tensors="pt")]
-    ]
-    tested = batches(texts[given.calibration :])
-    asked = batches([first_half(text) for text in texts[given.calibration :]])
-
-    def encoded(encoder: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    def encoded(encoder: nn.Module) -> Encoded:
         with torch.no_grad():
             found = [torch.cat([encoder(**batch) for batch in part]) for part in (tested, asked)]
         return found[0], found[1]
@@ -137,18 +129,34 @@ def main() -> None:
             "machine": platform_facts(),
             "versions": versions(),
             "sentences": len(wanted[0]),
-            "float_finds_its_own": round(float(own(*wanted)), 4),
+            "float_finds_its_own": agreement(retrieved(*wanted), torch.arange(len(wanted[0]))),
             "rows": rows,
         }
         write_json(given.out, document)
 
 
-def of_one_length(texts: list[str], tokenizer: Any) -> list[list[str]]:
-    """Return texts in groups of as many tokens, and at most `LENGTH`; a single one is left out."""
-    groups: dict[int, list[str]] = {}
+def padded(texts: list[str], tokenizer: Any) -> list[Batch]:
+    """Return texts in batches of 32, each text of `LENGTH` tokens."""
+    options = {"padding": "max_length", "truncation": True, "max_length": LENGTH}
+    made = []
+    for at in range(0, len(texts), 32):
+        tokens = tokenizer(texts[at : at + 32], return_tensors="pt", **options)
+        made.append({key: tokens[key] for key in INPUTS})
+    return made
+
+
+def of_one_length(texts: list[str], tokenizer: Any) -> list[Batch]:
+    """Return texts in batches of as many tokens, at most `LENGTH`; a single one is left out."""
+    groups: dict[int, list[list[int]]] = {}
     for text in texts:
-        groups.setdefault(len(tokenizer(text)["input_ids"]), []).append(text)
-    return [part for size, part in sorted(groups.items()) if len(part) > 1 and size <= LENGTH]
+        ids = tokenizer(text)["input_ids"]
+        groups.setdefault(len(ids), []).append(ids)
+    made = [torch.tensor(part) for _, part in sorted(groups.items()) if len(part) > 1]
+    return [
+        dict(zip(INPUTS, (ids, torch.ones_like(ids)), strict=True))
+        for ids in made
+        if ids.shape[1] <= LENGTH
+    ]
 
 
 def first_half(text: str) -> str:
@@ -157,25 +165,22 @@ def first_half(text: str) -> str:
     return " ".join(words[: (len(words) + 1) // 2])
 
 
-def own(sayings: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """Return the part of queries that find the saying that they are of."""
-    return ((queries @ sayings.T).argmax(1) == torch.arange(len(sayings))).double().mean()
+def retrieved(sayings: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """Return the place of the saying that each query finds first."""
+    return (queries @ sayings.T).argmax(1)
 
 
-def compared(
-    found: tuple[torch.Tensor, torch.Tensor], wanted: tuple[torch.Tensor, torch.Tensor]
-) -> dict[str, float]:
+def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the part of places that are the same."""
+    return round(float((a == b).double().mean()), 4)
+
+
+def compared(found: Encoded, wanted: Encoded) -> dict[str, float]:
     """Return both agreements, and the cosine of sayings to float, mean and least."""
     half = len(wanted[0]) // 2
 
     def neighbour(sayings: torch.Tensor) -> torch.Tensor:
-        return (sayings[:half] @ sayings[half:].T).argmax(1)
-
-    def retrieved(sayings: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-        return (queries @ sayings.T).argmax(1)
-
-    def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
-        return round(float((a == b).double().mean()), 4)
+        return retrieved(sayings[half:], sayings[:half])
 
     cosine = nn.functional.cosine_similarity(found[0], wanted[0])
     return {

@@ -30,6 +30,19 @@ def _bytes(data: bytes, draw: Random) -> bytes:
     if not data:
         return data
     kind, at, end = draw.randrange(5), draw.randrange(len(data)), draw.randrange(len(data) + 1)
+    return bytes_damaged(data, kind, at, end, draw)
+
+
+def bytes_damaged(data: bytes, kind: int, at: int, end: int, draw: Random) -> bytes:
+    """Return bytes with a bit flipped, their end or a part left out, others put in, or repeated.
+
+    Args:
+        data: at least one byte.
+        kind: 0 to 4, in this order.
+        at: where.
+        end: of the part.
+        draw: of bytes that are put in.
+    """
     if kind == 0:
         return data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :]
     if kind == 1:

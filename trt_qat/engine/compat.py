@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trt_qat.capabilities import dotted
 from trt_qat.errors import BackendUnavailable, InputError, first_line
 
 Version = tuple[int, int]
@@ -199,7 +200,7 @@ def is_strong(typing: str, at: Version) -> bool:
         require("NetworkDefinitionCreationFlag.STRONGLY_TYPED", at)
     if typing == "weak" and at >= STRONG_ONLY:
         message = (
-            f"build.typing = 'weak': TensorRT {at[0]}.{at[1]} has strong typing only; leave it out"
+            f"build.typing = 'weak': TensorRT {dotted(at)} has strong typing only; leave it out"
         )
         raise InputError(message)
     return typing != "weak" and at >= STRONG_SINCE

@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from trt_qat.capabilities import dotted
 from trt_qat.graph.tensors import type_name
 from trt_qat.lint import operators
 from trt_qat.lint.releases import OPERATOR_SINCE
 from trt_qat.lint.rules.forms import FORMS
-from trt_qat.lint.rules.importing import QUANTIZED_OPERATORS
 
 HEAD = ("operator", "since", "types in 8.6", "types in 10.15", "refused types", "refused forms")
 SOURCE = (
@@ -22,6 +22,10 @@ _SHORT = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _ORDER = ("fp32", "fp16", "bf16", "int8", "uint8", "int32", "int64", "bool")
 _FIRST = "8.0 or older"
 _EIGHT, _TEN = (8, 6), (10, 15)
+_NEVER = operators.NOT_IMPORTED | operators.QUANTIZED
+_NAMES = frozenset(
+    {*operators.DOCUMENTED, *_NEVER, *FORMS}.union(op for op, _ in operators.REFUSED)
+)
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,20 @@ class Operator:
 
 def names() -> list[str]:
     """Return the operators of the table, sorted."""
-    known = {*operators.DOCUMENTED, *operators.NOT_IMPORTED, *QUANTIZED_OPERATORS}
-    return sorted(known | {op for op, _ in operators.REFUSED} | set(FORMS), key=str.lower)
+    return sorted(_NAMES, key=str.lower)
 
 
 def operator(name: str) -> Operator | None:
     """Return what is known of an operator; None where the table has none of this name."""
-    if name not in names():
+    if name not in _NAMES:
         return None
-    if name in operators.NOT_IMPORTED or name in QUANTIZED_OPERATORS:
+    if name in _NEVER:
         return Operator(name, "")
     since = OPERATOR_SINCE.get(name)
     refused = set().union(*(kinds for (op, _), kinds in operators.REFUSED.items() if op == name))
     return Operator(
         name,
-        f"{since[0]}.{since[1]}" if since else _FIRST,
+        dotted(since) if since else _FIRST,
         _types(operators.documented(name, _EIGHT)),
         _types(operators.documented(name, _TEN)),
         _types(refused),

@@ -28,11 +28,14 @@ NOT_IMPORTED = frozenset(
         "TfIdfVectorizer", "Unique",
     }
 )  # fmt: skip
-"""Standard operators that no release imports, but for those that stand for quantized layers."""
+"""Standard operators that no release imports, but for `QUANTIZED`."""
+
+QUANTIZED = frozenset(
+    {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+)
+"""Operators that stand for quantized layers; no release imports them."""
 
 BF16_SINCE: Version = (9, 0)
-INT64_SINCE: Version = (9, 0)
-"""Before, the parser casts INT64 to INT32."""
 
 FLOATS = frozenset({T.FLOAT, T.FLOAT16, T.BFLOAT16})
 NUMBERS = FLOATS | {T.INT32, T.INT64}

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from trt_qat.errors import visible
+from trt_qat.graph.node import STANDARD_DOMAINS
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.graph.shapes import Shapes
 from trt_qat.lint.fate import Layer
@@ -102,6 +103,12 @@ class Context:
     def is_main(self) -> bool:
         """The graph is the model's own and no body of an If, Loop or Scan."""
         return self.graph.parent is None
+
+    def imported(self) -> Iterator[Node]:
+        """Yield the operators of ONNX that become layers: what is fixed is folded before."""
+        for node in self.graph.nodes:
+            if node.domain in STANDARD_DOMAINS and not self.graph.is_fixed(node.output):
+                yield node
 
     @cached_property
     def fused(self) -> frozenset[Node]:

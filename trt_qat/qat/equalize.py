@@ -68,8 +68,8 @@ def equalize(model: nn.Module, batches: list[Any], spec: PtqSpec, layers: set[st
             _move(model, space, torch.stack(seen).amax(0), given, spec)
     for path in alone:
         if path in ranges:
-            layer = cast("nn.Linear", model.get_submodule(path))
-            smooth_alone(layer, ranges[path], torch.cat(rows[path]), cast("Part", spec.smooth))
+            layer, part = cast("nn.Linear", model.get_submodule(path)), cast("Part", spec.smooth)
+            smooth_alone(layer, ranges[path], _of_columns(layer), torch.cat(rows[path]), part)
 
 
 def _wanted(model: nn.Module, space: Space, spec: PtqSpec) -> bool:

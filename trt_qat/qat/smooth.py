@@ -61,9 +61,8 @@ def rows_of(given: Tensor, batches: int) -> Tensor:
     return flat[:: max(1, len(flat) // share)][:share].clone()
 
 
-def smooth_alone(layer: nn.Linear, seen: Tensor, rows: Tensor, part: Part) -> None:
+def smooth_alone(layer: nn.Linear, seen: Tensor, columns: Tensor, rows: Tensor, part: Part) -> None:
     """Smooth a layer by itself, where its output in INT8 then comes closer to the float one."""
-    columns = layer.weight.detach().abs().float().amax(0)
     factors = best_factors([layer], seen, columns, rows, part)
     if factors is not None:
         layer.weight.data.mul_(factors.to(layer.weight))

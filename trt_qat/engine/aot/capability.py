@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trt_qat import targets
+from trt_qat.capabilities import dotted
 from trt_qat.engine.aot.load import TITLE
 from trt_qat.errors import InputError
 
@@ -18,11 +19,6 @@ TURING = (7, 5)
 def member(sm: targets.Version) -> str:
     """Return the name of a compute capability in ``ComputeCapability``: SM89."""
     return f"SM{sm[0]}{sm[1]}"
-
-
-def dotted(sm: targets.Version) -> str:
-    """Return a compute capability as people write it: 8.9."""
-    return f"{sm[0]}.{sm[1]}"
 
 
 def why_not(target: targets.Target) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat import artifact, targets
+from trt_qat.capabilities import dotted
 from trt_qat.engine import compat, machine
 from trt_qat.engine.build import network_io, timing_cache
 from trt_qat.engine.build.backend import Backend, checked, chosen
@@ -139,16 +140,12 @@ def check_target(target: str | None, gpu: machine.Gpu, spec: BuildSpec) -> int |
     portable = spec.hardware_compatibility == "ampere_plus" and gpu.sm >= (8, 0) <= wanted.sm
     if wanted.sm != gpu.sm and not portable:
         message = (
-            f"--target {target} has compute capability {_dotted(wanted.sm)}, this machine's "
-            f"{gpu.name} {_dotted(gpu.sm)}: an engine runs on the kind of GPU that it was built "
+            f"--target {target} has compute capability {dotted(wanted.sm)}, this machine's "
+            f"{gpu.name} {dotted(gpu.sm)}: an engine runs on the kind of GPU that it was built "
             "on; build there, or set build.hardware_compatibility = 'ampere_plus'"
         )
         raise InputError(message)
     return 0 if wanted.on_dla else None
-
-
-def _dotted(sm: tuple[int, int]) -> str:
-    return ".".join(map(str, sm))
 
 
 def plan_of(

@@ -13,6 +13,7 @@ from typing import Literal
 from onnx import ModelProto
 
 from trt_qat import targets
+from trt_qat.capabilities import dotted
 from trt_qat.engine.aot import capability, load, messages, options
 from trt_qat.engine.aot.agree import agreement, seen
 from trt_qat.engine.aot.answer import Answer, Job, Refusal
@@ -170,11 +171,11 @@ def _ask(
         return Confirmation(by, False, None, (Refused("crash", words, "", "", CRASH, False),))
     told = _parsed(by, answer, "")
     if not answer.built:
-        return replace(told, built=answer.built, targets=(capability.dotted(device.sm),))
+        return replace(told, built=answer.built, targets=(dotted(device.sm),))
     return replace(
         told,
         built=True,
-        targets=(capability.dotted(device.sm),),
+        targets=(dotted(device.sm),),
         agreement=_agreed(log, report),
         against_fp16=against,
         scope=SCOPE,

@@ -12,14 +12,11 @@ from trt_qat.graph.node import STANDARD_DOMAINS, WEIGHTED
 from trt_qat.graph.qdq import Node
 from trt_qat.graph.tensors import type_name
 from trt_qat.lint.fate import Layer
-from trt_qat.lint.operators import NOT_IMPORTED
+from trt_qat.lint.operators import NOT_IMPORTED, QUANTIZED
 from trt_qat.lint.rule import Context, Hit, rule
 from trt_qat.lint.rules.quantization import qdq
 
 _FP8_SCALES = 24  # FLOAT8E8M0: the scale type of MXFP8
-QUANTIZED_OPERATORS = frozenset(
-    {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
-)
 _PER_TENSOR_OPSET, _PER_CHANNEL_OPSET = 10, 13
 
 
@@ -74,9 +71,7 @@ def integer_operator(context: Context) -> Iterator[Hit]:
     """QLinearConv and its kin are not imported: the graph must be in QDQ form."""
     for node in context.graph.nodes:
         own = node.domain == "com.microsoft" and node.op.startswith(("QLinear", "QGemm", "QAtten"))
-        if own or (
-            node.op in QUANTIZED_OPERATORS and node.domain in (*STANDARD_DOMAINS, "com.microsoft")
-        ):
+        if own or (node.op in QUANTIZED and node.domain in (*STANDARD_DOMAINS, "com.microsoft")):
             yield Hit(
                 node.name,
                 f"TensorRT does not import {node.op}.",
@@ -167,7 +162,7 @@ def operator(context: Context) -> Iterator[Hit]:
 def _known_elsewhere(node: Node) -> bool:
     """Q/DQ and integer operators have rules of their own; TensorRT's plugins are known."""
     qdq = node.is_quantize() or node.is_dequantize() or node.op.startswith("Q")
-    return qdq or node.domain.startswith("trt") or node.op in QUANTIZED_OPERATORS
+    return qdq or node.domain.startswith("trt") or node.op in QUANTIZED
 
 
 @rule("QDQ013", "INT8 tensor read by another operator than DQ", "error")
@@ -175,7 +170,7 @@ def codes_read(context: Context) -> Iterator[Hit]:
     """The codes that a Q writes are for DQs alone: other operators are imported in float."""
     for pair in context.graph.pairs:
         for reader in context.graph.consumers(pair.quantize.output):
-            integer = reader.op in QUANTIZED_OPERATORS or reader.op.startswith("QLinear")
+            integer = reader.op in QUANTIZED or reader.op.startswith("QLinear")
             if not reader.is_dequantize() and not integer:
                 yield Hit(
                     reader.name,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from onnx import TensorProto
 
+from trt_qat.capabilities import dotted
 from trt_qat.graph.epilogue import activates, is_depthwise
-from trt_qat.graph.node import STANDARD_DOMAINS
 from trt_qat.graph.qdq import AXIS_SINCE_OPSET, Node
 from trt_qat.graph.tensors import type_name
 from trt_qat.lint import releases
@@ -18,10 +18,6 @@ from trt_qat.targets import Version
 _TURING: Version = (7, 5)
 _PLAIN_ACTIVATIONS = frozenset({"Clip", "Relu"})
 _RANK_1D, _RANK_3D = 3, 5
-
-
-def _text(version: Version) -> str:
-    return f"{version[0]}.{version[1]}"
 
 
 def _qdq(context: Context) -> Iterator[Node]:
@@ -59,7 +55,7 @@ def zero_point_missing(context: Context) -> Iterator[Hit]:
         if not node.input(2):
             yield Hit(
                 node.name,
-                f"{node.op} has no zero point, and the parser of TensorRT {_text(version)} wants "
+                f"{node.op} has no zero point, and the parser of TensorRT {dotted(version)} wants "
                 "three inputs.",
                 "Give it a zero point of zeros, of the type of its codes (--fix does).",
             )
@@ -76,8 +72,8 @@ def scale_misread(context: Context) -> Iterator[Hit]:
         if kind and kind != TensorProto.FLOAT:
             yield Hit(
                 node.name,
-                f"The scale of {node.op} is {type_name(kind)}, and TensorRT {_text(version)} reads "
-                "scales as float.",
+                f"The scale of {node.op} is {type_name(kind)}, and TensorRT {dotted(version)} "
+                "reads scales as float.",
                 "Store scales as float, or build with TensorRT 10.",
             )
 
@@ -86,17 +82,17 @@ def scale_misread(context: Context) -> Iterator[Hit]:
 def operator_newer(context: Context) -> Iterator[Hit]:
     """The parser of the release does not know the operator: it looks for a plugin of its name."""
     version = context.tensorrt
-    for node in context.graph.nodes:
+    if version is None:
+        return
+    for node in context.imported():
         since = releases.OPERATOR_SINCE.get(node.op)
-        if version is None or since is None or version >= since:
-            continue
-        if node.domain in STANDARD_DOMAINS and not context.graph.is_fixed(node.output):
+        if since is not None and version < since:
             yield Hit(
                 node.name,
-                f"TensorRT {_text(version)} does not import {node.op}; {_text(since)} is the first "
-                "that does.",
+                f"TensorRT {dotted(version)} does not import {node.op}; {dotted(since)} is the "
+                "first that does.",
                 "Export with older operators (a lower opset), register a plugin, or build with "
-                f"TensorRT {_text(since)}.",
+                f"TensorRT {dotted(since)}.",
             )
 
 
@@ -140,9 +136,9 @@ def _relu_between_scales(context: Context) -> Iterator[Hit]:
             yield Hit(
                 relu.name,
                 f"The pairs before and behind this Relu have different scales and {readers} nodes "
-                f"read it: TensorRT {_text(version)} does not build that (issue 2664).",
+                f"read it: TensorRT {dotted(version)} does not build that (issue 2664).",
                 "Take out the pair before the Relu, give both one scale, or build with "
-                f"TensorRT {_text(releases.SCALES_AROUND_RELU)}.",
+                f"TensorRT {dotted(releases.SCALES_AROUND_RELU)}.",
                 "error",
             )
 
@@ -156,7 +152,7 @@ def _note(
     severity: Severity | None = "warning" if version is not None and certain else None
     yield Hit(
         layer.node.name,
-        f"TensorRT {_text(last)} found no implementation {what}.",
+        f"TensorRT {dotted(last)} found no implementation {what}.",
         "Build with a newer TensorRT, or leave this layer float there.",
         severity,
     )

@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from trt_qat import targets
 from trt_qat.capabilities import INT4_SINCE as INT4_CAPABILITY
+from trt_qat.capabilities import dotted
 from trt_qat.graph import flow
 from trt_qat.graph.node import STANDARD_DOMAINS
 from trt_qat.graph.qdq import Graph, Node
@@ -170,11 +171,11 @@ def version_of_target(context: Context) -> Iterator[Hit]:
     target, version = context.target, context.tensorrt
     if target is None or version is None or not context.is_main or target.supports(version):
         return
-    first, last = (f"{v[0]}.{v[1]}" if v else "" for v in target.tensorrt)
+    first, last = (dotted(v) if v else "" for v in target.tensorrt)
     span = f"{first} on" if not last else f"{first} to the last of {last.split('.')[0]}.x"
     yield Hit(
         "",
-        f"{target.title} is supported by TensorRT {span}, not by {version[0]}.{version[1]}.",
+        f"{target.title} is supported by TensorRT {span}, not by {dotted(version)}.",
         "Build with a version that supports the device.",
     )
 
@@ -269,7 +270,7 @@ def _lacking(context: Context, kind: int) -> str:
     since = targets.INT4_SINCE if kind in _INT4_CODES else since
     since = targets.FP4_SINCE if kind in _FP4_CODES else since
     if version is not None and since is not None and version < since:
-        return f"TensorRT {version[0]}.{version[1]}"
+        return f"TensorRT {dotted(version)}"
     return ""
 
 

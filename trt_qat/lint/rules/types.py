@@ -9,22 +9,13 @@ from collections.abc import Iterator
 
 from onnx import TensorProto
 
-from trt_qat.graph.node import STANDARD_DOMAINS
-from trt_qat.graph.qdq import Node
+from trt_qat.capabilities import dotted
 from trt_qat.graph.tensors import type_name
 from trt_qat.lint import operators
 from trt_qat.lint.rule import Context, Hit, rule
-from trt_qat.targets import Version
 
 _MEND = "Cast before and behind it (float, or int32 where the operator takes integers)."
-_SHARES_A_TYPE = frozenset({"Where"})  # its first input is a mask
-
-
-def _judged(context: Context) -> Iterator[Node]:
-    """Yield the operators that are in the engine: what is constant is folded before."""
-    for node in context.graph.nodes:
-        if node.domain in STANDARD_DOMAINS and not context.graph.is_fixed(node.output):
-            yield node
+_DATA_AT = {"Where": 1}  # its first input is a mask
 
 
 def _kind(context: Context, tensor: str) -> int:
@@ -34,7 +25,7 @@ def _kind(context: Context, tensor: str) -> int:
 @rule("QDQ025", "element type that the operator is not imported in", "error")
 def type_refused(context: Context) -> Iterator[Hit]:
     """The parser knows the operator, but not for tensors of this type."""
-    for node in _judged(context):
+    for node in context.imported():
         for position, tensor in enumerate(node.inputs):
             kind = _kind(context, tensor)
             if kind in operators.REFUSED.get((node.op, position), ()):
@@ -52,24 +43,20 @@ def type_undocumented(context: Context) -> Iterator[Hit]:
     version = context.tensorrt
     if version is None or version >= operators.BF16_SINCE:
         return
-    for node in _judged(context):
-        tensor = node.input(1 if node.op in _SHARES_A_TYPE else 0)
+    for node in context.imported():
+        tensor = node.input(_DATA_AT.get(node.op, 0))
         kind, known = _kind(context, tensor), operators.documented(node.op, version)
         if kind == TensorProto.BFLOAT16:
             yield Hit(
                 node.name,
-                f"TensorRT {_text(version)} has no BFLOAT16 ({tensor!r}); 9.0 is the first.",
+                f"TensorRT {dotted(version)} has no BFLOAT16 ({tensor!r}); 9.0 is the first.",
                 "Export the model in float or float16, or build with TensorRT 10.",
                 "error",
             )
         elif known and kind in operators.NUMBERS and kind not in known:
             yield Hit(
                 node.name,
-                f"TensorRT {_text(version)} does not document {type_name(kind)} at {node.op} "
+                f"TensorRT {dotted(version)} does not document {type_name(kind)} at {node.op} "
                 f"({tensor!r}).",
                 _MEND,
             )
-
-
-def _text(version: Version) -> str:
-    return f"{version[0]}.{version[1]}"
