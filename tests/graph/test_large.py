@@ -49,6 +49,17 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("most", "large_"), [(10_000_000, False), (100_000, True)])
+def test_a_file_is_large_by_its_weights_wherever_they_lie(
+    most: int, large_: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "LARGE_BYTES", most)
+    onnx.save(network(), tmp_path / "whole.onnx")
+    assert large.is_large_file(model) == large_
+    assert large.is_large_file(tmp_path / "whole.onnx") == large_
+    assert not large.is_large_file(tmp_path / "none.onnx")
+
+
 def outside(path: Path) -> dict[str, Path]:
     """Return where the weights lie that are not in a file, by name."""
     proto = onnx.load(path, load_external_data=False)
