@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = 127 / 255, 128 / 255
+"""As EfficientNet-Lite was trained (tensorflow/tpu, its ``MEAN_RGB`` and ``STDDEV_RGB``): with
+ImageNet's own, the variances behind its first layer are 4.5 times those of its BatchNorm."""
 SIZE = 224
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "motorcycle")
 """Of the PNG files of scikit-image, those in colour; elsewhere photographs are JPEG files."""
