@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 AS_FLOATS = "give images as float32 in the range that the model is trained on, as images / 255"
 
 
@@ -15,3 +17,11 @@ def sparse_words(found: int, likely: int) -> str:
     if not found:
         return "dense: no layer has 2:4 weights"
     return f"2:4 in {counted(found, 'layer')}, a sparse kernel likely in {likely}"
+
+
+def other_formats(summary: Mapping[str, int]) -> str:
+    """Return how many layers a summary of preflight has in other formats than INT8, if any."""
+    layers = counted(summary["layers"], "layer")
+    told = {"fp8": "FP8 in {}", "weight_only": "low-bit weights alone in {}"}
+    found = [text.format(summary[key]) for key, text in told.items() if summary.get(key)]
+    return f"{', '.join(found)} of {layers}" if found else ""

@@ -41,6 +41,10 @@ PTQ: dict[str, dict[str, Any]] = {
     "ours: mse, bias correction": {"ptq": {"bias_correction": True}},
     "ours: mse, learned rounding": {"ptq": {"rounding": "learned"}},
     "ours: mse, rounding and bias": {"ptq": BEST},
+    "ours: fp8, where there is a kernel": {
+        "spec": {"format": "fp8"},
+        "calibration": {"algorithm": "max"},
+    },
 }
 
 

@@ -48,6 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "ptq": {"smooth": "search", "rounding": "learned"},
         "calibration": {"algorithm": "max"},
     },
+    "ours: fp8": {"spec": {"format": "fp8"}, "calibration": {"algorithm": "max"}},
 }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_qat.graph.codes import largest_code
 from trt_qat.graph.qdq import Graph
-from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.runners.ort_tapped import OrtTapped
 from trt_qat.runners.protocol import Feed
 
@@ -85,7 +85,8 @@ def histograms(model: OrtTapped, feed: Feed) -> list[Histogram]:
     for pair in graph.pairs:
         scale = pair.scaling.scale
         if scale is not None and scale.size == 1 and pair.source in inputs | inner:
-            limit = CODE_MAX * float(scale.ravel()[0])
+            largest = largest_code(pair.scaling.code_type)
+            limit = largest * float(scale.ravel()[0])
             found.setdefault(pair.source, Histogram(pair.source, limit))
     names = [name for name in found if name in inner]
     count = min((len(array) for array in feed.values() if array.ndim), default=0)

@@ -20,7 +20,6 @@ import numpy as np
 from trt_qat.errors import TrtQatError
 from trt_qat.graph.taps import Tap
 from trt_qat.measure.difference import Difference
-from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.runners.ort import OrtRunner
 from trt_qat.runners.ort_tapped import OrtTapped, Values
 from trt_qat.runners.protocol import Feed, Outputs, Runner
@@ -123,8 +122,7 @@ class _Tally:
 
     def __init__(self, tap: Tap) -> None:
         # What comes from codes lies on the grid.
-        step = None if tap.op == "DequantizeLinear" else tap.step
-        limit = None if step is None else (CODE_MAX + 0.5) * step
+        limit = None if tap.op == "DequantizeLinear" else tap.limit
         self.grown = Difference(limit=limit)
         self.own = Difference(noise_only=True)
 
@@ -277,6 +275,6 @@ def _layer(tap: Tap, ref_tensor: str, tally: _Tally) -> LayerDifference:
         steps=None if tap.step is None else grown.max_abs / tap.step,
         local_sqnr_db=own.sqnr_db,
         local_max_abs=own.max_abs,
-        saturated=None if tap.step is None else grown.beyond / max(grown.elements, 1),
+        saturated=None if tap.limit is None else grown.beyond / max(grown.elements, 1),
         relative=grown.relative,
     )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from trt_qat.artifact import reads_run
 from trt_qat.files import AGAIN, read_json, read_manifest, recipe_of
 from trt_qat.gate.parity import at_chance
-from trt_qat.wording import counted, sparse_words
+from trt_qat.wording import counted, other_formats, sparse_words
 
 Document = Mapping[str, Any]
 State = Literal["ship", "onnx-verified", "do-not-ship"]
@@ -166,7 +166,7 @@ def _faults(manifest: Document, parts: Document, gone: list[str]) -> Iterator[tu
         return
     if summary["errors"] and "preflight" not in failed:
         yield "preflight", f"preflight finds {counted(summary['errors'], 'error')} in the ONNX"
-    if summary["layers"] and not summary["int8"]:
+    if summary["layers"] and not summary["int8"] and not other_formats(summary):
         yield "float", f"none of {counted(summary['layers'], 'layer')} is INT8: a float network"
 
 
@@ -261,10 +261,13 @@ def _compared(parts: Document) -> str:
 def _notes(manifest: Document, parts: Document) -> Iterator[str]:
     summary = (parts.get("preflight") or {}).get("summary")
     if summary is not None:
-        yield (
-            f"INT8 in {summary['int8']} of {counted(summary['layers'], 'layer')}, "
-            f"{summary['int8_in_int8_out']} of them INT8 in and out"
-        )
+        if more := other_formats(summary):
+            yield more
+        if summary["int8"] or not more:
+            yield (
+                f"INT8 in {summary['int8']} of {counted(summary['layers'], 'layer')}, "
+                f"{summary['int8_in_int8_out']} of them INT8 in and out"
+            )
         yield sparse_words(summary["sparse_found"], summary["sparse_likely"])
     if (parts.get("compare", {}).get("chance") or {}).get("above", True) is None:
         yield "so few test samples, or labels, cannot tell its answers from chance"

@@ -12,6 +12,7 @@ from trt_qat.graph.qdq import Graph, Weight
 from trt_qat.graph.tensors import Array
 
 _INT8_MAX = 127
+_FLOAT8_MAX = 448
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class GridUse:
     stored: bool
     largest: int
     used: int
+
+
+def largest_code(code_type: int) -> float:
+    """Return the largest code of an activation's type, INT8 or FP8 (E4M3)."""
+    return float(_FLOAT8_MAX if code_type == TensorProto.FLOAT8E4M3FN else _INT8_MAX)
 
 
 def grid_use(graph: Graph, weight: Weight) -> GridUse | None:

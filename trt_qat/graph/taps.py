@@ -19,6 +19,9 @@ FORCED = "forced/"
 """Prefix of the inputs that stand in for taps."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+_BYTE_TOP, _FLOAT8_TOP = 127.5, 464.0
+"""Quotients from which on codes of INT8 and FP8 (E4M3) saturate."""
+
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -32,6 +35,7 @@ class Tap:
         op: that node's operator.
         element_type: of ONNX.
         step: the scale of the INT8 grid that it is quantized to, or lies on; None: neither.
+        limit: the magnitude that its grid, of INT8 or FP8, cuts off beyond; None: it has none.
     """
 
     tensor: str
@@ -39,6 +43,7 @@ class Tap:
     op: str
     element_type: int = TensorProto.FLOAT
     step: float | None = None
+    limit: float | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -53,7 +58,7 @@ def taps(model: ModelProto) -> list[Tap]:
     """
     types = _element_types(model)
     live = {value.name for value in model.graph.input} - _stored(model)
-    steps = _steps(model)
+    grids = _grids(model)
     found: list[Tap] = []
     for node in model.graph.node:
         if not any(name in live for name in node.input):
@@ -62,7 +67,8 @@ def taps(model: ModelProto) -> list[Tap]:
         for name in filter(None, node.output):
             kind = types.get(name)
             if kind in _FLOATS:
-                found.append(Tap(name, node.name or name, node.op_type, kind, steps.get(name)))
+                step, limit = grids.get(name, (None, None))
+                found.append(Tap(name, node.name or name, node.op_type, kind, step, limit))
     return found
 
 
@@ -112,19 +118,31 @@ def _element_types(model: ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind}
 
 
-def _steps(model: ModelProto) -> dict[str, float]:
-    """Return tensor -> scale of the per-tensor Q that reads it or the DQ that wrote it."""
+def _grids(model: ModelProto) -> dict[str, tuple[float | None, float]]:
+    """Return tensor -> step and limit of the per-tensor Q that reads it or the DQ that wrote it.
+
+    The steps of FP8 differ along its range; there is none.
+    """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
             values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
             constants |= dict(zip(node.output, values, strict=False))
-    steps: dict[str, float] = {}
+    grids: dict[str, tuple[float | None, float]] = {}
     for node in model.graph.node:
         if node.op_type in PAIR and (scale := _scalar(node, constants)) is not None:
             quantizes = node.op_type == "QuantizeLinear"
-            steps[node.input[0] if quantizes else node.output[0]] = scale
-    return steps
+            tensor = node.input[0] if quantizes else node.output[0]
+            if _is_float8(node, constants):
+                grids[tensor] = None, _FLOAT8_TOP * scale
+            else:
+                grids[tensor] = scale, _BYTE_TOP * scale
+    return grids
+
+
+def _is_float8(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
+    zero = constants.get(node.input[2]) if len(node.input) > 2 else None
+    return zero is not None and zero.data_type == TensorProto.FLOAT8E4M3FN
 
 
 def _scalar(node: NodeProto, constants: dict[str, TensorProto]) -> float | None:

@@ -26,6 +26,7 @@ from trt_qat.wording import counted
 Sparse = Literal["found", "dense", "n/a"]
 BYTE_CODES = (TensorProto.INT8, TensorProto.UINT8)
 FLOAT8_CODES = (17, 18, 19, 20)
+FOUR_BITS = (21, 22, 23)  # UINT4, INT4, FLOAT4E2M1
 _FLOAT_NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
 # Below these TensorRT's dense kernels are usually faster: NVIDIA/TensorRT issues 4065 and 3849 name
 # 256 channels, where a 3x3 kernel counts each input channel nine times.
@@ -48,6 +49,7 @@ class LayerFate:
         sparse: ``found``: the weights hold 2:4; ``n/a``: the layer cannot be sparse.
         sparse_likely: Found, and large, aligned and math-bound enough for a sparse kernel to win.
         why: A clause for every answer that is not the best one.
+        weight_only: Codes of its weight, where its input is float and that is meant: ``int4``.
     """
 
     name: str
@@ -58,6 +60,7 @@ class LayerFate:
     sparse: Sparse
     sparse_likely: bool
     why: tuple[str, ...]
+    weight_only: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of the JSON document's ``layers``."""
@@ -70,6 +73,7 @@ class LayerFate:
             "sparse": self.sparse,
             "sparse_likely": self.sparse_likely,
             "why": list(self.why),
+            **({"weight_only": self.weight_only} if self.weight_only else {}),
         }
 
 
@@ -212,8 +216,16 @@ def _judged(bare: Layer, shapes: Shapes, target: Target | None) -> Layer:
         sparse=sparse,
         sparse_likely=likely,
         why=(*why, *reasons),
+        weight_only=_weight_only(bare),
     )
     return replace(bare, cost=cost, fate=fate)
+
+
+def _weight_only(layer: Layer) -> str:
+    """Return the codes of a weight that is stored in four bits, as for weights alone."""
+    scaling = layer.weight.scaling
+    kind = 0 if scaling is None or layer.source is not None else scaling.code_type
+    return type_name(kind) if kind in FOUR_BITS else ""
 
 
 def _is_code(scaling: Scaling | None, precision: str) -> bool:

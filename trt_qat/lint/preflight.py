@@ -20,7 +20,7 @@ from trt_qat.lint.roofline import Roofline, roofline
 from trt_qat.lint.rule import SEVERITIES, Context, Finding, Rule, Severity
 from trt_qat.lint.rules import RULES
 from trt_qat.targets import Version
-from trt_qat.wording import counted, sparse_words
+from trt_qat.wording import counted, other_formats, sparse_words
 
 __all__ = ["Finding", "LayerFate", "PreflightReport", "preflight"]
 
@@ -61,11 +61,16 @@ class PreflightReport:
     def summary(self) -> dict[str, int]:
         """The counts of the JSON document's ``summary``."""
         both = sum(bool(x.input_int8 and x.output_int8) for x in self.layers)
+        others = {
+            "fp8": sum(layer.precision == "fp8" for layer in self.layers),
+            "weight_only": sum(bool(layer.weight_only) for layer in self.layers),
+        }
         return {
             "layers": len(self.layers),
             "quantizable": self.quantizable,
             "int8": sum(layer.precision == "int8" for layer in self.layers),
             "int8_in_int8_out": both,
+            **{key: count for key, count in others.items() if count},
             "sparse_found": sum(layer.sparse == "found" for layer in self.layers),
             "sparse_likely": sum(layer.sparse_likely for layer in self.layers),
             "errors": self.count("error"),
@@ -80,6 +85,8 @@ class PreflightReport:
             f"INT8 in {found['int8']} of {counted(found['layers'], 'layer')} "
             f"({found['int8_in_int8_out']} INT8 in and out)"
         )
+        if more := other_formats(found):
+            int8 = more if not found["int8"] else f"{int8}, {more}"
         sparse = sparse_words(found["sparse_found"], found["sparse_likely"])
         told = f"{counted(found['errors'], 'error')}, {counted(found['warnings'], 'warning')}"
         return f"{int8}; {sparse}; {told}"

@@ -9,7 +9,7 @@ from trt_qat.gate.verdict import Verdict
 from trt_qat.measure.metrics import is_sparse
 from trt_qat.page.charts import percent
 from trt_qat.page.markup import Markup, tag
-from trt_qat.wording import counted, sparse_words
+from trt_qat.wording import counted, other_formats, sparse_words
 
 Document = Mapping[str, Any]
 Fact = tuple[str, str, str]
@@ -67,7 +67,7 @@ def _facts(manifest: Document, parts: Document) -> Iterator[Fact]:
         yield (
             "INT8 coverage",
             f"{summary['int8']} of {counted(summary['layers'], 'layer')}",
-            f"{summary['int8_in_int8_out']} INT8 in and out",
+            other_formats(summary) or f"{summary['int8_in_int8_out']} INT8 in and out",
         )
         first, _, more = sparse_words(summary["sparse_found"], summary["sparse_likely"]).partition(
             ", "

@@ -177,7 +177,8 @@ def _joined(why: Sequence[str]) -> str:
 
 
 def _words(layer: Document, sparse: Cell, why: Sequence[str]) -> Iterator[str]:
-    yield "int8" if layer["precision"] == "int8" else "float"
+    low = layer["precision"] in ("int8", "fp8") or layer.get("weight_only")
+    yield "int8" if low else "float"
     yield "sparse" if str(sparse.shown).startswith("2:4") else "dense"
     if why:
         yield "reason"

@@ -67,7 +67,7 @@ def _lines(name: str, run: Path, whys: Mapping[str, Mapping[str, str]]) -> Itera
         yield f"weights and inputs: float, because {whys['float_layers'][name]}"
         yield from _knob(whys["float_layers"][name])
     else:
-        yield "weights and inputs: INT8"
+        yield f"weights and inputs: {whys['quantized'][name] or 'INT8'}"
         if (why := whys["float_outputs"].get(name)) is not None:
             yield f"output: float, because {why}"
             yield from _knob(why)

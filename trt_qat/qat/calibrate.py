@@ -10,11 +10,12 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
-from trt_qat.errors import DataError, ModelError
+from trt_qat.errors import DataError, ModelError, RecipeError
 from trt_qat.qat import ranks
 from trt_qat.qat.histogram import Histogram, merge_over_ranks
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
+from trt_qat.qat.quantizers.formats import INT8, Format, format_of
 from trt_qat.qat.range_search import entropy_amax, mse_amax, percentile_amax
 from trt_qat.qat.reports import report_of
 from trt_qat.recipe.accuracy import RangeRule
@@ -39,10 +40,11 @@ def calibrate(
             of the batches' largest magnitudes; other ones for tensors that it names.
 
     Raises:
-        RecipeError: a pattern of ``spec.layers`` matches no tensor.
+        RecipeError: a pattern of ``spec.layers`` matches no tensor, or entropy is asked for of a
+            tensor in another format than INT8.
         DataError: no batch, a NaN or infinite activation, or a quantizer that no batch reached.
     """
-    measured = {name: _Measured(rule) for name, rule in _rules(quantizers, spec).items()}
+    measured = _measured(quantizers, spec)
     enabled = [m for m in model.modules() if isinstance(m, TensorQuantizer) and m.is_enabled]
     for quantizer in enabled:  # ranges are the float network's
         quantizer.disable_quant()
@@ -71,6 +73,23 @@ def calibrate(
             raise DataError(message)
     _warn_of_zeros(model, [name for name, seen in measured.items() if not seen.histogram.amax])
     return {name: set_amax(q, measured[name].amax()) for name, q in quantizers.items()}
+
+
+def _measured(
+    quantizers: dict[str, TensorQuantizer], spec: CalibrationSpec
+) -> dict[str, _Measured]:
+    found = {}
+    for name, rule in _rules(quantizers, spec).items():
+        kind = format_of(quantizers[name])
+        if rule.algorithm == "entropy" and kind is not INT8:
+            message = (
+                f"calibration.algorithm: 'entropy' spreads a range over equal levels, and those of "
+                f"{kind.title}, which {name!r} has, are not; take 'max', 'percentile' or 'mse', or "
+                "give these tensors one of them in calibration.layers"
+            )
+            raise RecipeError(message)
+        found[name] = _Measured(rule, kind)
+    return found
 
 
 def _rules(names: Iterable[str], spec: CalibrationSpec) -> dict[str, RangeRule]:
@@ -122,8 +141,8 @@ def _over_ranks(measured: dict[str, _Measured]) -> None:
 class _Measured:
     """What one quantizer was given, and the end of its range."""
 
-    def __init__(self, spec: RangeRule) -> None:
-        self.spec = spec
+    def __init__(self, spec: RangeRule, kind: Format) -> None:
+        self.spec, self.kind = spec, kind
         self.histogram = Histogram()
         self.reached = False
         self.average, self.weight = 0.0, 0.0
@@ -153,7 +172,9 @@ class _Measured:
             return self.average / self.weight
         if self.spec.algorithm == "percentile":
             return percentile_amax(self.histogram, self.spec.percentile)
-        return (mse_amax if self.spec.algorithm == "mse" else entropy_amax)(self.histogram)
+        if self.spec.algorithm == "mse":
+            return mse_amax(self.histogram, self.kind)
+        return entropy_amax(self.histogram)
 
 
 def _warn_of_zeros(model: nn.Module, names: list[str]) -> None:

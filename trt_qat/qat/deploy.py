@@ -1,4 +1,4 @@
-"""The deployed form of a fake-quantized model: INT8 codes instead of weights, explicit Q/DQ pairs.
+"""The deployed form of a fake-quantized model: codes instead of weights, explicit Q/DQ pairs.
 
 Every module stays where it is and runs its own code: hooks, a subclass's forward and what others
 read off a layer are in the exported graph because they ran. Only quantizers are replaced, by
@@ -9,7 +9,7 @@ folded on the exported graph (`trt_qat.qat.fold_norms`). The model is put back a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -28,7 +28,7 @@ from trt_qat.qat.quantize import (
 )
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
-from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.formats import FP8, INT8, Format, format_of
 from trt_qat.qat.sparsify import masked_layers
 
 WeightForm = Literal["int8", "fp32"]
@@ -40,9 +40,12 @@ def _along(scale: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
     return along_axis(scale, None if axis == PER_TENSOR else axis, rank)
 
 
-def _quantize_dequantize(x: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
-    scale = _along(scale, axis, x.dim())
-    return torch.round(x / scale).clamp(ACTIVATION_MIN, CODE_MAX) * scale
+def _pair(kind: Format) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
+    def quantize_dequantize(x: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
+        scale = _along(scale, axis, x.dim())
+        return kind.rounded(x / scale, of_weight=False) * scale
+
+    return quantize_dequantize
 
 
 def _dequantize(codes: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
@@ -51,17 +54,16 @@ def _dequantize(codes: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Te
 
 def _register_operators() -> None:
     library: Any = torch.library
+    pair = "(Tensor x, Tensor scale, int axis) -> Tensor"
     for name, schema, kernel in (
-        (
-            "quantize_dequantize",
-            "(Tensor x, Tensor scale, int axis) -> Tensor",
-            _quantize_dequantize,
-        ),
+        ("quantize_dequantize", pair, _pair(INT8)),
+        ("quantize_dequantize_fp8", pair, _pair(FP8)),
         ("dequantize", "(Tensor codes, Tensor scale, int axis) -> Tensor", _dequantize),
     ):
         library.define(f"trt_qat::{name}", schema)
         library.impl(f"trt_qat::{name}", "CompositeExplicitAutograd", kernel)
-    library.register_fake("trt_qat::quantize_dequantize", lambda x, scale, axis: x.clone())
+        if schema is pair:
+            library.register_fake(f"trt_qat::{name}", lambda x, scale, axis: x.clone())
     library.register_fake(
         "trt_qat::dequantize",
         lambda codes, scale, axis: torch.empty_like(codes, dtype=scale.dtype),
@@ -70,8 +72,14 @@ def _register_operators() -> None:
 
 _register_operators()
 
+PAIRS = {
+    INT8: torch.ops.trt_qat.quantize_dequantize.default,
+    FP8: torch.ops.trt_qat.quantize_dequantize_fp8.default,
+}
+"""The pair of each format."""
+
 OPERATORS = (
-    torch.ops.trt_qat.quantize_dequantize.default,
+    *PAIRS.values(),
     torch.ops.trt_qat.dequantize.default,
 )
 """What stands for QuantizeLinear and DequantizeLinear in a deployed form."""
@@ -90,25 +98,31 @@ class _Stand(nn.Module):
 class QuantizeDequantize(_Stand):
     """One explicit pair of an activation."""
 
-    def __init__(self, scale: torch.Tensor) -> None:
+    def __init__(self, quantizer: nn.Module) -> None:
         super().__init__()
-        self.register_buffer("scale", scale.clone())
+        self.pair = PAIRS[format_of(quantizer)]
+        self.register_buffer("scale", scale_of(quantizer).clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` on the grid; Q and DQ want the scale in its type."""
-        pair = torch.ops.trt_qat.quantize_dequantize
         # A cast to its own type is two more nodes to trace, at every pair.
         scale = self.scale if self.scale.dtype == x.dtype else self.scale.to(x.dtype)
-        return cast("torch.Tensor", pair(x, scale, PER_TENSOR))
+        return cast("torch.Tensor", self.pair(x, scale, PER_TENSOR))
 
 
 class Codes(_Stand):
-    """A weight as INT8 codes and scale, or as float values behind a Q/DQ pair."""
+    """A weight as codes and scale, or as float values behind a Q/DQ pair."""
 
     def __init__(
-        self, codes: torch.Tensor, scale: torch.Tensor, axis: int | None, form: WeightForm
+        self,
+        codes: torch.Tensor,
+        scale: torch.Tensor,
+        axis: int | None,
+        form: WeightForm,
+        kind: Format,
     ) -> None:
         super().__init__()
+        self.kind = kind
         self.axis = PER_TENSOR if axis is None else axis
         values = codes if form == "int8" else _dequantize(codes, scale, self.axis)
         self.form = form
@@ -117,18 +131,23 @@ class Codes(_Stand):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the dequantized weight in place of ``x``, the float weight."""
-        operator = torch.ops.trt_qat.dequantize
+        operator: Any = torch.ops.trt_qat.dequantize
         if self.form == "fp32":
-            operator = torch.ops.trt_qat.quantize_dequantize
+            operator = PAIRS[self.kind]
         return cast("torch.Tensor", operator(self.weight, self.weight_scale, self.axis))
 
 
 def weight_codes(
-    weight: torch.Tensor, scale: torch.Tensor, axis: int | None, low: int = WEIGHT_MIN
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    axis: int | None,
+    kind: Format = INT8,
+    *,
+    narrow: bool = True,
 ) -> torch.Tensor:
-    """Return the INT8 codes of a float weight, symmetric in -127..127 unless ``low`` says other."""
-    codes = torch.round(weight / along_axis(scale, axis, weight.dim()))
-    return codes.clamp(low, CODE_MAX).to(torch.int8)
+    """Return the codes of a float weight; of INT8 symmetric in -127..127 unless not ``narrow``."""
+    quotient = weight / along_axis(scale, axis, weight.dim())
+    return kind.rounded(quotient, of_weight=narrow).to(kind.codes)
 
 
 @contextlib.contextmanager
@@ -137,7 +156,7 @@ def deployed(model: nn.Module, form: WeightForm) -> Iterator[nn.Module]:
 
     Args:
         model: from `quantize`, fine-tuned or not; put back as it was at the end.
-        form: ``int8`` codes behind DequantizeLinear, or ``fp32`` values behind a Q/DQ pair.
+        form: ``int8``: codes behind DequantizeLinear, or ``fp32`` values behind a Q/DQ pair.
     """
     swaps = _swaps(model, quantized(model), form)
     undo = [
@@ -165,9 +184,9 @@ def _swaps(model: nn.Module, state: Quantized, form: WeightForm) -> dict[nn.Modu
         if isinstance(module, TensorQuantizer) and not module.is_enabled
     }
     for quantizer in placed.activations.values():
-        swaps[quantizer] = QuantizeDequantize(scale_of(quantizer))
+        swaps[quantizer] = QuantizeDequantize(quantizer)
     for echo in placed.echoes.values():
-        swaps[echo] = QuantizeDequantize(scale_of(echo.of[0]))
+        swaps[echo] = QuantizeDequantize(echo.of[0])
     for of_weight, weight, axis in functional_weights(model, placed):
         swaps[of_weight] = _codes(of_weight, weight, axis, form)
     for _, layer, weight_quantizer in weight_quantizers(model):
@@ -181,8 +200,8 @@ def _codes(
     quantizer: TensorQuantizer, weight: torch.Tensor, axis: int | None, form: WeightForm
 ) -> Codes:
     scale = scale_of(quantizer).to(weight.dtype)
-    low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
-    return Codes(weight_codes(weight, scale, axis, low), scale, axis, form)
+    kind, narrow = format_of(quantizer), bool(quantizer.narrow_range)
+    return Codes(weight_codes(weight, scale, axis, kind, narrow=narrow), scale, axis, form, kind)
 
 
 @contextlib.contextmanager

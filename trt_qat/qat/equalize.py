@@ -13,6 +13,7 @@ weights per channel leave nothing to even out), SmoothQuant (Xiao et al., 2211.1
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,7 @@ from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, ow
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantizers.axes import along_axis
+from trt_qat.qat.quantizers.formats import FORMATS, Format
 from trt_qat.qat.smooth import LEAST, Part, best_factors, rows_of, shared_factors, smooth_alone
 from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
@@ -39,10 +41,13 @@ def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqS
     flow = placement.build_flow(placement.trace(trial, batches[0]))
     plan = placement.decide(flow, spec, frozenset(sparse_layers(model)))
     known = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
-    equalize(model, batches, ptq, known.intersection(v.path for v in plan.weighted))
+    kinds = {v.path: FORMATS[plan.formats[v]] for v in plan.weighted if v.path in known}
+    equalize(model, batches, ptq, kinds)
 
 
-def equalize(model: nn.Module, batches: list[Any], spec: PtqSpec, layers: set[str]) -> None:
+def equalize(
+    model: nn.Module, batches: list[Any], spec: PtqSpec, layers: Mapping[str, Format]
+) -> None:
     """Even out channels, in place; the float function stays what it is, but for rounding.
 
     What a ReLU6 writes stays as it is: channels would be clipped elsewhere.
@@ -51,12 +56,12 @@ def equalize(model: nn.Module, batches: list[Any], spec: PtqSpec, layers: set[st
         model: float, with or without masks.
         batches: inputs.
         spec: ``equalize`` and ``smooth``.
-        layers: paths of those that will be quantized.
+        layers: paths of those that will be quantized, and to what.
     """
     spaces = [
         space
         for space in channel_spaces(model, batches[0], "scale")
-        if layers.intersection(space.readers) and _wanted(model, space, spec)
+        if not layers.keys().isdisjoint(space.readers) and _wanted(model, space, spec)
     ]
     in_space = {path for space in spaces for path in space.readers}
     alone = [path for path in layers if path not in in_space and _smoothable(model, path, spec)]
@@ -65,11 +70,13 @@ def equalize(model: nn.Module, batches: list[Any], spec: PtqSpec, layers: set[st
         seen = [ranges[path] for path in space.readers if path in ranges]
         if seen:
             given = next((rows[path] for path in space.readers if path in rows), [])
-            _move(model, space, torch.stack(seen).amax(0), given, spec)
+            kind = next(layers[path] for path in space.readers if path in layers)
+            _move(model, space, torch.stack(seen).amax(0), given, spec, kind)
     for path in alone:
         if path in ranges:
             layer, part = cast("nn.Linear", model.get_submodule(path)), cast("Part", spec.smooth)
-            smooth_alone(layer, ranges[path], _of_columns(layer), torch.cat(rows[path]), part)
+            columns, some = _of_columns(layer), torch.cat(rows[path])
+            smooth_alone(layer, ranges[path], columns, some, part, layers[path])
 
 
 def _wanted(model: nn.Module, space: Space, spec: PtqSpec) -> bool:
@@ -123,7 +130,9 @@ def _of_columns(layer: nn.Module) -> Tensor:
     return weight.transpose(0, 1).flatten(1).amax(1)
 
 
-def _move(model: nn.Module, space: Space, seen: Tensor, rows: list[Tensor], spec: PtqSpec) -> None:
+def _move(
+    model: nn.Module, space: Space, seen: Tensor, rows: list[Tensor], spec: PtqSpec, kind: Format
+) -> None:
     """Divide the channels of a space by factors, and let its readers multiply by them."""
     readers = [model.get_submodule(path) for path in space.readers]
     dense = [layer for layer in readers if not is_depthwise(layer)]
@@ -133,7 +142,7 @@ def _move(model: nn.Module, space: Space, seen: Tensor, rows: list[Tensor], spec
         columns = torch.stack([_of_columns(layer) for layer in dense]).amax(0)
         linear = [layer for layer in dense if isinstance(layer, nn.Linear)]
         if spec.smooth is not None and rows and len(linear) == len(dense):
-            found = best_factors(linear, seen, columns, torch.cat(rows), spec.smooth)
+            found = best_factors(linear, seen, columns, torch.cat(rows), spec.smooth, kind)
             if found is None:
                 return
             factors = found

@@ -21,17 +21,20 @@ from torch.utils import _pytree as pytree
 from trt_qat import artifact
 from trt_qat.errors import ModelError
 from trt_qat.qat import foreign, onnx_passes
-from trt_qat.qat.deploy import PER_TENSOR, deployed
+from trt_qat.qat.deploy import PAIRS, PER_TENSOR, deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.foreign_run import refuse_operators
 from trt_qat.qat.inputs import inputs_of
 from trt_qat.qat.io_names import name_io
+from trt_qat.qat.onnx_passes import ONNX_TYPES
 from trt_qat.qat.placement.calls import evaluated, tensors_of
-from trt_qat.qat.quantize import is_quantized, quantized
+from trt_qat.qat.quantize import formats_in, is_quantized, quantized
+from trt_qat.qat.quantizers.formats import FP8, Format
 from trt_qat.qat.quick_decompositions import decomposed_where_needed
 from trt_qat.qat.quick_rewriting import asked_where_it_matters, signatures_once
 from trt_qat.qat.quick_tracing import no_collection, no_metadata
+from trt_qat.qat.reports import report_of
 from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
 from trt_qat.qat.verify import resized, verify
@@ -41,6 +44,8 @@ from trt_qat.recipe.specs import ExportSpec
 
 EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to
 TRACED_SAMPLES = 2
+READ_SINCE = {FP8: "9"}
+"""The first TensorRT that takes a format."""
 _TALKERS = ("torch.onnx", "torch.fx.experimental.symbolic_shapes")
 
 
@@ -54,11 +59,10 @@ def export(
 ) -> Path:
     """Write ``model`` as QDQ ONNX.
 
-    Activations carry QuantizeLinear/DequantizeLinear pairs with zero point 0, weights are INT8
-    initialisers behind a DequantizeLinear (per channel but for ConvTranspose), BatchNorm is folded
-    (its factor goes into the weight scale, so codes stay what they were trained to be; behind an
-    INT8 ConvTranspose it stays), and nodes are named by module paths. The batch dimension is
-    dynamic.
+    Activations carry QuantizeLinear/DequantizeLinear pairs with zero point 0, weights are codes
+    behind a DequantizeLinear (per channel but for ConvTranspose), BatchNorm is folded (its factor
+    goes into the weight scale, so codes stay what they were trained to be; behind an INT8
+    ConvTranspose it stays), and nodes are named by module paths. The batch dimension is dynamic.
 
     Before the file takes its name it is compared with the model at every quantization point, on the
     example and on another batch size (`trt_qat.qat.verify`). Beside it lies ``<path>.json``, which
@@ -85,11 +89,12 @@ def export(
     start = time.perf_counter()
     spec = with_keys(spec_of(ExportSpec, spec, "export"), keys, "export")
     model, target = _exportable(model, example_inputs), Path(path)
+    spec = _raised(model, spec)
     example_inputs = inputs_of(model, example_inputs)
     inputs, exported = traced(model, example_inputs, spec, lambda: deployed(model, spec.weights))
     graph = onnx_passes.clean(exported, opset=spec.opset)
     name_io(graph, as_arrays(evaluated(model, inputs)), spec)
-    onnx_passes.check(graph, weights=spec.weights)
+    onnx_passes.check(graph, weights=spec.weights, formats=formats_in(model))
     found: dict[str, Any] = {"checked": False, "why": "export.verify is false"}
 
     def check(written: Path) -> None:
@@ -114,6 +119,22 @@ def _seal(target: Path, spec: ExportSpec, found: dict[str, Any], seconds: float)
         metrics={"bytes": target.stat().st_size, "verification": found},
         seconds=seconds,
     )
+
+
+def _raised(model: nn.Module, spec: ExportSpec) -> ExportSpec:
+    """Return the spec with the opset that the model's formats need, and say so in the report."""
+    formats = formats_in(model)
+    highest = max(formats, key=lambda kind: kind.opset)
+    if highest.opset <= spec.opset:
+        return spec
+    line = (
+        f"export: opset {highest.opset} in the place of {spec.opset}: ONNX has no "
+        f"{highest.title} before, and TensorRT reads both from {READ_SINCE[highest]} on"
+    )
+    report = report_of(model)
+    if line not in report.warnings:
+        report.warnings.append(line)
+    return spec.model_copy(update={"opset": highest.opset})
 
 
 def _exportable(model: nn.Module, example: Any) -> nn.Module:
@@ -242,17 +263,22 @@ def _batch_shape(value: Any, batch: Any) -> Any:
     )
 
 
-def _zero_point() -> Any:
-    return op.Constant(value=onnx.helper.make_tensor("zero_point", onnx.TensorProto.INT8, [], [0]))
+def _translated_pair(kind: Format) -> Callable[[Any, Any, int], Any]:
+    def zero_point() -> Any:
+        codes = ONNX_TYPES[kind]
+        tensor = onnx.helper.make_tensor("zero_point", int(codes), [], b"\0", raw=True)
+        return op.Constant(value=tensor)
 
+    def translate(x: Any, scale: Any, axis: int) -> Any:
+        if axis == PER_TENSOR:
+            zero = zero_point()
+            return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+        # Without a zero point the output is uint8, so per-channel pairs need theirs too.
+        zero = op.CastLike(op.Sub(scale, scale), zero_point())
+        quantized = op.QuantizeLinear(x, scale, zero, axis=axis)
+        return op.DequantizeLinear(quantized, scale, zero, axis=axis)
 
-def _translate_pair(x: Any, scale: Any, axis: int) -> Any:
-    if axis == PER_TENSOR:
-        zero = _zero_point()
-        return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
-    # Without a zero point the output type would be uint8, so per-channel pairs need theirs too.
-    zero = op.CastLike(op.Sub(scale, scale), _zero_point())
-    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
+    return translate
 
 
 def _translate_dequantize(codes: Any, scale: Any, axis: int) -> Any:
@@ -262,7 +288,7 @@ def _translate_dequantize(codes: Any, scale: Any, axis: int) -> Any:
 
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.trt_qat.quantize_dequantize.default: _translate_pair,
+    **{pair: _translated_pair(kind) for kind, pair in PAIRS.items()},
     torch.ops.trt_qat.dequantize.default: _translate_dequantize,
 }
 

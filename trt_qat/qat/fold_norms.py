@@ -264,7 +264,9 @@ def _chained(
     for node in chain:
         inputs = [current, scale]
         if len(node.inputs) > 2:
-            zeros = np.zeros(scale.shape.numpy(), np.int8)
+            known = ir.convenience.get_const_tensor(node.inputs[2]) if node.inputs[2] else None
+            kind = ir.DataType.INT8 if known is None else known.dtype
+            zeros = np.zeros(scale.shape.numpy(), kind.numpy())
             inputs.append(_initializer(model, f"{scale.name}_zero_point", zeros))
         copy = ir.node(node.op_type, inputs, {"axis": axis} if len(scale.shape) else {})
         copy.metadata_props.update(node.metadata_props)

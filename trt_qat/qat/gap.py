@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX
+from trt_qat.qat.quantizers.formats import INT8, Format
 
 SAMPLED = 4096
 """Elements of a tensor that show what its quantizer does: it treats all elements alike."""
@@ -59,19 +59,22 @@ def _largest(tensor: Tensor) -> float:
     return max(-float(low), float(high)) if not torch.isnan(low) else float("nan")
 
 
-def off_grid(given: Tensor, returned: Tensor, scale: float) -> float:
+def off_grid(given: Tensor, returned: Tensor, scale: float, kind: Format = INT8) -> float:
     """Return the part of the elements that a quantizer rounds otherwise than QuantizeLinear does.
 
     Args:
         given: what the quantizer was given.
         returned: what it returned, of the same shape.
         scale: of the file's pair, whose zero point is 0.
+        kind: of number that the pair makes.
     """
     stride = max(1, given.numel() // SAMPLED) | 1  # odd, so that it meets every channel
     tie = TIE_HALF if given.dtype in HALVES else TIE
     x, y = (t.detach().reshape(-1)[::stride].double() for t in (given, returned))
-    code, steps = y / scale, (x / scale).clamp(ACTIVATION_MIN, CODE_MAX)
-    nearest = (code - steps).abs() <= 0.5 + tie
-    whole = (code - torch.round(code)).abs() <= tie
+    low = float(kind.rounded(torch.tensor(-2 * kind.top), of_weight=False))
+    code, steps = y / scale, (x / scale).clamp(low, kind.largest)
+    step = kind.step(code)
+    nearest = (code - steps).abs() <= (0.5 + tie) * step
+    whole = (code - kind.rounded(code, of_weight=False)).abs() <= tie * step
     wrong = ~(nearest & whole) & torch.isfinite(x)
     return float(wrong.double().mean()) if wrong.numel() else 0.0

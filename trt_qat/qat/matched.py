@@ -25,6 +25,7 @@ from trt_qat.qat.call_order import Kept
 from trt_qat.qat.gap import HALVES, TOLERANCE_HALF, gap, off_grid, tolerance_of
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.qat.quantizers.fake_quant import scale_of
+from trt_qat.qat.quantizers.formats import format_of
 from trt_qat.runners.islands import Arrays, Given, Run, jittered, opened
 
 NOISE_FACTOR = 16.0
@@ -191,12 +192,13 @@ class Match:
             self.give(name, returned)
 
     def _check_pair(self, module: nn.Module, point: Point, value: Tensor, returned: Any) -> None:
-        scale = float(scale_of(module.of[0] if isinstance(module, Echo) else module))
+        quantizer = module.of[0] if isinstance(module, Echo) else module
+        scale, kind = float(scale_of(quantizer)), format_of(quantizer)
         exact = TOLERANCE_HALF if value.dtype in HALVES else SCALES_OFF
         if abs(scale - point.scale) > exact * scale:
             what = f"its scale is {point.scale:.6g} in the file and {scale:.6g} in the model"
             self._disagree(point.place, point.node, what)
-        elif (part := off_grid(value, returned, point.scale)) > MISROUNDED:
+        elif (part := off_grid(value, returned, point.scale, kind)) > MISROUNDED:
             what = f"{part:.2%} of its values are rounded otherwise than in the model"
             self._disagree(point.place, point.node, what)
 

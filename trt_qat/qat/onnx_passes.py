@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -20,8 +21,11 @@ from onnx_ir.passes.common import (
 from trt_qat.errors import ExportMismatch, ModelError
 from trt_qat.qat.fold_norms import FOLDED, NORM_OF, fold_norms
 from trt_qat.qat.opset import lower_to
+from trt_qat.qat.quantizers.formats import FP8, INT8, Format
 
 HALF_OPSET = 19
+ONNX_TYPES = {INT8: ir.DataType.INT8, FP8: ir.DataType.FLOAT8E4M3FN}
+"""Of the codes of a format."""
 _RANDOM = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
@@ -100,7 +104,7 @@ def _transpose_constant(
 
 
 def fold_zero_points(model: ir.Model) -> None:
-    """Replace a computed per-channel zero point by an INT8 constant of zeros (E1)."""
+    """Replace a computed per-channel zero point by a constant of zeros of its type (E1)."""
     for node in list(model.graph):
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
             continue
@@ -111,9 +115,11 @@ def fold_zero_points(model: ir.Model) -> None:
         assert scale.const_value is not None
         name = f"{scale.name}_zero_point"
         if name not in model.graph.initializers:
-            zeros = np.zeros(scale.const_value.shape.numpy(), np.int8)
+            like = ir.convenience.get_const_tensor(maker.inputs[1]) if maker.inputs[1] else None
+            kind = ir.DataType.INT8 if like is None else like.dtype
+            zeros = np.zeros(scale.const_value.shape.numpy(), kind.numpy())
             value = ir.Value(name=name, const_value=ir.tensor(zeros, name=name))
-            value.type, value.shape = ir.TensorType(ir.DataType.INT8), ir.Shape(zeros.shape)
+            value.type, value.shape = ir.TensorType(kind), ir.Shape(zeros.shape)
             model.graph.initializers[name] = value
         node.replace_input_with(2, model.graph.initializers[name])
 
@@ -193,8 +199,15 @@ def drop_debug_metadata(model: ir.Model) -> None:
         value.doc_string = None
 
 
-def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
+def check(
+    model: ir.Model, *, weights: Literal["int8", "fp32"], formats: Collection[Format] = (INT8,)
+) -> None:
     """Check the promises of export on the finished graph.
+
+    Args:
+        model: as it will be written.
+        weights: in which form: ``int8``, their codes.
+        formats: of the model's quantizers.
 
     Raises:
         ExportMismatch: a pair is broken, a weight is not what was asked for, or a node that only
@@ -220,7 +233,7 @@ def check(model: ir.Model, *, weights: Literal["int8", "fp32"]) -> None:
             _check_type(node, model.opset_imports[""])
             _check_scale(node)
         if node.op_type == "DequantizeLinear" and weights == "int8":
-            _check_codes(node)
+            _check_codes(node, {ONNX_TYPES[kind] for kind in formats})
 
 
 def _check_random(node: ir.Node) -> None:
@@ -253,11 +266,12 @@ def _check_finite(node: ir.Node) -> None:
             raise ExportMismatch(message)
 
 
-def _check_codes(node: ir.Node) -> None:
+def _check_codes(node: ir.Node, kinds: Collection[ir.DataType]) -> None:
     source = node.inputs[0]
     constant = source.const_value if source is not None else None
-    if constant is not None and constant.dtype != ir.DataType.INT8:
-        message = f"export: weight {constant.name!r} is {constant.dtype}, not INT8"
+    if constant is not None and constant.dtype not in kinds:
+        wanted = " or ".join(str(kind) for kind in kinds)
+        message = f"export: weight {constant.name!r} is {constant.dtype}, not {wanted}"
         raise ExportMismatch(message)
 
 

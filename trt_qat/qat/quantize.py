@@ -1,4 +1,4 @@
-"""Explicit INT8: Q/DQ placed for TensorRT, weights by ModelOpt, ranges measured."""
+"""Explicit quantization: Q/DQ placed for TensorRT, weights by ModelOpt, ranges measured."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from trt_qat.qat.inputs import refuse_exported, refuse_unplaceable
 from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, WEIGHTED_MODULES
 from trt_qat.qat.quantizers.fake_quant import (
-    BACKEND,
     activation_quantizer,
     weight_config,
     weight_quantizer,
 )
 from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
+from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format, format_of, is_ours
 from trt_qat.qat.quantizers.learned_scales import learn_scales
 from trt_qat.qat.quick_tracing import no_collection
 from trt_qat.qat.reports import LayerNote, report_of
@@ -110,7 +110,7 @@ def quantize(
 
 
 def _must_be_float(model: nn.Module) -> None:
-    own = any(getattr(m, "backend", None) == BACKEND for m in model.modules())
+    own = any(map(is_ours, model.modules()))
     if not is_quantized(model) and not own:
         foreign.refuse(model, (), "quantize")
     if is_quantized(model) or any(isinstance(m, TensorQuantizer) for m in model.modules()):
@@ -192,6 +192,12 @@ def functional_weights(
         yield cast("TensorQuantizer", quantizer), weight, axis
 
 
+def formats_in(model: nn.Module) -> tuple[Format, ...]:
+    """Return the formats of a model's quantizers, in the order of `FORMATS`."""
+    found = {format_of(m) for m in model.modules() if is_ours(m) and m.is_enabled}
+    return tuple(kind for kind in FORMATS.values() if kind in found) or (INT8,)
+
+
 def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, Rounded]:
     """Return every weight that is a parameter with its output channels first."""
     masks = {
@@ -260,7 +266,7 @@ def _convert_layers(plan: placement.Plan) -> None:
         cast("TensorQuantizer", layer.input_quantizer).disable()
         cast("TensorQuantizer", layer.output_quantizer).disable()
         quantizer, axis = cast("TensorQuantizer", layer.weight_quantizer), plan.weight_axes[vertex]
-        quantizer.set_from_attribute_config(weight_config(axis))
+        quantizer.set_from_attribute_config(weight_config(axis, FORMATS[plan.formats[vertex]]))
         set_weight_amax(quantizer, float_weight(layer), axis)
 
 
@@ -274,7 +280,11 @@ def _follow_device(model: nn.Module) -> None:
 
 def _write_report(model: nn.Module, plan: placement.Plan) -> None:
     report = report_of(model)
-    report.quantized = tuple(LayerNote(v.path) for v in (*plan.weighted, *plan.matmuls))
+    # INT8 goes without saying.
+    titles = {kind.name: kind.title for kind in FORMATS.values() if kind is not INT8}
+    report.quantized = tuple(
+        LayerNote(v.path, titles.get(plan.formats[v], "")) for v in (*plan.weighted, *plan.matmuls)
+    )
     report.float_layers = (
         *(LayerNote(v.path, why) for v, why in plan.float_layers.items()),
         *(LayerNote(path, why) for path, why in plan.unread.items()),

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 
 from trt_qat.qat.histogram import Histogram
+from trt_qat.qat.quantizers.formats import INT8, Format
 from trt_qat.qat.quantizers.int8 import CODE_MAX
 
-LEVELS = CODE_MAX + 1  # magnitudes that codes can tell apart
+LEVELS = CODE_MAX + 1  # magnitudes that codes of INT8 can tell apart
 # Every fourth edge as a candidate moves the range by less than 0.2 %.
 STRIDE = 4
 _AT_ONCE = 128  # candidates in one product, to bound memory
@@ -34,15 +35,15 @@ def percentile_amax(histogram: Histogram, percentile: float) -> float:
     return min(end, histogram.amax)
 
 
-def mse_amax(histogram: Histogram) -> float:
+def mse_amax(histogram: Histogram, kind: Format = INT8) -> float:
     """Return the end of range with the least squared error of rounding and clipping."""
     edges = histogram.edges
     filled = histogram.counts.nonzero()[:, 0]
     centers, counts = (edges[filled] + edges[filled + 1]) / 2, histogram.counts[filled].double()
 
     def errors(candidates: torch.Tensor) -> torch.Tensor:
-        scale = (edges[candidates] / CODE_MAX)[:, None]
-        codes = (centers / scale).round_().clamp_(max=CODE_MAX)
+        scale = (edges[candidates] / kind.largest)[:, None]
+        codes = kind.rounded(centers / scale, of_weight=False)
         return codes.mul_(scale).sub_(centers).square_() @ counts
 
     return _best(histogram, errors)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trt_qat.qat.moments import Known, Moments, input_moments
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
-from trt_qat.qat.quantizers.int8 import CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.formats import INT8, Format, format_of
 from trt_qat.recipe.accuracy import PtqSpec
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def refine(
             rounded = weights[name]
             before = _masked(rounded).float().clone()
             scale = _scale(rounded)
-            after = (before / scale).round().clamp(WEIGHT_MIN, CODE_MAX) * scale
+            kind = format_of(rounded.quantizer)
+            after = kind.rounded(before / scale, of_weight=True) * scale
             if spec.rounding == "learned":
-                after = learned(before, scale, moments, rounded.mask, spec.rounding_steps)
+                after = learned(before, scale, moments, rounded.mask, spec.rounding_steps, kind)
                 rounded.weight.copy_(_with_pruned(rounded, after))
             if spec.bias_correction:
                 _correct(before - after, moments)
@@ -91,7 +92,12 @@ def _scale(rounded: Rounded) -> Tensor:
 
 
 def learned(
-    weight: Tensor, scale: Tensor, moments: Moments, mask: Tensor | None, steps: int
+    weight: Tensor,
+    scale: Tensor,
+    moments: Moments,
+    mask: Tensor | None,
+    steps: int,
+    kind: Format = INT8,
 ) -> Tensor:
     """Return the values of a weight on its grid that lose least of the layer's output.
 
@@ -101,6 +107,7 @@ def learned(
         moments: of the layer's inputs.
         mask: where codes may be other than 0.
         steps: passes over the columns at most; fewer where nothing moves any more.
+        kind: of number; of any grid the point nearest to a column's optimum is best for it.
     """
     groups, columns = moments.mean.shape
     flat = weight.reshape(groups, -1, columns)
@@ -111,7 +118,7 @@ def learned(
     products.diagonal(dim1=1, dim2=2).add_(
         (DAMPING * power + torch.finfo(torch.float32).tiny)[:, None]
     )
-    values = (flat / steps_of).round().clamp(WEIGHT_MIN, CODE_MAX) * steps_of
+    values = kind.rounded(flat / steps_of, of_weight=True) * steps_of
     slope = torch.bmm(values - flat, products)  # half the gradient
     own = products.diagonal(dim1=1, dim2=2)
     for _ in range(steps):
@@ -119,7 +126,7 @@ def learned(
         for at in range(columns):
             step, now = steps_of[:, :, at], values[:, :, at]
             wanted = now - slope[:, :, at] / own[:, at, None]
-            new = (wanted / step).round().clamp(WEIGHT_MIN, CODE_MAX) * step * free[:, :, at]
+            new = kind.rounded(wanted / step, of_weight=True) * step * free[:, :, at]
             change = new - now
             if bool(change.any()):
                 moved = True

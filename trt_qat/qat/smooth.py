@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX
+from trt_qat.qat.quantizers.formats import INT8, Format
 
 Part = float | Literal["search"]
 """The exponent alpha, or which of `PARTS` is best for a layer."""
@@ -61,16 +61,23 @@ def rows_of(given: Tensor, batches: int) -> Tensor:
     return flat[:: max(1, len(flat) // share)][:share].clone()
 
 
-def smooth_alone(layer: nn.Linear, seen: Tensor, columns: Tensor, rows: Tensor, part: Part) -> None:
-    """Smooth a layer by itself, where its output in INT8 then comes closer to the float one."""
-    factors = best_factors([layer], seen, columns, rows, part)
+def smooth_alone(
+    layer: nn.Linear, seen: Tensor, columns: Tensor, rows: Tensor, part: Part, kind: Format = INT8
+) -> None:
+    """Smooth a layer by itself, where its quantized output then comes closer to the float one."""
+    factors = best_factors([layer], seen, columns, rows, part, kind)
     if factors is not None:
         layer.weight.data.mul_(factors.to(layer.weight))
         _make_smoothed(layer, (1.0 / factors).to(layer.weight))
 
 
 def best_factors(
-    layers: Sequence[nn.Linear], seen: Tensor, columns: Tensor, rows: Tensor, part: Part
+    layers: Sequence[nn.Linear],
+    seen: Tensor,
+    columns: Tensor,
+    rows: Tensor,
+    part: Part,
+    kind: Format = INT8,
 ) -> Tensor | None:
     """Return what to divide the channels by that linear layers read; None: they are best as is.
 
@@ -80,11 +87,12 @@ def best_factors(
         columns: that of the weights for each of them.
         rows: some inputs, ``(rows, channels)``.
         part: alpha, or ``search``.
+        kind: of number that the layers multiply.
     """
-    least, best = _errors(layers, rows, seen, torch.ones_like(seen)), None
+    least, best = _errors(layers, rows, seen, torch.ones_like(seen), kind), None
     for each in PARTS if part == "search" else (part,):
         factors = shared_factors(seen, columns, float(each))
-        if (error := _errors(layers, rows, seen, factors)) < least:
+        if (error := _errors(layers, rows, seen, factors, kind)) < least:
             least, best = error, factors
     return best
 
@@ -98,21 +106,23 @@ def shared_factors(seen: Tensor, columns: Tensor, part: float) -> Tensor:
     return torch.where(silent, torch.ones(()), (factors / typical).clamp(LEAST, 1 / LEAST))
 
 
-def _errors(layers: Sequence[nn.Linear], rows: Tensor, seen: Tensor, factors: Tensor) -> float:
-    """Return the error of layers in INT8 by ranges that reach the largest, in parts of their power.
+def _errors(
+    layers: Sequence[nn.Linear], rows: Tensor, seen: Tensor, factors: Tensor, kind: Format
+) -> float:
+    """Return the error of layers by ranges that reach the largest, in parts of their power.
 
     ``(layers,)`` are summed.
     """
     tiny = torch.finfo(torch.float32).tiny
-    scale = (seen / factors).amax().clamp_min(tiny) / CODE_MAX
-    given = (rows / factors / scale).round().clamp(ACTIVATION_MIN, CODE_MAX) * scale
+    scale = (seen / factors).amax().clamp_min(tiny) / kind.largest
+    given = kind.rounded(rows / factors / scale, of_weight=False) * scale
     total = 0.0
     for layer in layers:
         weight = layer.weight.detach().float()
         moved = weight * factors
-        scales = moved.abs().amax(1, keepdim=True).clamp_min(tiny) / CODE_MAX
+        scales = moved.abs().amax(1, keepdim=True).clamp_min(tiny) / kind.largest
         wanted = F.linear(rows, weight)
-        found = F.linear(given, (moved / scales).round() * scales)
+        found = F.linear(given, kind.rounded(moved / scales, of_weight=True) * scales)
         total += float((found - wanted).square().mean() / wanted.square().mean().clamp_min(tiny))
     return total
 

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from trt_qat.recipe.accuracy import Algorithm, RangeRule, RecoverySpec
 from trt_qat.recipe.accuracy import DistillSpec as DistillSpec
 from trt_qat.recipe.accuracy import PtqSpec as PtqSpec
+from trt_qat.recipe.quantizing import QuantizeSpec as QuantizeSpec
 from trt_qat.recipe.spec import Fraction, Patterns
 from trt_qat.recipe.spec import Spec as Spec
 from trt_qat.recipe.task import TaskSpec as TaskSpec
@@ -88,36 +89,6 @@ class SparsitySpec(Spec):
     permute: bool = Field(
         default=False, description="put channels in the order in which 2:4 keeps most (2104.08378)"
     )
-
-
-class QuantizeSpec(Spec):
-    """Where Q/DQ pairs go, beyond what the placement rules decide from the graph."""
-
-    include: Patterns = ("*",)
-    exclude: Patterns = ()
-    heads: Literal["float", "int8"] = Field(
-        default="float", description="layers whose output is a network output"
-    )
-    attention: Literal["float", "int8"] = Field(
-        default="float", description="matrix products next to a softmax"
-    )
-    weights: Literal["per_channel", "per_tensor"] = "per_channel"
-    sparse_epilogue: bool = Field(
-        default=True, description="an INT8 output for every 2:4 layer expected to gain"
-    )
-    learned_scales: bool = Field(default=False, description="LSQ: train the scales (1902.08153)")
-    zero_point: Literal["zero"] = Field(default="zero", description="TensorRT INT8 is symmetric")
-
-    @field_validator("zero_point", mode="before")
-    @classmethod
-    def _no_learned_zero_point(cls, value: Any) -> Any:
-        if value != "zero":
-            message = (
-                "TensorRT INT8 is symmetric, so a zero point other than zero cannot be deployed; "
-                "leave the key out"
-            )
-            raise ValueError(message)
-        return value
 
 
 class TrainSpec(RecoverySpec):

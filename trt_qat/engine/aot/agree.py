@@ -121,7 +121,11 @@ def agreement(
 
 
 def _same(fate: LayerFate, one: Seen) -> bool:
-    return one.precision is not None and (fate.precision == "int8") == (one.precision == "int8")
+    return one.precision is not None and _codes(fate.precision) == _codes(one.precision)
+
+
+def _codes(precision: str) -> str:
+    return precision if precision in ("int8", "fp8") else "float"
 
 
 def _foreseen(fate: LayerFate, one: Seen, named: Collection[str]) -> bool:

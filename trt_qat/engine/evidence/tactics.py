@@ -59,6 +59,9 @@ def compute_type(
     return next((kind for kind in (*inputs, *outputs) if kind is not None), None)
 
 
+_CODES = ("int8", "fp8")
+
+
 def names_kernel(tactic: str) -> bool:
     """Tell whether a tactic names a kernel that exists: not one that is chosen at load."""
     return bool(tactic) and tactic != _STUB and not tactic.startswith("__myl_")
@@ -89,9 +92,10 @@ def product_type(
         outputs: types that it writes.
     """
     kinds = [*activations, *([] if weight is None else [weight])]
-    if kinds and set(kinds) == {"int8"} and not dequantizes_inside(name, kind):
-        return "int8"
-    return next((one for one in (*kinds, *outputs) if one not in (None, "int8")), None)
+    one_kind = kinds[0] if len(set(kinds)) == 1 else None
+    if one_kind in _CODES and not dequantizes_inside(name, kind):
+        return one_kind
+    return next((one for one in (*kinds, *outputs) if one not in (None, *_CODES)), None)
 
 
 def is_sparse(tactic: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from trt_qat.qat.placement.flow import Vertex, pointwise_source
@@ -22,7 +22,8 @@ class Plan:
     ``sites`` maps a tensor's vertex to the vertices that read its quantized form; sites in one
     scale group share a quantizer. ``echoes`` are tensors on that grid already, behind commuting
     operations, whose pair is only written at export. ``weighted`` are the layers whose weights are
-    quantized, ``weight_axes`` along which axis, None for one scale per tensor.
+    quantized, ``weight_axes`` along which axis, None for one scale per tensor. ``formats`` are of
+    layers and products, ``read_as`` of tensors, by who reads them.
     """
 
     sites: dict[Vertex, list[Vertex]] = field(default_factory=dict)
@@ -31,9 +32,18 @@ class Plan:
     weighted: list[Vertex] = field(default_factory=list)
     weight_axes: dict[Vertex, int | None] = field(default_factory=dict)
     matmuls: list[Vertex] = field(default_factory=list)
+    formats: dict[Vertex, str] = field(default_factory=dict)
+    read_as: dict[tuple[Vertex, Vertex], str] = field(default_factory=dict)  # (made by, read by)
     float_layers: dict[Vertex, str] = field(default_factory=dict)
     notes: dict[Vertex, str] = field(default_factory=dict)  # INT8 in, float out, and why
     unread: dict[str, str] = field(default_factory=dict)  # layers that no traced code runs, and why
+
+    def by_format(self, made: Vertex, readers: Iterable[Vertex]) -> dict[str, list[Vertex]]:
+        """Return the readers of a tensor by the format that they take it in."""
+        found: dict[str, list[Vertex]] = {}
+        for reader in readers:
+            found.setdefault(self.read_as[made, reader], []).append(reader)
+        return found
 
 
 class Demand:

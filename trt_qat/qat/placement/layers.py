@@ -7,7 +7,8 @@ quantizer writes it down (Model-Optimizer, ``modelopt/onnx/quantization/graph_ut
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +29,11 @@ from trt_qat.recipe.specs import QuantizeSpec
 
 OWN_CODE = "own code: it runs"
 GROUPED, HEAD = "P9: grouped", "head"
+ONLY_WEIGHTS = frozenset({"float"})
+"""Formats of layers that read float."""
 MIN_CHANNELS = 16
 ALIGNMENT = 8
+FP8_CHANNELS, FP8_POSITIONS = 16, 32
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,27 @@ def misaligned(shape: WeightShape, *, reads_network_input: bool) -> str | None:
     return f"P9: {shape.inputs} -> {shape.outputs} channels, below {MIN_CHANNELS}"
 
 
-def float_layers(flow: Flow, spec: QuantizeSpec) -> dict[Vertex, str]:
+def without_fp8_kernel(shape: WeightShape) -> str | None:
+    """Return why TensorRT has no FP8 kernel for this shape, None if it has.
+
+    Its release notes name convolutions with groups, channels that are no multiple of 16, and
+    kernels of more than 32 positions (QDQ117); no release speaks of an FP8 ConvTranspose. Products
+    are aligned likewise, as cuBLASLt wants 16 bytes.
+    """
+    if shape.transposed:
+        return "FP8: no ConvTranspose"
+    if shape.groups > 1:
+        return f"FP8: no convolution with groups, and it has {shape.groups}"
+    if shape.inputs % FP8_CHANNELS or shape.outputs % FP8_CHANNELS:
+        return f"FP8: {shape.inputs} -> {shape.outputs} channels, no multiples of {FP8_CHANNELS}"
+    if math.prod(shape.kernel) > FP8_POSITIONS:
+        return f"FP8: a kernel of {math.prod(shape.kernel)} positions, above {FP8_POSITIONS}"
+    return None
+
+
+def float_layers(
+    flow: Flow, spec: QuantizeSpec, formats: Mapping[Vertex, str]
+) -> dict[Vertex, str]:
     """Return the WEIGHTED vertices that stay float, each with the reason.
 
     Raises:
@@ -140,15 +164,18 @@ def float_layers(flow: Flow, spec: QuantizeSpec) -> dict[Vertex, str]:
             reasons[vertex] = "recipe: not in quantize.include"
         elif matches(vertex.path, spec.exclude):
             reasons[vertex] = "recipe: in quantize.exclude"
+        elif formats[vertex] == "float":
+            reasons[vertex] = "recipe: float in quantize.layers"
         elif (why := _runs_own_code(vertex)) is not None:
             reasons[vertex] = f"{OWN_CODE} {why}"
         elif spec.heads == "float" and is_head(vertex):
             reasons[vertex] = f"{HEAD}: its output is a network output"
         else:
             source = vertex.inputs[0] if vertex.inputs else vertex
-            why = misaligned(
-                weight_shape(vertex), reads_network_input=source.kind is Kind.INPUT
-            )  # fmt: skip
+            shape = weight_shape(vertex)
+            why = misaligned(shape, reads_network_input=source.kind is Kind.INPUT)
+            if formats[vertex] == "fp8":
+                why = without_fp8_kernel(shape)
             if why:
                 reasons[vertex] = why
     return reasons

@@ -27,9 +27,10 @@ from trt_qat.qat.placement.repairs import holder_of
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.placement.trace import Region, Trace
 from trt_qat.qat.quantizers.fake_quant import fake_quantize, rounds
+from trt_qat.qat.quantizers.formats import format_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from modelopt.torch.quantization.nn import TensorQuantizer
 
@@ -78,8 +79,8 @@ def rewrite(
     trace: Trace,
     flow: Flow,
     plan: Plan,
-    of_activation: Callable[[], nn.Module],
-    of_weight: Callable[[int | None], nn.Module],
+    of_activation: Callable[[str], nn.Module],
+    of_weight: Callable[[int | None, str], nn.Module],
 ) -> Placed:
     """Insert a quantizer at every site and give each region's owner the new forward.
 
@@ -87,16 +88,16 @@ def rewrite(
         trace: the regions.
         flow: their vertices.
         plan: where quantizers go.
-        of_activation: makes the quantizer of an activation.
+        of_activation: makes the quantizer of an activation in a format.
         of_weight: makes that of a weight by its channel axis, None for one scale per tensor.
     """
     placed = Placed()
-    of_group: dict[Vertex, str] = {}
-    for site, readers in plan.sites.items():
-        group = plan.groups.group(site)
+    of_group: dict[tuple[Vertex, str], str] = {}
+    for site, kind, readers in _split(plan, plan.sites):
+        group = plan.groups.group(site), kind
         if group not in of_group:
             of_group[group] = _unique(_label(site), placed.activations)
-            placed.activations[of_group[group]] = of_activation()
+            placed.activations[of_group[group]] = of_activation(kind)
         name = of_group[group]
         quantizer = placed.activations[name]
         if site.region.leaf:
@@ -104,8 +105,8 @@ def rewrite(
             placed.closed.append((site.region.owner, side, quantizer))
         else:
             _insert(site, readers, name, quantizer)
-    for made, readers in plan.echoes.items():
-        shared = of_group.get(plan.groups.group(made))
+    for made, kind, readers in _split(plan, plan.echoes):
+        shared = of_group.get((plan.groups.group(made), kind))
         if shared is not None:
             echo = Echo(placed.activations[shared])
             key = _unique(f"{_label(made)}_again", placed.echoes)
@@ -113,12 +114,26 @@ def rewrite(
             _insert(made, readers, key, echo)
     for vertex in plan.weighted:
         if vertex.module is None:
-            _quantize_functional_weight(vertex, plan.weight_axes[vertex], placed, of_weight)
+            axis, kind = plan.weight_axes[vertex], plan.formats[vertex]
+            made_by = functools.partial(of_weight, axis, kind)
+            _quantize_functional_weight(vertex, axis, kind, placed, made_by)
     placed.norms = _norms(flow)
     for region in trace.regions:
         if not region.leaf:
             _install(region)
     return placed
+
+
+def _split(
+    plan: Plan, sites: Mapping[Vertex, list[Vertex]]
+) -> Iterator[tuple[Vertex, str, list[Vertex]]]:
+    """Yield sites with each of the formats that they are read in, and who reads that."""
+    for site, readers in sites.items():
+        found = plan.by_format(site, readers)
+        for kind, those in found.items():
+            yield site, kind, those
+            if site.region.leaf:  # one place for a quantizer on either side
+                break
 
 
 def _label(vertex: Vertex) -> str:
@@ -168,23 +183,28 @@ def _cut_quantized(member: fx.Node, made: fx.Node, quantized: fx.Node) -> None:
 def _quantize_functional_weight(
     vertex: Vertex,
     axis: int | None,
+    kind: str,
     placed: Placed,
-    of_weight: Callable[[int | None], nn.Module],
+    made_by: Callable[[], nn.Module],
 ) -> None:
     """Put a weight quantizer between a parameter and the functional layer that reads it.
 
-    Layers that read one parameter along one axis share its quantizer; a conv and a conv_transpose
-    of tied weights do not.
+    Layers that read one parameter along one axis in one format share its quantizer; a conv and a
+    conv_transpose of tied weights do not.
     """
     weight = weight_argument(vertex.node)
     owner = vertex.region.owner
     path = vertex.path if weight.op != "get_attr" else str(weight.target)
     source = _weight_source(vertex, weight)
     known = placed.functional_weights
-    name = next((n for n, (_, s, a) in known.items() if s is source and a == axis), None)
+    wanted = axis, kind
+    name = next(
+        (n for n, (q, s, a) in known.items() if s is source and (a, format_of(q).name) == wanted),
+        None,
+    )
     if name is None:
         name = _unique(f"{path.replace('.', '_')}_quantizer", known)
-        known[name] = (of_weight(axis), source, axis)
+        known[name] = (made_by(), source, axis)
     holder = holder_of(owner)
     holder[name] = known[name][0]
     with vertex.region.graph.inserting_before(vertex.node):

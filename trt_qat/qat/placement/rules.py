@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterator
 
 from trt_qat.qat.placement.demand import Demand, Plan, ends_of, readers_of
 from trt_qat.qat.placement.flow import Flow, Vertex
+from trt_qat.qat.placement.formats import ReadFormats, layer_formats
 from trt_qat.qat.placement.fusion import (
     comes_from_layer,
     fused_output,
@@ -23,7 +24,14 @@ from trt_qat.qat.placement.fusion import (
     main_operand,
 )
 from trt_qat.qat.placement.kinds import Kind
-from trt_qat.qat.placement.layers import GROUPED, HEAD, float_layers, weight_axis, weight_shape
+from trt_qat.qat.placement.layers import (
+    GROUPED,
+    HEAD,
+    ONLY_WEIGHTS,
+    float_layers,
+    weight_axis,
+    weight_shape,
+)
 from trt_qat.recipe.specs import QuantizeSpec
 
 SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on
@@ -55,13 +63,18 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
     Raises:
         RecipeError: a pattern matches no layer.
     """
-    plan = Plan(float_layers=float_layers(flow, spec))
+    formats = layer_formats(flow, spec)
+    plan = Plan(float_layers=float_layers(flow, spec, formats))
     _fill_islands(plan.float_layers)
     plan.weighted = [v for v in flow.of(Kind.WEIGHTED) if v not in plan.float_layers]
     plan.weight_axes = {v: weight_axis(v, spec) for v in plan.weighted}
     plan.matmuls = [
-        v for v in flow.of(Kind.MATMUL) if spec.attention == "int8" or not _in_attention(v)
+        v
+        for v in flow.of(Kind.MATMUL)
+        if formats[v] not in ONLY_WEIGHTS and (spec.attention == "int8" or not _in_attention(v))
     ]
+    plan.formats = {v: formats[v] for v in (*plan.weighted, *plan.matmuls)}
+    read_as = ReadFormats(plan, spec.format)
     blocked: set[Vertex] = set()
     while True:
         plan.notes.clear()
@@ -71,11 +84,13 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
                 demand.want(vertex, operand)
         _close_epilogues(demand, spec, sparse)
         _note_float_outputs(demand)
-        shared = {v for v in demand.wanted if demand.carries(v) and _has_float_reader(v, demand)}
+        carried = [v for v in demand.wanted if demand.carries(v)]
+        shared = {v for v in carried if _has_float_reader(v, demand) or read_as.mixed(demand, v)}
         if not shared:
             break
         blocked |= shared
     _place_sites(demand)
+    plan.read_as = {(made, reader): read_as.of(demand, reader) for made, reader in demand.edges}
     return plan
 
 

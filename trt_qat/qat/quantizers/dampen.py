@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
-from trt_qat.qat.quantizers.int8 import CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.formats import format_of
 
 if TYPE_CHECKING:
     from modelopt.torch.quantization.nn import TensorQuantizer
@@ -20,7 +20,9 @@ def distance_to_grid(weight: Tensor, quantizer: TensorQuantizer) -> Tensor:
     It has a gradient to the weight inside the range alone. A weight in the middle between two
     codes, where it may go to and fro from step to step, is 1/2 from either.
     """
+    kind = format_of(quantizer)
     scale = scale_of(quantizer).detach().to(weight.device)
     along = along_axis(scale, channel_axis(quantizer, scale), weight.dim())
-    steps = (weight / along).clamp(WEIGHT_MIN, CODE_MAX)
-    return (steps - steps.detach().round()).square().mean()
+    steps = (weight / along).clamp(-kind.largest, kind.largest)
+    nearest = kind.rounded(steps.detach(), of_weight=True)
+    return ((steps - nearest) / kind.step(steps.detach())).square().mean()

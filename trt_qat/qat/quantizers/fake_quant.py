@@ -1,9 +1,10 @@
-"""INT8 fake quantization with TensorRT's arithmetic, as a backend of ModelOpt's TensorQuantizer.
+"""Fake quantization with TensorRT's arithmetic, as backends of ModelOpt's TensorQuantizer.
 
-``q = clamp(round_half_even(x / scale), low, 127)``, ``y = q * scale``, with ``scale = amax / 127``
-and zero point 0 (TensorRT, "Working with Quantized Types"). Activations clamp at -128 as
+Of INT8: ``q = clamp(round_half_even(x / scale), low, 127)``, ``y = q * scale``, with ``scale = amax
+/ 127`` and zero point 0 (TensorRT, "Working with Quantized Types"). Activations clamp at -128 as
 QuantizeLinear does; weights at -127, so that their codes stay symmetric when BatchNorm folding
-flips a sign. The gradient is the straight-through estimator inside the range and zero outside.
+flips a sign. Other formats round as `trt_qat.qat.quantizers.formats` says. The gradient is the
+straight-through estimator inside the range and zero outside.
 """
 
 from __future__ import annotations
@@ -18,34 +19,39 @@ from trt_qat.errors import DataError
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.folded_grid import AXIS as FOLDED_AXIS
 from trt_qat.qat.quantizers.folded_grid import factor_of, unfolded_scale
+from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format, format_of
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.quantizers.learned_scales import fake_quantize_learned, pass_inside
 from trt_qat.wording import AS_FLOATS
 
-BACKEND = "trt_qat_int8"
 
-
-def activation_config() -> dict[str, Any]:
+def activation_config(kind: Format = INT8) -> dict[str, Any]:
     """Return the ModelOpt attributes of an activation's quantizer, per tensor."""
-    return {"num_bits": 8, "axis": None, "backend": BACKEND, "narrow_range": False}
+    return _config(kind, None, narrow=False)
 
 
-def weight_config(axis: int | None) -> dict[str, Any]:
+def weight_config(axis: int | None, kind: Format = INT8) -> dict[str, Any]:
     """Return those of a weight's, per channel along ``axis``, None for one scale per tensor.
 
     Its range is narrow either way: an axis says nothing about what the codes are clamped to.
     """
-    return {"num_bits": 8, "axis": axis, "backend": BACKEND, "narrow_range": True}
+    return _config(kind, axis, narrow=True)
 
 
-def activation_quantizer() -> TensorQuantizer:
-    """Return the quantizer of an activation, not calibrated yet."""
-    return _quantizer(activation_config())
+def _config(kind: Format, axis: int | None, *, narrow: bool) -> dict[str, Any]:
+    return {
+        "num_bits": kind.num_bits, "axis": axis, "backend": kind.backend, "narrow_range": narrow
+    }  # fmt: skip
 
 
-def weight_quantizer(axis: int | None) -> TensorQuantizer:
+def activation_quantizer(kind: str = INT8.name) -> TensorQuantizer:
+    """Return the quantizer of an activation in a format, not calibrated yet."""
+    return _quantizer(activation_config(FORMATS[kind]))
+
+
+def weight_quantizer(axis: int | None, kind: str = INT8.name) -> TensorQuantizer:
     """Return the quantizer of a weight that is a parameter, not calibrated yet."""
-    return _quantizer(weight_config(axis))
+    return _quantizer(weight_config(axis, FORMATS[kind]))
 
 
 def _quantizer(config: dict[str, Any]) -> TensorQuantizer:
@@ -60,8 +66,27 @@ def scale_of(quantizer: nn.Module) -> torch.Tensor:
     if learned is not None:
         tiny = torch.finfo(torch.float32).tiny
         return unfolded_scale(quantizer, learned.detach().abs().clamp_min(tiny))
-    scale = cast("torch.Tensor", quantizer.amax).float() / CODE_MAX
+    scale = cast("torch.Tensor", quantizer.amax).float() / format_of(quantizer).largest
     return unfolded_scale(quantizer, scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1))
+
+
+class _Rounded(torch.autograd.Function):
+    """Fake quantization in any format, inputs and scale of one shape or broadcast."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: torch.Tensor, scale: torch.Tensor, kind: Format, narrow: bool
+    ) -> torch.Tensor:
+        quotient = inputs / scale
+        ctx.save_for_backward(quotient)
+        ctx.top = kind.top
+        return kind.rounded(quotient, of_weight=narrow).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        (quotient,) = ctx.saved_tensors
+        passed = torch.ops.aten.hardtanh_backward(gradient, quotient, -ctx.top, ctx.top)
+        return passed, None, None, None
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -93,6 +118,9 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     if not inputs.is_floating_point():  # its scale would be cut to 0
         message = f"a quantizer was given {inputs.dtype}, and takes floats; {AS_FLOATS}"
         raise DataError(message)
+    kind = format_of(quantizer)
+    if kind is not INT8:
+        return _in_format(inputs, quantizer, kind)
     low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
     learned = getattr(quantizer, "learned_scale", None)
     if learned is not None and torch.is_grad_enabled():
@@ -110,6 +138,16 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
         return cast("torch.Tensor", apply(inputs, scale, low))
     scale = scale.to(inputs.dtype)
     return torch.round(inputs / scale).clamp_(low, CODE_MAX).mul_(scale)
+
+
+def _in_format(inputs: torch.Tensor, quantizer: TensorQuantizer, kind: Format) -> torch.Tensor:
+    scale = scale_of(quantizer).to(inputs)
+    scale = along_axis(scale, channel_axis(quantizer, scale), inputs.dim())
+    narrow = bool(quantizer.narrow_range)
+    if torch.is_grad_enabled() and inputs.requires_grad:
+        apply: Any = _Rounded.apply  # torch leaves it untyped
+        return cast("torch.Tensor", apply(inputs, scale, kind, narrow))
+    return kind.rounded(inputs / scale, of_weight=narrow).mul_(scale)
 
 
 def _fake_quantize_fused(
@@ -140,4 +178,5 @@ def channel_axis(quantizer: nn.Module, scale: torch.Tensor) -> int | None:
     return int(axis[0] if isinstance(axis, tuple) else cast("int", axis))
 
 
-register_quant_backend(BACKEND, fake_quantize)
+for _kind in FORMATS.values():
+    register_quant_backend(_kind.backend, fake_quantize)

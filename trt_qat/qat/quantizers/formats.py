@@ -1,0 +1,90 @@
+"""The number formats that tensors are quantized to, and the grid of codes that each has.
+
+A scale is the end of a range over the format's largest code, and a value becomes
+``rounded(value / scale) * scale``. Sources: TensorRT, "Quantization Schemes" (INT8: rounded to
+nearest even and clipped; FP8: clipped to 448 and cast to E4M3, nearest even).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+
+E4M3 = torch.float8_e4m3fn
+E4M3_MAX = 448.0
+_E4M3_TOP = 464.0  # half a step beyond: what is nearer rounds to the largest code
+_E4M3_MANTISSA = 4  # bits that a number has, with the leading one
+_E4M3_SMALLEST = -9  # exponent of the step of subnormal numbers
+
+
+def _int8(quotient: Tensor, *, of_weight: bool) -> Tensor:
+    return quotient.round().clamp_(WEIGHT_MIN if of_weight else ACTIVATION_MIN, CODE_MAX)
+
+
+def _even(quotient: Tensor) -> Tensor:
+    return torch.ones_like(quotient)
+
+
+def _e4m3(quotient: Tensor, *, of_weight: bool) -> Tensor:
+    return quotient.clamp(-E4M3_MAX, E4M3_MAX).to(E4M3).to(quotient.dtype)
+
+
+def _e4m3_step(quotient: Tensor) -> Tensor:
+    magnitude = quotient.float().abs().clamp_min(2.0**_E4M3_SMALLEST)
+    exponent = torch.frexp(magnitude).exponent - _E4M3_MANTISSA
+    step = torch.ldexp(torch.ones_like(magnitude), exponent.clamp(min=_E4M3_SMALLEST))
+    return step.to(quotient.dtype)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A number format of activations and weights.
+
+    Attributes:
+        name: as a recipe has it.
+        title: as people write it.
+        backend: that its quantizers have in ModelOpt.
+        num_bits: of ModelOpt: bits, or those of exponent and mantissa.
+        largest: code.
+        top: magnitude of a quotient from which on it is out of range.
+        codes: type of the stored codes.
+        rounded: ``(quotient, of_weight=...)`` -> codes, as floats of its type.
+        step: of the grid at each quotient.
+        opset: of ONNX, the first that has its Q and DQ.
+    """
+
+    name: str
+    title: str
+    backend: str
+    num_bits: int | tuple[int, int]
+    largest: float
+    top: float
+    codes: torch.dtype
+    rounded: Callable[..., Tensor]
+    step: Callable[[Tensor], Tensor]
+    opset: int
+
+
+INT8 = Format(
+    "int8", "INT8", "trt_qat_int8", 8, CODE_MAX, CODE_MAX + 0.5, torch.int8, _int8, _even, 10
+)
+FP8 = Format(
+    "fp8", "FP8", "trt_qat_fp8", (4, 3), E4M3_MAX, _E4M3_TOP, E4M3, _e4m3, _e4m3_step, 19
+)  # fmt: skip
+FORMATS = {each.name: each for each in (INT8, FP8)}
+_OF_BACKEND = {each.backend: each for each in FORMATS.values()}
+
+
+def format_of(quantizer: nn.Module) -> Format:
+    """Return the format of one of our quantizers."""
+    return _OF_BACKEND.get(str(getattr(quantizer, "backend", "")), INT8)
+
+
+def is_ours(module: nn.Module) -> bool:
+    """Tell whether a module is a quantizer that `quantize` made."""
+    return getattr(module, "backend", None) in _OF_BACKEND

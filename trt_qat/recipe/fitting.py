@@ -1,0 +1,40 @@
+"""Whether a recipe's number formats fit its target and its calibration: told before any work."""
+
+from __future__ import annotations
+
+from trt_qat import targets
+from trt_qat.capabilities import FP4_SINCE, FP8_SINCE, INT4_SINCE, Version, dotted
+from trt_qat.errors import RecipeError
+from trt_qat.recipe.specs import EngineSpec
+
+_SINCE: dict[str, tuple[Version, str]] = {
+    "fp8": (FP8_SINCE, "Ada"),
+    "int4": (INT4_SINCE, "Ampere"),
+    "nvfp4": (FP4_SINCE, "Blackwell"),
+}
+
+
+def refuse_unfit(spec: EngineSpec) -> None:
+    """Check formats against the target, and against the algorithm that measures their ranges.
+
+    Raises:
+        RecipeError: the target has no such format, or entropy is asked for of FP8 ranges.
+    """
+    quantize = spec.quantize
+    key: dict[str, str] = {quantize.format: "quantize.format"}
+    key |= {kind: f"quantize.layers, {name!r}" for name, kind in quantize.layers.items()}
+    device = None if spec.target is None else targets.target(spec.target)
+    for kind, where in key.items():
+        since, architecture = _SINCE.get(kind, ((0, 0), ""))
+        if device is not None and device.sm < since:
+            message = (
+                f"{where}: {device.title} has no {kind}, which begins with {architecture} (compute "
+                f"capability {dotted(since)}); take another format, or another target"
+            )
+            raise RecipeError(message)
+    if quantize.format == "fp8" and spec.calibration.algorithm == "entropy":
+        message = (
+            "calibration.algorithm: 'entropy' spreads a range over equal levels, and those of FP8 "
+            "are not; take 'max', 'percentile' or 'mse'"
+        )
+        raise RecipeError(message)
