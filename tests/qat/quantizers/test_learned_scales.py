@@ -17,7 +17,7 @@ from trt_qat.qat.export import export
 from trt_qat.qat.models import residual_cnn
 from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
 from trt_qat.qat.quantizers.fake_quant import scale_of
-from trt_qat.qat.quantizers.learned_scales import fake_quantize_learned
+from trt_qat.qat.quantizers.learned_scales import START, fake_quantize_learned
 from trt_qat.recipe.specs import QuantizeSpec
 from trt_qat.runners.ort import OrtRunner
 
@@ -37,6 +37,13 @@ def learned(weights: Any = "per_channel") -> nn.Module:
 
 def scales(model: nn.Module) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if n.endswith("learned_scale")}
+
+
+def quantizers(model: nn.Module) -> dict[str, nn.Module]:
+    return {
+        name.rpartition(".")[0]: model.get_submodule(name.rpartition(".")[0])
+        for name in scales(model)
+    }
 
 
 def train(model: nn.Module, steps: int, lr: float = 1e-2) -> nn.Module:
@@ -136,7 +143,26 @@ def test_scales_start_from_the_calibrated_ranges() -> None:
     for name, quantizer in state.placed.activations.items():
         parameter = quantizer.get_parameter("learned_scale")
         assert parameter.shape == ()
-        assert float(parameter) == pytest.approx(state.ranges.amax[name] / QMAX, rel=1e-6)
+        assert torch.equal(scale_of(quantizer), torch.tensor(state.ranges.amax[name]) / QMAX)
+
+
+def adam_steps(rate: float) -> Tensor:
+    """Return by how much one step moves each scale, in parts of it."""
+    model = learned().train()
+    before = {n: scale_of(q).clone() for n, q in quantizers(model).items()}
+    nn.functional.cross_entropy(model(batch()), torch.arange(8)).backward()  # type: ignore[no-untyped-call]
+    torch.optim.Adam(model.parameters(), lr=rate).step()
+    steps = [(scale_of(q) - before[n]) / before[n] for n, q in quantizers(model).items()]
+    return torch.cat([step.abs().flatten() for step in steps])
+
+
+def test_adam_moves_small_and_large_scales_alike() -> None:
+    """Its step is the rate, whatever the gradient: a scale of 0.001 must not move by a tenth."""
+    sizes = torch.cat([scale_of(q).flatten() for q in quantizers(learned()).values()])
+    assert float(sizes.max()) > 20 * float(sizes.min())
+    moved = adam_steps(1e-4)
+    assert float(moved.max()) < 1e-3
+    assert float(moved.median()) == pytest.approx(1e-4 / START, rel=0.01)
 
 
 @pytest.mark.parametrize(("weights", "count"), [("per_channel", None), ("per_tensor", 1)])

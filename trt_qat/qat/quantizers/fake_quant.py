@@ -21,7 +21,11 @@ from trt_qat.qat.quantizers.folded_grid import AXIS as FOLDED_AXIS
 from trt_qat.qat.quantizers.folded_grid import factor_of, unfolded_scale
 from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format, format_of
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
-from trt_qat.qat.quantizers.learned_scales import fake_quantize_learned, pass_inside
+from trt_qat.qat.quantizers.learned_scales import (
+    fake_quantize_learned,
+    learned_scale_of,
+    pass_inside,
+)
 from trt_qat.wording import AS_FLOATS
 
 
@@ -62,7 +66,7 @@ def _quantizer(config: dict[str, Any]) -> TensorQuantizer:
 
 def scale_of(quantizer: nn.Module) -> torch.Tensor:
     """Return the scale, a scalar or ``(channels,)`` float32, of a calibrated quantizer."""
-    learned = getattr(quantizer, "learned_scale", None)
+    learned = learned_scale_of(quantizer)
     if learned is not None:
         tiny = torch.finfo(torch.float32).tiny
         return unfolded_scale(quantizer, learned.detach().abs().clamp_min(tiny))
@@ -122,8 +126,8 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     if kind is not INT8:
         return _in_format(inputs, quantizer, kind)
     low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
-    learned = getattr(quantizer, "learned_scale", None)
-    if learned is not None and torch.is_grad_enabled():
+    learned = learned_scale_of(quantizer) if torch.is_grad_enabled() else None
+    if learned is not None:
         scale = unfolded_scale(quantizer, learned)
         axis, narrow = channel_axis(quantizer, scale), bool(quantizer.narrow_range)
         return fake_quantize_learned(inputs, scale, axis, of_weight=narrow, learned=learned.numel())

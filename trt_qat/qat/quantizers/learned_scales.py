@@ -1,8 +1,12 @@
 """LSQ: scales as trainable parameters (Esser et al., "Learned Step Size Quantization", 1902.08153).
 
 ModelOpt keeps INT8 ranges fixed in QAT. Here each quantizer gets a parameter ``learned_scale``,
-started from its calibrated range, with the paper's gradient scale ``1 / sqrt(count * 127)``. The
-zero point stays 0: TensorRT's INT8 is symmetric, so a learned one could not be deployed.
+which starts at `START`, the calibrated scale, with the paper's gradient scale ``1 / sqrt(count
+* 127)``. The zero point stays 0: TensorRT's INT8 is symmetric, so a learned one could not be used.
+
+The parameter is the scale in parts of the calibrated one, not the scale itself. Adam moves a
+parameter by about the rate, whatever its gradient: of a weight's scale of 0.001 a rate of 1e-4 is a
+tenth in one step, which ruins a network of real weights in ten. SGD moves scales as in the paper.
 """
 
 from __future__ import annotations
@@ -16,6 +20,27 @@ from torch import nn
 
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+
+START = 0.125
+"""Of the parameter: about the magnitude of weights, so that one rate suits both; a power of two, so
+that the scale it starts from is the calibrated one to the bit."""
+
+
+class _InParts(torch.autograd.Function):
+    """A scale from its parameter; its gradient is divided, so that SGD moves the scale as before.
+
+    With ``scale = k p``, ``p -= rate * g / k`` is ``scale -= rate * g``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameter: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(unit)
+        return parameter * unit
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        (unit,) = ctx.saved_tensors
+        return gradient / unit, None
 
 
 class _LearnedScale(torch.autograd.Function):
@@ -56,9 +81,25 @@ def learn_scales(model: nn.Module) -> None:
     """Give every enabled quantizer of ``model`` a trainable scale, started from its amax."""
     for module in model.modules():
         if isinstance(module, TensorQuantizer) and module.is_enabled and module.amax is not None:
-            scale = cast("torch.Tensor", module.amax).float() / CODE_MAX
-            flat = scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1)
-            module.learned_scale = nn.Parameter(flat.clone())
+            module.learned_scale = nn.Parameter(torch.full_like(_unit(module), START))
+
+
+def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
+    """Return the scale that a quantizer learns, scalar or ``(channels,)``; None: it learns none.
+
+    Its magnitude is the scale: a step of an optimizer may turn the parameter negative.
+    """
+    parameter = getattr(quantizer, "learned_scale", None)
+    if parameter is None:
+        return None
+    apply: Any = _InParts.apply  # torch leaves it untyped
+    return cast("torch.Tensor", apply(parameter, _unit(quantizer)))
+
+
+def _unit(quantizer: nn.Module) -> torch.Tensor:
+    """Return the calibrated scale over `START`, scalar or ``(channels,)`` float32."""
+    unit = cast("torch.Tensor", quantizer.amax).float() / (CODE_MAX * START)
+    return unit.reshape(()) if unit.numel() == 1 else unit.reshape(-1)
 
 
 def fake_quantize_learned(
@@ -73,7 +114,7 @@ def fake_quantize_learned(
 
     Args:
         inputs: activation or weight.
-        scale: the parameter, scalar or ``(channels,)``; its magnitude is used, so a step of the
+        scale: scalar or ``(channels,)``; its magnitude is used, so a step of the
             optimizer cannot turn it negative (E2 asks for a scale above 0).
         axis: channel axis of ``scale``, None for one scale per tensor.
         of_weight: a weight has a narrow range, and no samples among which values are counted.
