@@ -49,6 +49,10 @@ METHODS: dict[str, dict[str, Any]] = {
         "calibration": {"algorithm": "max"},
     },
     "ours: fp8": {"spec": {"format": "fp8"}, "calibration": {"algorithm": "max"}},
+    **{
+        f"ours: int4, {method}": {"spec": {"format": "int4", "int4_method": method}}
+        for method in ("round-to-nearest", "awq", "gptq")
+    },
 }
 
 

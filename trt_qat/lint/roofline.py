@@ -14,8 +14,10 @@ from typing import Any
 
 from trt_qat.graph.qdq import Node, Weight
 from trt_qat.graph.shapes import Shapes
+from trt_qat.graph.tensors import element_bits
 from trt_qat.targets import Target
 
+_FOUR = 4  # bits
 _WEIGHT_BYTES = {"int8": 1.0, "fp8": 1.0, "fp16": 2.0, "bf16": 2.0}
 # 2:4 stores half the values and two bits of position for each that is kept.
 _POSITION_BYTES = 0.25
@@ -132,6 +134,8 @@ def cost(
     ends = shapes.elements(written)
     held = math.prod(weight.shape)
     each = _WEIGHT_BYTES.get(precision.arithmetic, 4.0)
+    if weight.scaling is not None and element_bits(weight.scaling.code_type) == _FOUR:
+        each = _FOUR / 8  # weights alone: they are read as they are stored
     float_bytes = shapes.bits(node.output) / 8
     stored = held * (each / 2 + _POSITION_BYTES / 2 if precision.sparse else each)
     moved = read * (1 if precision.reads_codes else float_bytes)

@@ -45,7 +45,7 @@ from trt_qat.qat.smooth import smoothed_structure
 from trt_qat.qat.sparsify import sparsify as sparsify_model
 from trt_qat.qat.tapped import TorchTapped
 from trt_qat.qat.tensors import as_arrays
-from trt_qat.recipe.specs import PtqSpec, SparsitySpec
+from trt_qat.recipe.specs import SparsitySpec
 from trt_qat.runners.ort_tapped import OrtTapped
 
 
@@ -57,7 +57,7 @@ def rehearse(run: Run) -> None:
         load_weights(model, run.recipe.folder / spec.model.weights)
     first_batch_runs(model, run)
     model = sparsify_model(model, example_of(run), _plain(spec.sparsity))
-    quantize_model(model, [example_of(run)], spec=spec.quantize)
+    quantize_model(model, [example_of(run)], spec=spec.quantize.as_placed())
 
 
 def train(run: Run) -> Metrics:
@@ -215,15 +215,20 @@ def _placed_model(run: Run) -> nn.Module:
     spec = run.recipe.spec
     model = sparsify_model(float_model(run), example_of(run), _plain(spec.sparsity))
     ranges = Ranges.load(run.path("ranges.json"))
-    if spec.ptq.smooth is not None:  # a multiplication may stand before a layer
+    if spec.ptq.smooth is not None or spec.quantize.seeks_int4:
+        # A multiplication may stand before a layer.
         state = torch.load(run.path("ptq.pt"), map_location="cpu", weights_only=True)
         smoothed_structure(model, state)
-    return _quantized(run, model, ranges, PtqSpec())
+    return quantize_model(
+        model,
+        CalibrationBatches(run),
+        spec=spec.quantize.as_placed(),
+        calibration=spec.calibration,
+        ranges=ranges,
+    )
 
 
-def _quantized(
-    run: Run, model: nn.Module, ranges: Ranges | None, ptq: PtqSpec | None = None
-) -> nn.Module:
+def _quantized(run: Run, model: nn.Module, ranges: Ranges | None) -> nn.Module:
     spec = run.recipe.spec
     return quantize_model(
         model,
@@ -231,7 +236,7 @@ def _quantized(
         spec=spec.quantize,
         calibration=spec.calibration,
         ranges=ranges,
-        ptq=spec.ptq if ptq is None else ptq,
+        ptq=spec.ptq,
     )
 
 

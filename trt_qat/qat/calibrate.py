@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
@@ -204,6 +204,23 @@ def set_amax(quantizer: TensorQuantizer, value: float) -> float:
         delattr(quantizer, "_amax")
     quantizer.amax = torch.tensor(value)
     return value
+
+
+def set_block_amax(quantizer: TensorQuantizer, weight: torch.Tensor, block: int) -> None:
+    """Give a weight quantizer of a blocked format the largest magnitude of each block.
+
+    Args:
+        quantizer: its axis is the weight's reduction.
+        weight: float.
+        block: elements along that axis; it divides its length. A block of zeros gets 1.
+    """
+    axis = int(cast("int", quantizer.axis))
+    shape = weight.shape
+    parts = weight.detach().abs().float().reshape(*shape[:axis], -1, block, *shape[axis + 1 :])
+    amax = parts.amax(axis + 1)
+    if hasattr(quantizer, "_amax"):
+        delattr(quantizer, "_amax")
+    quantizer.amax = torch.where(amax > 0, amax, torch.ones_like(amax))
 
 
 def set_weight_amax(quantizer: TensorQuantizer, weight: torch.Tensor, axis: int | None) -> None:

@@ -28,7 +28,7 @@ from trt_qat.qat.quantize import (
 )
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
-from trt_qat.qat.quantizers.formats import FP8, INT8, Format, format_of
+from trt_qat.qat.quantizers.formats import FP8, INT8, Format, block_of, format_of
 from trt_qat.qat.sparsify import masked_layers
 
 WeightForm = Literal["int8", "fp32"]
@@ -52,22 +52,30 @@ def _dequantize(codes: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Te
     return codes.to(scale.dtype) * _along(scale, axis, codes.dim())
 
 
+def _dequantize_blocks(codes: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
+    block = block_of(codes, scale, axis)
+    return codes.to(scale.dtype) * scale.repeat_interleave(block, axis)
+
+
 def _register_operators() -> None:
     library: Any = torch.library
     pair = "(Tensor x, Tensor scale, int axis) -> Tensor"
+    dequantize = "(Tensor codes, Tensor scale, int axis) -> Tensor"
     for name, schema, kernel in (
         ("quantize_dequantize", pair, _pair(INT8)),
         ("quantize_dequantize_fp8", pair, _pair(FP8)),
-        ("dequantize", "(Tensor codes, Tensor scale, int axis) -> Tensor", _dequantize),
+        ("dequantize", dequantize, _dequantize),
+        ("dequantize_blocks", dequantize, _dequantize_blocks),
     ):
         library.define(f"trt_qat::{name}", schema)
         library.impl(f"trt_qat::{name}", "CompositeExplicitAutograd", kernel)
         if schema is pair:
             library.register_fake(f"trt_qat::{name}", lambda x, scale, axis: x.clone())
-    library.register_fake(
-        "trt_qat::dequantize",
-        lambda codes, scale, axis: torch.empty_like(codes, dtype=scale.dtype),
-    )
+        else:
+            library.register_fake(
+                f"trt_qat::{name}",
+                lambda codes, scale, axis: torch.empty_like(codes, dtype=scale.dtype),
+            )
 
 
 _register_operators()
@@ -81,6 +89,7 @@ PAIRS = {
 OPERATORS = (
     *PAIRS.values(),
     torch.ops.trt_qat.dequantize.default,
+    torch.ops.trt_qat.dequantize_blocks.default,
 )
 """What stands for QuantizeLinear and DequantizeLinear in a deployed form."""
 
@@ -124,7 +133,7 @@ class Codes(_Stand):
         super().__init__()
         self.kind = kind
         self.axis = PER_TENSOR if axis is None else axis
-        values = codes if form == "int8" else _dequantize(codes, scale, self.axis)
+        values = codes if form == "int8" or kind.blocked else _dequantize(codes, scale, self.axis)
         self.form = form
         self.register_buffer("weight", values)
         self.register_buffer("weight_scale", scale)
@@ -132,7 +141,9 @@ class Codes(_Stand):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the dequantized weight in place of ``x``, the float weight."""
         operator: Any = torch.ops.trt_qat.dequantize
-        if self.form == "fp32":
+        if self.kind.blocked:
+            operator = torch.ops.trt_qat.dequantize_blocks
+        elif self.form == "fp32":
             operator = PAIRS[self.kind]
         return cast("torch.Tensor", operator(self.weight, self.weight_scale, self.axis))
 
@@ -146,7 +157,11 @@ def weight_codes(
     narrow: bool = True,
 ) -> torch.Tensor:
     """Return the codes of a float weight; of INT8 symmetric in -127..127 unless not ``narrow``."""
-    quotient = weight / along_axis(scale, axis, weight.dim())
+    if kind.blocked and axis is not None:
+        spread = scale.repeat_interleave(block_of(weight, scale, axis), axis)
+    else:
+        spread = along_axis(scale, axis, weight.dim())
+    quotient = weight / spread
     return kind.rounded(quotient, of_weight=narrow).to(kind.codes)
 
 

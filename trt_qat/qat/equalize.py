@@ -13,13 +13,15 @@ weights per channel leave nothing to even out), SmoothQuant (Xiao et al., 2211.1
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from trt_qat.qat import placement
+from trt_qat.qat.awq import awq_factors
 from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, own_weight
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
@@ -34,19 +36,25 @@ EVEN = 0.5
 
 
 def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqSpec) -> None:
-    """Do what ``ptq.equalize`` and ``ptq.smooth`` ask of the layers that ``spec`` quantizes."""
-    if not ptq.equalize and ptq.smooth is None:
+    """Do what ``ptq.equalize``, ``ptq.smooth`` and AWQ ask of the layers that are quantized."""
+    awq = spec.seeks_int4 and spec.int4_method == "awq"
+    if not ptq.equalize and ptq.smooth is None and not awq:
         return
     trial = copy.deepcopy(model)
     flow = placement.build_flow(placement.trace(trial, batches[0]))
     plan = placement.decide(flow, spec, frozenset(sparse_layers(model)))
     known = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
-    kinds = {v.path: FORMATS[plan.formats[v]] for v in plan.weighted if v.path in known}
-    equalize(model, batches, ptq, kinds)
+    quantized = (*plan.weighted, *plan.weight_only)
+    kinds = {v.path: FORMATS[plan.weight_format(v)] for v in quantized if v.path in known}
+    equalize(model, batches, ptq, kinds, spec.int4_block if awq else 0)
 
 
 def equalize(
-    model: nn.Module, batches: list[Any], spec: PtqSpec, layers: Mapping[str, Format]
+    model: nn.Module,
+    batches: list[Any],
+    spec: PtqSpec,
+    layers: Mapping[str, Format],
+    awq_block: int = 0,
 ) -> None:
     """Even out channels, in place; the float function stays what it is, but for rounding.
 
@@ -57,36 +65,68 @@ def equalize(
         batches: inputs.
         spec: ``equalize`` and ``smooth``.
         layers: paths of those that will be quantized, and to what.
+        awq_block: weights that share a scale in layers for which AWQ is asked; 0: it is not.
     """
+    search = _Search(layers, spec.smooth, awq_block)
     spaces = [
         space
         for space in channel_spaces(model, batches[0], "scale")
-        if not layers.keys().isdisjoint(space.readers) and _wanted(model, space, spec)
+        if not layers.keys().isdisjoint(space.readers) and _wanted(model, space, spec, search)
     ]
     in_space = {path for space in spaces for path in space.readers}
-    alone = [path for path in layers if path not in in_space and _smoothable(model, path, spec)]
+    alone = [path for path in layers if path not in in_space and _smoothable(model, path, search)]
     ranges, rows = _inputs_of(model, {*in_space, *alone}, batches)
     for space in spaces:
         seen = [ranges[path] for path in space.readers if path in ranges]
         if seen:
             given = next((rows[path] for path in space.readers if path in rows), [])
-            kind = next(layers[path] for path in space.readers if path in layers)
-            _move(model, space, torch.stack(seen).amax(0), given, spec, kind)
+            _move(model, space, torch.stack(seen).amax(0), given, search)
     for path in alone:
         if path in ranges:
-            layer, part = cast("nn.Linear", model.get_submodule(path)), cast("Part", spec.smooth)
-            columns, some = _of_columns(layer), torch.cat(rows[path])
-            smooth_alone(layer, ranges[path], columns, some, part, layers[path])
+            layer = cast("nn.Linear", model.get_submodule(path))
+            some = torch.cat(rows[path])
+            factors = search.factors([layer], (path,), ranges[path], _of_columns(layer), some)
+            smooth_alone(layer, factors)
 
 
-def _wanted(model: nn.Module, space: Space, spec: PtqSpec) -> bool:
+@dataclass(frozen=True)
+class _Search:
+    """How factors of linear layers are found: SmoothQuant's, or AWQ's for weights in blocks."""
+
+    kinds: Mapping[str, Format]
+    smooth: Part | None
+    awq_block: int
+
+    def of(self, paths: Iterable[str]) -> bool:
+        """Tell whether the layers are to be smoothed."""
+        return bool(self.awq_block) if self._blocked(paths) else self.smooth is not None
+
+    def factors(
+        self,
+        layers: list[nn.Linear],
+        paths: Iterable[str],
+        seen: Tensor,
+        columns: Tensor,
+        rows: Tensor,
+    ) -> Tensor | None:
+        """Return what to divide the channels by that the layers read; None: they stay."""
+        if self._blocked(paths):
+            return awq_factors(layers, rows, self.awq_block)
+        kind = next(self.kinds[path] for path in paths if path in self.kinds)
+        return best_factors(layers, seen, columns, rows, cast("Part", self.smooth), kind)
+
+    def _blocked(self, paths: Iterable[str]) -> bool:
+        return all(self.kinds[path].blocked for path in paths if path in self.kinds)
+
+
+def _wanted(model: nn.Module, space: Space, spec: PtqSpec, search: _Search) -> bool:
     linear = all(isinstance(model.get_submodule(path), nn.Linear) for path in space.readers)
-    return spec.smooth is not None if linear else spec.equalize
+    return search.of(space.readers) if linear else spec.equalize
 
 
-def _smoothable(model: nn.Module, path: str, spec: PtqSpec) -> bool:
+def _smoothable(model: nn.Module, path: str, search: _Search) -> bool:
     layer = model.get_submodule(path)
-    return spec.smooth is not None and stock_class(layer) is nn.Linear and type(layer) is nn.Linear
+    return search.of((path,)) and stock_class(layer) is nn.Linear and type(layer) is nn.Linear
 
 
 def _inputs_of(
@@ -131,7 +171,7 @@ def _of_columns(layer: nn.Module) -> Tensor:
 
 
 def _move(
-    model: nn.Module, space: Space, seen: Tensor, rows: list[Tensor], spec: PtqSpec, kind: Format
+    model: nn.Module, space: Space, seen: Tensor, rows: list[Tensor], search: _Search
 ) -> None:
     """Divide the channels of a space by factors, and let its readers multiply by them."""
     readers = [model.get_submodule(path) for path in space.readers]
@@ -141,8 +181,8 @@ def _move(
     if dense:
         columns = torch.stack([_of_columns(layer) for layer in dense]).amax(0)
         linear = [layer for layer in dense if isinstance(layer, nn.Linear)]
-        if spec.smooth is not None and rows and len(linear) == len(dense):
-            found = best_factors(linear, seen, columns, torch.cat(rows), spec.smooth, kind)
+        if search.of(space.readers) and rows and len(linear) == len(dense):
+            found = search.factors(linear, space.readers, seen, columns, torch.cat(rows))
             if found is None:
                 return
             factors = found

@@ -11,32 +11,30 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
-from onnxscript import opset18 as op
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from trt_qat import artifact
-from trt_qat.errors import ModelError
+from trt_qat.errors import ModelError, RecipeError
 from trt_qat.qat import foreign, onnx_passes
-from trt_qat.qat.deploy import PAIRS, PER_TENSOR, deployed
+from trt_qat.qat.deploy import deployed
 from trt_qat.qat.dynamic_batch import by_bytecode, fixed_inputs, plain_names
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.foreign_run import refuse_operators
 from trt_qat.qat.inputs import inputs_of
 from trt_qat.qat.io_names import name_io
-from trt_qat.qat.onnx_passes import ONNX_TYPES
 from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import formats_in, is_quantized, quantized
-from trt_qat.qat.quantizers.formats import FP8, Format
+from trt_qat.qat.quantizers.formats import FP8, INT4
 from trt_qat.qat.quick_decompositions import decomposed_where_needed
 from trt_qat.qat.quick_rewriting import asked_where_it_matters, signatures_once
 from trt_qat.qat.quick_tracing import no_collection, no_metadata
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.state import unwrapped
 from trt_qat.qat.tensors import as_arrays
+from trt_qat.qat.translations import TRANSLATIONS
 from trt_qat.qat.verify import resized, verify
 from trt_qat.qat.written import save
 from trt_qat.recipe.given import spec_of, with_keys
@@ -44,7 +42,7 @@ from trt_qat.recipe.specs import ExportSpec
 
 EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to
 TRACED_SAMPLES = 2
-READ_SINCE = {FP8: "9"}
+READ_SINCE = {FP8: "9", INT4: "10"}
 """The first TensorRT that takes a format."""
 _TALKERS = ("torch.onnx", "torch.fx.experimental.symbolic_shapes")
 
@@ -81,6 +79,7 @@ def export(
         ``path``.
 
     Raises:
+        RecipeError: the form of the weights is none that their format has.
         ModelError: the model is not quantized, a weight or scale is no number, or torch cannot
             export it; the message says why.
         ExportMismatch: the file breaks a promise made above, or does not compute what the model
@@ -124,6 +123,12 @@ def _seal(target: Path, spec: ExportSpec, found: dict[str, Any], seconds: float)
 def _raised(model: nn.Module, spec: ExportSpec) -> ExportSpec:
     """Return the spec with the opset that the model's formats need, and say so in the report."""
     formats = formats_in(model)
+    if spec.weights == "fp32" and any(kind.blocked for kind in formats):
+        message = (
+            "export.weights: 'fp32' has no form for weights that are quantized alone, which ONNX "
+            "stores as codes; leave the key out"
+        )
+        raise RecipeError(message)
     highest = max(formats, key=lambda kind: kind.opset)
     if highest.opset <= spec.opset:
         return spec
@@ -211,7 +216,7 @@ def _to_onnx(
                 dynamo=True,
                 opset_version=max(spec.opset, EXPORTER_OPSET),
                 dynamic_shapes=shapes,
-                custom_translation_table=_TRANSLATIONS,
+                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
     except Exception as error:
@@ -261,36 +266,6 @@ def _batch_shape(value: Any, batch: Any) -> Any:
     return pytree.tree_map(
         lambda leaf: {0: batch} if isinstance(leaf, torch.Tensor) and leaf.dim() else None, value
     )
-
-
-def _translated_pair(kind: Format) -> Callable[[Any, Any, int], Any]:
-    def zero_point() -> Any:
-        codes = ONNX_TYPES[kind]
-        tensor = onnx.helper.make_tensor("zero_point", int(codes), [], b"\0", raw=True)
-        return op.Constant(value=tensor)
-
-    def translate(x: Any, scale: Any, axis: int) -> Any:
-        if axis == PER_TENSOR:
-            zero = zero_point()
-            return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
-        # Without a zero point the output is uint8, so per-channel pairs need theirs too.
-        zero = op.CastLike(op.Sub(scale, scale), zero_point())
-        quantized = op.QuantizeLinear(x, scale, zero, axis=axis)
-        return op.DequantizeLinear(quantized, scale, zero, axis=axis)
-
-    return translate
-
-
-def _translate_dequantize(codes: Any, scale: Any, axis: int) -> Any:
-    if axis == PER_TENSOR:
-        return op.DequantizeLinear(codes, scale)
-    return op.DequantizeLinear(codes, scale, axis=axis)
-
-
-_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    **{pair: _translated_pair(kind) for kind, pair in PAIRS.items()},
-    torch.ops.trt_qat.dequantize.default: _translate_dequantize,
-}
 
 
 @contextlib.contextmanager

@@ -170,6 +170,8 @@ def _weight_of(layer: ir.Node) -> _Weight | None:
         chain.insert(0, quantize)
     if source is None or scale is None or not (_is_constant(source) and _is_constant(scale)):
         return None
+    if "block_size" in dequantize.attributes:  # its scales are not one a channel
+        return None
     return _Weight(source, scale, tuple(chain))
 
 

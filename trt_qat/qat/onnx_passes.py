@@ -20,11 +20,12 @@ from onnx_ir.passes.common import (
 
 from trt_qat.errors import ExportMismatch, ModelError
 from trt_qat.qat.fold_norms import FOLDED, NORM_OF, fold_norms
+from trt_qat.qat.onnx_weights import fold_weight_transposes, pack_blocks
 from trt_qat.qat.opset import lower_to
-from trt_qat.qat.quantizers.formats import FP8, INT8, Format
+from trt_qat.qat.quantizers.formats import FP8, INT4, INT8, Format
 
 HALF_OPSET = 19
-ONNX_TYPES = {INT8: ir.DataType.INT8, FP8: ir.DataType.FLOAT8E4M3FN}
+ONNX_TYPES = {INT8: ir.DataType.INT8, FP8: ir.DataType.FLOAT8E4M3FN, INT4: ir.DataType.INT4}
 """Of the codes of a format."""
 _RANDOM = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
@@ -42,6 +43,7 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     fold_zero_points(model)
     fold_norms(model)
     RemoveUnusedNodesPass()(model)
+    pack_blocks(model)
     name_constants(model)
     name_by_module(model)
     drop_debug_metadata(model)
@@ -49,58 +51,6 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     RemoveUnusedOpsetsPass()(model)
     model.producer_name, model.doc_string = "trt-qat", None
     return model
-
-
-def fold_weight_transposes(model: ir.Model) -> None:
-    """Turn DequantizeLinear(codes) -> Transpose into DequantizeLinear(transposed codes).
-
-    torch writes a Linear on a tensor of rank 3 as MatMul with a transposed weight; TensorRT wants
-    the constant right behind the MatMul, with its scale along the columns (E3).
-    """
-    for node in list(model.graph):
-        if node.op_type != "Transpose" or node.inputs[0] is None:
-            continue
-        dequantize = node.inputs[0].producer()
-        if dequantize is None or dequantize.op_type != "DequantizeLinear":
-            continue
-        source = dequantize.inputs[0]
-        if source is None:
-            continue
-        chain = [dequantize]
-        if (quantize := source.producer()) is not None and quantize.op_type == "QuantizeLinear":
-            chain, source = [quantize, dequantize], quantize.inputs[0]
-        if source is None or source.const_value is None:
-            continue
-        _transpose_constant(model, node, chain, source)
-
-
-def _transpose_constant(
-    model: ir.Model, transpose: ir.Node, chain: list[ir.Node], source: ir.Value
-) -> None:
-    permutation = list(transpose.attributes["perm"].as_ints())
-    assert source.const_value is not None
-    array = np.ascontiguousarray(source.const_value.numpy().transpose(permutation))
-    name = f"{source.name}_transposed"
-    if name not in model.graph.initializers:
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, const_value=tensor, type=source.type)
-        value.shape = ir.Shape(array.shape)
-        model.graph.initializers[name] = value
-    current: ir.Value = model.graph.initializers[name]
-    for node in chain:
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else None
-        copy = ir.node(
-            node.op_type,
-            [current, *node.inputs[1:]],
-            {} if axis is None else {"axis": permutation.index(axis)},
-        )
-        copy.metadata_props.update(node.metadata_props)
-        copy.outputs[0].type = node.outputs[0].type
-        copy.outputs[0].shape = ir.Shape(array.shape)
-        model.graph.insert_before(transpose, copy)
-        current = copy.outputs[0]
-    ir.convenience.replace_all_uses_with(transpose.outputs[0], current)
-    model.graph.remove(transpose, safe=True)
 
 
 def fold_zero_points(model: ir.Model) -> None:

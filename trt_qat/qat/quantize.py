@@ -14,12 +14,13 @@ from torch import nn
 from trt_qat.data.ranges import Ranges
 from trt_qat.errors import ModelError
 from trt_qat.qat import foreign, placement, ranks
-from trt_qat.qat.calibrate import calibrate, set_amax, set_weight_amax
+from trt_qat.qat.calibrate import calibrate, set_amax, set_block_amax, set_weight_amax
 from trt_qat.qat.equalize import even_out
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.inputs import refuse_exported, refuse_unplaceable
 from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, WEIGHTED_MODULES
+from trt_qat.qat.placement_report import no_layer, write_report
 from trt_qat.qat.quantizers.fake_quant import (
     activation_quantizer,
     weight_config,
@@ -66,7 +67,7 @@ def quantize(
         calibration_batches: an iterable of inputs (tensor, array, tuple or dict a batch), such as
             a DataLoader, whose targets are left out; or one batch. The first is traced too. Of
             several processes each gives its part, all call this, and all get the same ranges.
-        spec: include and exclude patterns, heads, attention, epilogues, learned scales; or a dict.
+        spec: formats, patterns, heads, attention, epilogues, learned scales; or a dict of keys.
         calibration: the algorithm; samples and batch size are the caller's affair here.
         ranges: a calibration cache; with it only the first batch is run, unless there is ``ptq``.
         ptq: what is done to weights: equalization, rounding, biases; batches are held in memory.
@@ -87,25 +88,25 @@ def quantize(
     batches, own, first = shared_batches(model, calibration_batches)
     mine: Iterable[Any] = batches if own is None else itertools.chain([own], batches)
     ptq_spec = spec_of(PtqSpec, ptq, "quantize")
-    if ptq_spec.changes_weights:
+    if ptq_spec.changes_weights or spec.seeks_int4:
         ranks.refuse("quantize.ptq changes weights by what one process sees")
         mine = list(mine)
         even_out(model, mine, spec, ptq_spec)
     placed, plan = _place(model, first, spec)
     quantizers = cast("dict[str, TensorQuantizer]", placed.activations)
     if ranges is None:
-        amax = calibrate(model, quantizers, mine, calibration)
+        amax = calibrate(model, quantizers, mine, calibration) if quantizers else {}
         ranges = Ranges(algorithm=calibration.algorithm, amax=amax)
     for name, value in ranges.of(list(quantizers)).items():
         set_amax(quantizers[name], value)
     _keep_state(model, Quantized(placed, ranges, spec))
     make_picklable(model)
     _follow_device(model)
-    if ptq_spec.rounding == "learned" or ptq_spec.bias_correction:
-        refine(model, _weights_to_round(model, placed), mine, ptq_spec)
+    gptq_block = spec.int4_block if spec.seeks_int4 and spec.int4_method == "gptq" else 0
+    refine(model, _weights_to_round(model, placed), mine, ptq_spec, gptq_block=gptq_block)
     if spec.learned_scales:
         learn_scales(model)
-    _write_report(model, plan)
+    write_report(model, plan)
     return model
 
 
@@ -210,8 +211,9 @@ def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, R
         if not isinstance(layer, TRANSPOSED_MODULES):
             found[name] = Rounded(weight, quantizer, masks.get(id(weight)))
     for name, (maker, source, axis) in placed.functional_weights.items():
-        if isinstance(source, nn.Parameter) and axis in (0, None):
-            quantizer = cast("TensorQuantizer", maker)
+        quantizer = cast("TensorQuantizer", maker)
+        blocked = format_of(quantizer).blocked
+        if isinstance(source, nn.Parameter) and axis in ((1,) if blocked else (0, None)):
             found[f"{name}()"] = Rounded(source, quantizer, masks.get(id(source)))
     return found
 
@@ -227,18 +229,18 @@ def _place(
     with placement.untouched(model):
         placement.observe_links(model, batch, flow)
     plan = placement.decide(flow, spec, sparse)
-    if not plan.weighted:
-        raise ModelError(_no_layer(model, plan, trace.untraced))
+    if not plan.weighted and not plan.weight_only:
+        raise ModelError(no_layer(model, plan, trace.untraced))
     report = report_of(model)
     report.untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
     plan.unread = placement.unread_layers(model, trace, flow)
-    _convert_layers(plan)
+    _convert_layers(plan, spec)
     placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
     for owner, side, quantizer in placed.closed:
         placement.enclose(owner)
         setattr(owner, side, quantizer)
     for functional, weight, axis in functional_weights(model, placed):
-        set_weight_amax(functional, weight, axis)
+        _measure_weight(functional, weight, axis, spec)
     if spec.weights == "per_tensor":
         _grids_of_folded_weights(placed)
     return placed, plan
@@ -248,17 +250,29 @@ def _grids_of_folded_weights(placed: placement.Placed) -> None:
     """Let one scale a weight be one in the file too, where a BatchNorm is folded into it."""
     for layer, norm in placed.norms.items():
         quantizer = getattr(layer, "weight_quantizer", None)
-        if quantizer is not None and quantizer.is_enabled and foldable(layer, norm):
+        if quantizer is None or not quantizer.is_enabled or format_of(quantizer).blocked:
+            continue
+        if foldable(layer, norm):
             set_amax(quantizer, float(set_folded(quantizer, float_weight(layer), norm)))
 
 
-def _convert_layers(plan: placement.Plan) -> None:
+def _measure_weight(
+    quantizer: TensorQuantizer, weight: torch.Tensor, axis: int | None, spec: QuantizeSpec
+) -> None:
+    kind = format_of(quantizer)
+    if kind.blocked:
+        set_block_amax(quantizer, weight, spec.block_of(kind.name))
+    else:
+        set_weight_amax(quantizer, weight, axis)
+
+
+def _convert_layers(plan: placement.Plan, spec: QuantizeSpec) -> None:
     """Let ModelOpt turn the planned layers, and no other module, into quantized ones; weights only.
 
     ``mtq.quantize`` would convert whatever it knows by its type, and fails where something else
     makes a weight, as a parametrization does.
     """
-    for vertex in plan.weighted:
+    for vertex in (*plan.weighted, *plan.weight_only):
         layer = vertex.module
         if layer is None or hasattr(layer, "weight_quantizer"):
             continue
@@ -266,8 +280,9 @@ def _convert_layers(plan: placement.Plan) -> None:
         cast("TensorQuantizer", layer.input_quantizer).disable()
         cast("TensorQuantizer", layer.output_quantizer).disable()
         quantizer, axis = cast("TensorQuantizer", layer.weight_quantizer), plan.weight_axes[vertex]
-        quantizer.set_from_attribute_config(weight_config(axis, FORMATS[plan.formats[vertex]]))
-        set_weight_amax(quantizer, float_weight(layer), axis)
+        kind = FORMATS[plan.weight_format(vertex)]
+        quantizer.set_from_attribute_config(weight_config(axis, kind))
+        _measure_weight(quantizer, float_weight(layer), axis, spec)
 
 
 def _follow_device(model: nn.Module) -> None:
@@ -276,40 +291,3 @@ def _follow_device(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, TensorQuantizer):
                 module.to(parameter.device)
-
-
-def _write_report(model: nn.Module, plan: placement.Plan) -> None:
-    report = report_of(model)
-    # INT8 goes without saying.
-    titles = {kind.name: kind.title for kind in FORMATS.values() if kind is not INT8}
-    report.quantized = tuple(
-        LayerNote(v.path, titles.get(plan.formats[v], "")) for v in (*plan.weighted, *plan.matmuls)
-    )
-    report.float_layers = (
-        *(LayerNote(v.path, why) for v, why in plan.float_layers.items()),
-        *(LayerNote(path, why) for path, why in plan.unread.items()),
-    )
-    for note in report.untraced:
-        report.warnings.append(_cost_of_untraced(note, plan))
-    report.float_outputs = tuple(LayerNote(v.path, why) for v, why in plan.notes.items())
-
-
-def _cost_of_untraced(note: LayerNote, plan: placement.Plan) -> str:
-    """Say what it costs that a part was left as Python: what crosses its code is float."""
-    inside = f"{note.name}." if note.name else ""
-    layers = [v for v in plan.notes if v.path.startswith(inside)]
-    return (
-        f"{note.name or 'the model'} was not traced whole ({note.why}): it is placed in parts, and "
-        f"{len(layers)} of its INT8 layers write float"
-    )
-
-
-def _no_layer(model: nn.Module, plan: placement.Plan, untraced: Mapping[str, str]) -> str:
-    """Return the message for a model without an INT8 layer: every reason, with its layers."""
-    layers: dict[str, list[str]] = {}
-    for vertex, why in plan.float_layers.items():
-        layers.setdefault(why, []).append(vertex.path)
-    reasons = [f"{', '.join(paths)}: {why}" for why, paths in layers.items()]
-    reasons += [f"{path or 'the model'} not traced: {why}" for path, why in untraced.items()]
-    found = "; ".join(reasons) or "it holds no Conv, ConvTranspose or Linear"
-    return f"quantize: no layer of {type(model).__name__} can be INT8 ({found})"

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trt_qat.qat.gptq import gptq
 from trt_qat.qat.moments import Known, Moments, input_moments
-from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
+from trt_qat.qat.quantizers.fake_quant import spread_scale
 from trt_qat.qat.quantizers.formats import INT8, Format, format_of
 from trt_qat.recipe.accuracy import PtqSpec
 
@@ -45,7 +45,12 @@ class Rounded:
 
 
 def refine(
-    model: nn.Module, weights: dict[str, Rounded], batches: Iterable[Any], spec: PtqSpec
+    model: nn.Module,
+    weights: dict[str, Rounded],
+    batches: Iterable[Any],
+    spec: PtqSpec,
+    *,
+    gptq_block: int = 0,
 ) -> None:
     """Choose codes and correct biases of a quantized and calibrated model, in place.
 
@@ -57,17 +62,24 @@ def refine(
         weights: of its layers, by any names.
         batches: calibration inputs; can be read again.
         spec: ``rounding``, ``rounding_steps``, ``bias_correction``.
+        gptq_block: of the weights that have a scale a block, and are rounded by GPTQ; 0: none are.
     """
+    if not gptq_block and spec.rounding == "nearest" and not spec.bias_correction:
+        return
     known = {name: Known(w.quantizer, w.weight[0].numel()) for name, w in weights.items()}
     seen = input_moments(model, known, batches)
     with torch.no_grad():
         for name, moments in seen.items():
             rounded = weights[name]
             before = _masked(rounded).float().clone()
-            scale = _scale(rounded)
+            scale = spread_scale(rounded.quantizer, rounded.weight.float())
             kind = format_of(rounded.quantizer)
             after = kind.rounded(before / scale, of_weight=True) * scale
-            if spec.rounding == "learned":
+            if kind.blocked and gptq_block:
+                after, amax = gptq(before, moments, rounded.mask, gptq_block, kind)
+                rounded.quantizer.amax = amax
+                rounded.weight.copy_(_with_pruned(rounded, after))
+            elif spec.rounding == "learned":
                 after = learned(before, scale, moments, rounded.mask, spec.rounding_steps, kind)
                 rounded.weight.copy_(_with_pruned(rounded, after))
             if spec.bias_correction:
@@ -84,11 +96,6 @@ def _with_pruned(rounded: Rounded, values: Tensor) -> Tensor:
     if rounded.mask is None:
         return values
     return torch.where(rounded.mask.bool(), values, rounded.weight.detach().float())
-
-
-def _scale(rounded: Rounded) -> Tensor:
-    scale = scale_of(rounded.quantizer)
-    return along_axis(scale, channel_axis(rounded.quantizer, scale), rounded.weight.dim())
 
 
 def learned(

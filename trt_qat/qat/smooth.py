@@ -61,11 +61,8 @@ def rows_of(given: Tensor, batches: int) -> Tensor:
     return flat[:: max(1, len(flat) // share)][:share].clone()
 
 
-def smooth_alone(
-    layer: nn.Linear, seen: Tensor, columns: Tensor, rows: Tensor, part: Part, kind: Format = INT8
-) -> None:
-    """Smooth a layer by itself, where its quantized output then comes closer to the float one."""
-    factors = best_factors([layer], seen, columns, rows, part, kind)
+def smooth_alone(layer: nn.Linear, factors: Tensor | None) -> None:
+    """Divide the channels that a layer reads, by itself; None: they stay as they are."""
     if factors is not None:
         layer.weight.data.mul_(factors.to(layer.weight))
         _make_smoothed(layer, (1.0 / factors).to(layer.weight))

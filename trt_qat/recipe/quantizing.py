@@ -8,18 +8,28 @@ from pydantic import Field, field_validator, model_validator
 
 from trt_qat.recipe.spec import Patterns, Spec
 
-Format = Literal["int8", "fp8"]
-LayerFormat = Literal["int8", "fp8", "float"]
+Format = Literal["int8", "fp8", "int4"]
+LayerFormat = Literal["int8", "fp8", "int4", "float"]
 
 
 class QuantizeSpec(Spec):
     """Where Q/DQ pairs go, beyond what the placement rules decide from the graph."""
 
     format: Format = Field(
-        default="int8", description="of numbers; fp8: E4M3, TensorRT 9 on Ada, Hopper, Blackwell"
+        default="int8",
+        description="of numbers; fp8: E4M3, TensorRT 9 on Ada, Hopper, Blackwell; int4: of the "
+        "weights of linear layers alone, TensorRT 10 on Ampere and later",
     )
     layers: dict[str, LayerFormat] = Field(
         default_factory=dict, description="formats by patterns of layers' names; the last wins"
+    )
+    int4_block: Literal[64, 128] = Field(
+        default=128, description="INT4 weights that share a scale; TensorRT documents 64 and 128"
+    )
+    int4_method: Literal["round-to-nearest", "awq", "gptq"] = Field(
+        default="round-to-nearest",
+        description="awq: channels scaled by their inputs (2306.00978); gptq: what rounding loses "
+        "is made up for by the rest of a row (2210.17323)",
     )
     include: Patterns = ("*",)
     exclude: Patterns = ()
@@ -36,13 +46,27 @@ class QuantizeSpec(Spec):
     learned_scales: bool = Field(default=False, description="LSQ: train the scales (1902.08153)")
     zero_point: Literal["zero"] = Field(default="zero", description="TensorRT INT8 is symmetric")
 
+    @property
+    def seeks_int4(self) -> bool:
+        """Whether INT4 weights are chosen by what their layers are given."""
+        used = "int4" in (self.format, *self.layers.values())
+        return used and self.int4_method != "round-to-nearest"
+
+    def as_placed(self) -> QuantizeSpec:
+        """Return the spec that places the same and leaves weights as they are."""
+        return self.model_copy(update={"int4_method": "round-to-nearest"})
+
+    def block_of(self, kind: str) -> int:
+        """Return how many weights share a scale in a format of weights alone."""
+        return int(self.int4_block)
+
     @model_validator(mode="after")
     def _scales_that_can_be_learned(self) -> QuantizeSpec:
         others = {self.format, *self.layers.values()} - {"int8", "float"}
         if self.learned_scales and others:
             message = (
-                f"quantize.learned_scales is of INT8 grids, and layers are {min(others)}: rounding "
-                "is relative there, so a scale has nothing to learn; leave the key out"
+                f"quantize.learned_scales is of INT8 grids, and layers are {min(others)}, whose "
+                "scales stay as they are measured; leave the key out"
             )
             raise ValueError(message)
         return self

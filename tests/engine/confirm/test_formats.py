@@ -76,6 +76,23 @@ def test_a_device_before_ada_is_refused_by_both_and_the_mend_is_named(
     assert report.confirmation.built is False
 
 
+@pytest.mark.parametrize("target", ["8.6", "12.0"])
+def test_int4_weights_are_taken_on_ampere_and_later(
+    target: str, tmp_path: Path, compiler: Compiler
+) -> None:
+    torch.manual_seed(0)
+    model, x = vit(depth=1, dim=128).eval(), torch.randn(2, 3, 32, 32)
+    made = tq.quantize(model, [x], spec={"format": "int4", "int4_method": "gptq"})
+    path = tq.export(made, x, tmp_path / "model.onnx")
+    report = preflight(str(path), target, confirm="rtx", compiler=compiler)
+    assert report.passed()
+    agreement = listed(report)
+    assert agreement["precision"] == agreement["layers"]
+    assert sum(layer.weight_only == "int4" for layer in report.layers) == 4
+    before = preflight(str(path), "t4", compiler=compiler)
+    assert [found.rule for found in before.findings if found.severity == "error"] == ["QDQ310"]
+
+
 def test_layers_of_two_formats_are_taken_together(tmp_path: Path, compiler: Compiler) -> None:
     layers = {"stages.0.*": "int8", "stages.1.*": "fp8"}
     path = exported("convolutions", tmp_path, layers=layers)

@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from trt_qat.qat.calibrate import set_block_amax
 from trt_qat.qat.histogram import Histogram
 from trt_qat.qat.quantizers.dampen import distance_to_grid
 from trt_qat.qat.quantizers.fake_quant import (
@@ -110,3 +111,18 @@ def test_the_search_for_a_range_knows_that_fp8_has_fine_codes_below() -> None:
     histogram.add(x)
     assert mse_amax(histogram) < 12.0
     assert mse_amax(histogram, FP8) > 18.0
+
+
+def test_int4_rounds_each_block_by_its_own_scale_and_has_a_gradient() -> None:
+    weight = torch.tensor([[0.7, -0.34, 0.0, 0.06, 70.0, -70.0, 4.9, 5.1]])
+    made: Any = weight_quantizer(1, "int4")
+    set_block_amax(made, weight, 4)
+    assert torch.allclose(scale_of(made), torch.tensor([[0.1, 10.0]]))
+    wanted = torch.tensor([[0.7, -0.3, 0.0, 0.1, 70.0, -70.0, 0.0, 10.0]])
+    with torch.no_grad():
+        torch.testing.assert_close(fake_quantize(weight, made), wanted)
+    moved = (2.0 * weight).requires_grad_()  # half of it out of the range that was measured
+    fake_quantize(moved, made).sum().backward()  # type: ignore[no-untyped-call]
+    assert moved.grad is not None
+    assert moved.grad.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]]
+    assert float(distance_to_grid(weight, made)) > 0

@@ -33,10 +33,15 @@ class Plan:
     weight_axes: dict[Vertex, int | None] = field(default_factory=dict)
     matmuls: list[Vertex] = field(default_factory=list)
     formats: dict[Vertex, str] = field(default_factory=dict)
+    weight_only: dict[Vertex, str] = field(default_factory=dict)  # layers that read float
     read_as: dict[tuple[Vertex, Vertex], str] = field(default_factory=dict)  # (made by, read by)
     float_layers: dict[Vertex, str] = field(default_factory=dict)
     notes: dict[Vertex, str] = field(default_factory=dict)  # INT8 in, float out, and why
     unread: dict[str, str] = field(default_factory=dict)  # layers that no traced code runs, and why
+
+    def weight_format(self, layer: Vertex) -> str:
+        """Return the format of a layer's weight."""
+        return self.weight_only.get(layer) or self.formats[layer]
 
     def by_format(self, made: Vertex, readers: Iterable[Vertex]) -> dict[str, list[Vertex]]:
         """Return the readers of a tensor by the format that they take it in."""

@@ -32,13 +32,13 @@ class ReadFormats:
     """In which format each reader takes what it reads.
 
     Args:
-        plan: with the formats of its layers.
-        default: of what no layer decides.
+        plan: with the formats of its layers; the first one's is that of what no layer decides.
     """
 
-    def __init__(self, plan: Plan, default: str) -> None:
-        self._plan, self._default = plan, default
-        self._one = len({*plan.formats.values(), default}) == 1
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._default = next(iter(plan.formats.values()), "int8")
+        self._one = len(set(plan.formats.values())) < 2
 
     def of(self, demand: Demand, reader: Vertex) -> str:
         """Return the format that ``reader`` takes its operands in."""

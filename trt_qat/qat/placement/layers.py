@@ -29,8 +29,10 @@ from trt_qat.recipe.specs import QuantizeSpec
 
 OWN_CODE = "own code: it runs"
 GROUPED, HEAD = "P9: grouped", "head"
-ONLY_WEIGHTS = frozenset({"float"})
+ONLY_WEIGHTS = frozenset({"float", "int4"})
 """Formats of layers that read float."""
+
+READS_FLOAT = "recipe: its weight alone is quantized"
 MIN_CHANNELS = 16
 ALIGNMENT = 8
 FP8_CHANNELS, FP8_POSITIONS = 16, 32
@@ -96,12 +98,15 @@ def _shape_of(vertex: Vertex, weight: torch.Tensor) -> WeightShape:
     return WeightShape(inputs, outputs, tuple(weight.shape[2:]), groups, transposed)
 
 
-def weight_axis(vertex: Vertex, spec: QuantizeSpec) -> int | None:
+def weight_axis(vertex: Vertex, spec: QuantizeSpec, *, blocked: bool = False) -> int | None:
     """Return the output-channel axis of a weight, None for one scale per tensor (E3).
 
-    TensorRT has no INT8 ConvTranspose with a scale for each output channel.
+    Where it has a scale a block, that is the axis of its reduction. TensorRT has no INT8
+    ConvTranspose with a scale for each output channel.
     """
     shape = weight_shape(vertex)
+    if blocked:
+        return weight_of(vertex).dim() - (2 if shape.columns else 1)
     if spec.weights == "per_tensor" or shape.transposed:
         return None
     return weight_of(vertex).dim() - 1 if shape.columns else 0
@@ -147,6 +152,18 @@ def without_fp8_kernel(shape: WeightShape) -> str | None:
     return None
 
 
+def without_blocks(shape: WeightShape, block: int) -> str | None:
+    """Return why a weight cannot have a scale a block, None if it can.
+
+    TensorRT reads INT4 and FP4 weights of matrix products, in blocks that divide the reduction.
+    """
+    if shape.kernel or shape.transposed:
+        return "weights alone: of linear layers only"
+    if shape.inputs % block:
+        return f"weights alone: {shape.inputs} inputs, no multiple of a block of {block}"
+    return None
+
+
 def float_layers(
     flow: Flow, spec: QuantizeSpec, formats: Mapping[Vertex, str]
 ) -> dict[Vertex, str]:
@@ -176,6 +193,8 @@ def float_layers(
             why = misaligned(shape, reads_network_input=source.kind is Kind.INPUT)
             if formats[vertex] == "fp8":
                 why = without_fp8_kernel(shape)
+            elif formats[vertex] in ONLY_WEIGHTS:
+                why = without_blocks(shape, spec.block_of(formats[vertex])) or READS_FLOAT
             if why:
                 reasons[vertex] = why
     return reasons

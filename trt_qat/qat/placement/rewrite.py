@@ -112,9 +112,9 @@ def rewrite(
             key = _unique(f"{_label(made)}_again", placed.echoes)
             placed.echoes[key] = echo
             _insert(made, readers, key, echo)
-    for vertex in plan.weighted:
+    for vertex in (*plan.weighted, *plan.weight_only):
         if vertex.module is None:
-            axis, kind = plan.weight_axes[vertex], plan.formats[vertex]
+            axis, kind = plan.weight_axes[vertex], plan.weight_format(vertex)
             made_by = functools.partial(of_weight, axis, kind)
             _quantize_functional_weight(vertex, axis, kind, placed, made_by)
     placed.norms = _norms(flow)

@@ -28,6 +28,7 @@ from trt_qat.qat.placement.layers import (
     GROUPED,
     HEAD,
     ONLY_WEIGHTS,
+    READS_FLOAT,
     float_layers,
     weight_axis,
     weight_shape,
@@ -67,14 +68,19 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
     plan = Plan(float_layers=float_layers(flow, spec, formats))
     _fill_islands(plan.float_layers)
     plan.weighted = [v for v in flow.of(Kind.WEIGHTED) if v not in plan.float_layers]
-    plan.weight_axes = {v: weight_axis(v, spec) for v in plan.weighted}
+    alone = [v for v, why in plan.float_layers.items() if why == READS_FLOAT]
+    plan.weight_only = {v: formats[v] for v in alone}
+    plan.weight_axes = {
+        **{v: weight_axis(v, spec) for v in plan.weighted},
+        **{v: weight_axis(v, spec, blocked=True) for v in alone},
+    }
     plan.matmuls = [
         v
         for v in flow.of(Kind.MATMUL)
         if formats[v] not in ONLY_WEIGHTS and (spec.attention == "int8" or not _in_attention(v))
     ]
     plan.formats = {v: formats[v] for v in (*plan.weighted, *plan.matmuls)}
-    read_as = ReadFormats(plan, spec.format)
+    read_as = ReadFormats(plan)
     blocked: set[Vertex] = set()
     while True:
         plan.notes.clear()

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
+from trt_qat.qat.quantizers.fake_quant import spread_scale
 from trt_qat.qat.quantizers.formats import format_of
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ def distance_to_grid(weight: Tensor, quantizer: TensorQuantizer) -> Tensor:
     codes, where it may go to and fro from step to step, is 1/2 from either.
     """
     kind = format_of(quantizer)
-    scale = scale_of(quantizer).detach().to(weight.device)
-    along = along_axis(scale, channel_axis(quantizer, scale), weight.dim())
-    steps = (weight / along).clamp(-kind.largest, kind.largest)
+    steps = (weight / spread_scale(quantizer, weight.float())).clamp(-kind.largest, kind.largest)
     nearest = kind.rounded(steps.detach(), of_weight=True)
     return ((steps - nearest) / kind.step(steps.detach())).square().mean()

@@ -19,7 +19,7 @@ from trt_qat.errors import DataError
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.folded_grid import AXIS as FOLDED_AXIS
 from trt_qat.qat.quantizers.folded_grid import factor_of, unfolded_scale
-from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format, format_of
+from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format, block_of, format_of
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.quantizers.learned_scales import (
     fake_quantize_learned,
@@ -65,12 +65,19 @@ def _quantizer(config: dict[str, Any]) -> TensorQuantizer:
 
 
 def scale_of(quantizer: nn.Module) -> torch.Tensor:
-    """Return the scale, a scalar or ``(channels,)`` float32, of a calibrated quantizer."""
+    """Return the scale of a calibrated quantizer, float32.
+
+    A scalar or ``(channels,)``; of a blocked format of a weight's rank, with a row of blocks in the
+    place of its reduction.
+    """
     learned = learned_scale_of(quantizer)
     if learned is not None:
         tiny = torch.finfo(torch.float32).tiny
         return unfolded_scale(quantizer, learned.detach().abs().clamp_min(tiny))
-    scale = cast("torch.Tensor", quantizer.amax).float() / format_of(quantizer).largest
+    kind = format_of(quantizer)
+    scale = cast("torch.Tensor", quantizer.amax).float() / kind.largest
+    if kind.blocked:
+        return scale
     return unfolded_scale(quantizer, scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1))
 
 
@@ -145,8 +152,7 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
 
 
 def _in_format(inputs: torch.Tensor, quantizer: TensorQuantizer, kind: Format) -> torch.Tensor:
-    scale = scale_of(quantizer).to(inputs)
-    scale = along_axis(scale, channel_axis(quantizer, scale), inputs.dim())
+    scale = spread_scale(quantizer, inputs)
     narrow = bool(quantizer.narrow_range)
     if torch.is_grad_enabled() and inputs.requires_grad:
         apply: Any = _Rounded.apply  # torch leaves it untyped
@@ -161,6 +167,15 @@ def _fake_quantize_fused(
     if axis is None:
         return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, low, CODE_MAX)
     return torch.fake_quantize_per_channel_affine(inputs, scale, zero_point, axis, low, CODE_MAX)
+
+
+def spread_scale(quantizer: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Return the scale of a quantizer, of the type of ``values`` and in a shape that meets them."""
+    scale = scale_of(quantizer).detach().to(values)
+    if not format_of(quantizer).blocked:
+        return along_axis(scale, channel_axis(quantizer, scale), values.dim())
+    axis = cast("int", channel_axis(quantizer, scale))
+    return scale.repeat_interleave(block_of(values, scale, axis), axis)
 
 
 def rounds(quantizer: nn.Module) -> bool:

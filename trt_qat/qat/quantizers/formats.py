@@ -1,8 +1,9 @@
 """The number formats that tensors are quantized to, and the grid of codes that each has.
 
-A scale is the end of a range over the format's largest code, and a value becomes
-``rounded(value / scale) * scale``. Sources: TensorRT, "Quantization Schemes" (INT8: rounded to
-nearest even and clipped; FP8: clipped to 448 and cast to E4M3, nearest even).
+A scale is the end of a range over the format's largest code, and a value becomes ``rounded(value /
+scale) * scale``. Sources: TensorRT, "Quantization Schemes" (INT8: rounded to nearest even and
+clipped; FP8: clipped to 448 and cast to E4M3, nearest even; INT4: of weights alone, -8 to 7, a
+scale for each block of the reduction).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
+INT4_MAX = 7  # symmetric, though -8 is a code
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
 _E4M3_TOP = 464.0  # half a step beyond: what is nearer rounds to the largest code
@@ -24,6 +26,10 @@ _E4M3_SMALLEST = -9  # exponent of the step of subnormal numbers
 
 def _int8(quotient: Tensor, *, of_weight: bool) -> Tensor:
     return quotient.round().clamp_(WEIGHT_MIN if of_weight else ACTIVATION_MIN, CODE_MAX)
+
+
+def _int4(quotient: Tensor, *, of_weight: bool) -> Tensor:
+    return quotient.round().clamp_(-INT4_MAX, INT4_MAX)
 
 
 def _even(quotient: Tensor) -> Tensor:
@@ -56,6 +62,7 @@ class Format:
         rounded: ``(quotient, of_weight=...)`` -> codes, as floats of its type.
         step: of the grid at each quotient.
         opset: of ONNX, the first that has its Q and DQ.
+        blocked: of weights alone, a scale for each block along the reduction.
     """
 
     name: str
@@ -68,6 +75,7 @@ class Format:
     rounded: Callable[..., Tensor]
     step: Callable[[Tensor], Tensor]
     opset: int
+    blocked: bool = False
 
 
 INT8 = Format(
@@ -76,13 +84,22 @@ INT8 = Format(
 FP8 = Format(
     "fp8", "FP8", "trt_qat_fp8", (4, 3), E4M3_MAX, _E4M3_TOP, E4M3, _e4m3, _e4m3_step, 19
 )  # fmt: skip
-FORMATS = {each.name: each for each in (INT8, FP8)}
+INT4 = Format(
+    "int4", "INT4", "trt_qat_int4", 4, INT4_MAX, INT4_MAX + 0.5, torch.int8, _int4, _even, 21,
+    blocked=True,
+)  # fmt: skip
+FORMATS = {each.name: each for each in (INT8, FP8, INT4)}
 _OF_BACKEND = {each.backend: each for each in FORMATS.values()}
 
 
 def format_of(quantizer: nn.Module) -> Format:
     """Return the format of one of our quantizers."""
     return _OF_BACKEND.get(str(getattr(quantizer, "backend", "")), INT8)
+
+
+def block_of(weight: Tensor, scale: Tensor, axis: int) -> int:
+    """Return how many elements of a weight share a scale along an axis."""
+    return int(weight.shape[axis] // scale.shape[axis])
 
 
 def is_ours(module: nn.Module) -> bool:

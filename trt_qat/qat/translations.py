@@ -1,0 +1,51 @@
+"""What the custom operators of a deployed form are in ONNX: QuantizeLinear and DequantizeLinear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import torch
+from onnxscript import opset18 as op
+from onnxscript import opset21 as op21
+
+from trt_qat.qat.deploy import PAIRS, PER_TENSOR
+from trt_qat.qat.onnx_passes import ONNX_TYPES
+from trt_qat.qat.quantizers.formats import Format, block_of
+
+
+def _translated_pair(kind: Format) -> Callable[[Any, Any, int], Any]:
+    def zero_point() -> Any:
+        codes = ONNX_TYPES[kind]
+        tensor = onnx.helper.make_tensor("zero_point", int(codes), [], b"\0", raw=True)
+        return op.Constant(value=tensor)
+
+    def translate(x: Any, scale: Any, axis: int) -> Any:
+        if axis == PER_TENSOR:
+            zero = zero_point()
+            return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+        # Without a zero point the output is uint8, so per-channel pairs need theirs too.
+        zero = op.CastLike(op.Sub(scale, scale), zero_point())
+        quantized = op.QuantizeLinear(x, scale, zero, axis=axis)
+        return op.DequantizeLinear(quantized, scale, zero, axis=axis)
+
+    return translate
+
+
+def _translate_dequantize(codes: Any, scale: Any, axis: int) -> Any:
+    if axis == PER_TENSOR:
+        return op.DequantizeLinear(codes, scale)
+    return op.DequantizeLinear(codes, scale, axis=axis)
+
+
+def _translate_blocks(codes: Any, scale: Any, axis: int) -> Any:
+    size = block_of(codes, scale, axis)
+    return op21.DequantizeLinear(codes, scale, axis=axis, block_size=size)
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    **{pair: _translated_pair(kind) for kind, pair in PAIRS.items()},
+    torch.ops.trt_qat.dequantize.default: _translate_dequantize,
+    torch.ops.trt_qat.dequantize_blocks.default: _translate_blocks,
+}
