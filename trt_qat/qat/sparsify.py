@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from modelopt.torch.sparsity.weight_sparsity import SparseModule, SpDMRegistry
 from torch import nn
 
 from trt_qat.errors import InputError, ModelError
 from trt_qat.qat import placement, ranks
 from trt_qat.qat.channels import own_weight
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable
+from trt_qat.qat.masked import maskable, masked_layers
 from trt_qat.qat.masks import magnitude_mask, sparsegpt, wanda_mask
 from trt_qat.qat.moments import Known, input_moments
 from trt_qat.qat.permute import permute_channels
@@ -93,11 +93,6 @@ def sparsify(
 def sparse_layers(model: nn.Module) -> tuple[str, ...]:
     """Return the paths of the layers of ``model`` that hold a 2:4 mask."""
     return tuple(masked_layers(model))
-
-
-def masked_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers of ``model`` that hold a 2:4 mask, by their paths."""
-    return {n: m for n, m in model.named_modules() if getattr(m, "_weight_mask", None) is not None}
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -222,9 +217,7 @@ def _prune(model: nn.Module, layers: dict[str, nn.Module], method: str, batches:
             masks[name], kept = sparsegpt(weight, seen[name])
             # What goes keeps its old value under the mask, which a later mask may show again.
             weight.data.copy_(torch.where(masks[name], kept.to(weight), weight.data))
-    for cls in {type(layer) for layer in layers.values() if layer not in SpDMRegistry}:
-        SpDMRegistry.register({cls: f"{cls.__module__}.{cls.__qualname__}"})(SparseModule)
     for name, layer in layers.items():
-        sparse: Any = SpDMRegistry.convert(layer)
+        sparse: Any = maskable(layer)
         sparse.modify()
         sparse.set_mask(masks[name])
