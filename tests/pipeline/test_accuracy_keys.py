@@ -66,3 +66,14 @@ def test_masks_move_in_a_run_and_hold_2_4_in_its_onnx(tmp_path: Path) -> None:
     start, end = (torch.load(found.folder / n, weights_only=True) for n in ("ptq.pt", "qat.pt"))
     masks = [name for name in start if name.endswith("_weight_mask")]
     assert any((start[name] != end[name]).any() for name in masks)
+
+
+def test_a_run_stays_dense_where_2_4_brings_nothing(tmp_path: Path) -> None:
+    text = ENGINE.replace("widths = [16, 16]", "widths = [32, 64]")
+    text = f'target = "orin-agx"\n{text}\n[sparsity]\nwhere = "gains"\n'
+    folder = run(write_engine(tmp_path, text), out=tmp_path / "run", progress=False).folder
+    noted = json.loads((folder / "sparsity.json").read_text())
+    reasons = {note["name"]: note["why"] for note in noted["skipped"]}
+    assert reasons["stages.0.conv1"].startswith("no gain expected on orin-agx: ")
+    preflight = json.loads((folder / "preflight.json").read_text())["summary"]
+    assert preflight["sparse_found"] == preflight["sparse_likely"] == len(noted["sparse"])

@@ -31,6 +31,11 @@ def masked_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {n: m for n, m in model.named_modules() if getattr(m, "_weight_mask", None) is not None}
 
 
+def sparse_layers(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the layers of ``model`` that hold a 2:4 mask."""
+    return tuple(masked_layers(model))
+
+
 def pass_gradients(layer: nn.Module, *, through: bool) -> None:
     """Let the weights behind the mask of a layer have a gradient, or, as from the start, none.
 

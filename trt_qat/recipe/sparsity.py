@@ -16,6 +16,10 @@ class SparsitySpec(Spec):
     include: Patterns = ("*",)
     exclude: Patterns = ()
     skip_first: bool = Field(default=True, description="leave the layer that reads the input dense")
+    where: Literal["fits", "gains"] = Field(
+        default="fits",
+        description="gains: dense where preflight expects no sparse kernel to win on the target",
+    )
     method: Literal["magnitude", "wanda", "sparsegpt"] = Field(
         default="magnitude",
         description="wanda: by the inputs too (2306.11695); sparsegpt: and makes up for what goes",
