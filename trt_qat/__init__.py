@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trt_qat.qat.export import export
     from trt_qat.qat.finetune import finetune
     from trt_qat.qat.flatness import perturbed, sharpness
+    from trt_qat.qat.moving_masks import recompute_masks
     from trt_qat.qat.quantize import quantize, ranges_of
     from trt_qat.qat.reports import report_of
     from trt_qat.qat.sensitivity import sensitivity
@@ -72,6 +73,7 @@ _HOME = {
     "perturbed": "trt_qat.qat.flatness",
     "sharpness": "trt_qat.qat.flatness",
     "reestimate_norms": "trt_qat.qat.averaging",
+    "recompute_masks": "trt_qat.qat.moving_masks",
     "export": "trt_qat.qat.export",
     "report_of": "trt_qat.qat.reports",
     "sensitivity": "trt_qat.qat.sensitivity",
@@ -132,6 +134,7 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "perturbed",
     "sharpness",
     "reestimate_norms",
+    "recompute_masks",
     "export",
     "report_of",
     "sensitivity",

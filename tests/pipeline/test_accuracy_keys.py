@@ -51,3 +51,29 @@ def test_what_post_training_made_of_the_weights_is_what_training_starts_from(fol
 def test_the_history_has_the_sharpness_before_and_after(folder: Path) -> None:
     history = json.loads((folder / "finetune.history.json").read_text())
     assert set(history[-1]["sharpness"]) == {"rho", "before", "after"}
+
+
+def test_masks_move_in_a_run_and_hold_2_4_in_its_onnx(tmp_path: Path) -> None:
+    keys = "[finetune]\nrecompute_masks = 0.5\nrecompute_every = 1\n"
+    engine = write_engine(tmp_path, ENGINE.replace("[finetune]\n", keys))
+    found = run(engine, out=tmp_path / "run", progress=False)
+    history = json.loads((found.folder / "finetune.history.json").read_text())
+    assert sum(row["masks_moved"] for row in history) > 0
+    assert history[-1]["masks_moved"] == 0
+    layers = json.loads((found.folder / "compare.json").read_text())["sparsity"]
+    assert layers
+    assert all(layer["holds_2_4"] for layer in layers)
+    start, end = (torch.load(found.folder / n, weights_only=True) for n in ("ptq.pt", "qat.pt"))
+    masks = [name for name in start if name.endswith("_weight_mask")]
+    assert any((start[name] != end[name]).any() for name in masks)
+
+
+def test_a_run_stays_dense_where_2_4_brings_nothing(tmp_path: Path) -> None:
+    text = ENGINE.replace("widths = [16, 16]", "widths = [32, 64]")
+    text = f'target = "orin-agx"\n{text}\n[sparsity]\nwhere = "gains"\n'
+    folder = run(write_engine(tmp_path, text), out=tmp_path / "run", progress=False).folder
+    noted = json.loads((folder / "sparsity.json").read_text())
+    reasons = {note["name"]: note["why"] for note in noted["skipped"]}
+    assert reasons["stages.0.conv1"].startswith("no gain expected on orin-agx: ")
+    preflight = json.loads((folder / "preflight.json").read_text())["summary"]
+    assert preflight["sparse_found"] == preflight["sparse_likely"] == len(noted["sparse"])

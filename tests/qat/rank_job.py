@@ -71,10 +71,21 @@ def trained(rank: int, world: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def moving(rank: int) -> dict[str, Tensor]:
+    """State after a training whose masks move at every step, and those masks before it."""
+    model = sparsify(model_of(rank), images()[:2])
+    masks = {f"{n} before": m.clone() for n, m in model.state_dict().items() if "mask" in n}
+    spec: dict[str, Any] = {"epochs": 2.0, "batch_size": 22, "lr": 1e-2, "recompute_masks": 1.0}
+    spec["recompute_every"] = 1
+    finetune(model, stripes(80), spec=spec, progress=False)
+    return masks | model.state_dict()
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     result = {"ranges": measured(rank, world), **trained(rank, world, folder)}
+    result["moving"] = moving(rank)
     torch.save(result, folder / f"{rank}.pt")
 
 

@@ -35,6 +35,10 @@ def test_processes_end_with_the_model_of_one(
             assert torch.equal(each["after"][key], found[0]["after"][key]), key
             torch.testing.assert_close(each["after"][key], value, rtol=1e-4, atol=1e-5)
         assert each["onnx"] == found[0]["onnx"]
+        masks = [name for name in each["moving"] if name.endswith("_weight_mask")]
+        assert any((each["moving"][n] != each["moving"][f"{n} before"]).any() for n in masks)
+        for key, value in each["moving"].items():
+            assert torch.equal(value, found[0]["moving"][key]), key
         last, wanted = each["history"][-1], alone["history"][-1]
         assert last["accuracy"] == wanted["accuracy"]
         assert last["validation_loss"] == pytest.approx(wanted["validation_loss"], rel=1e-3)

@@ -26,7 +26,8 @@ def why_again(stage: Stage, run: Run) -> str | None:
 
 def _changed(stage: Stage, run: Run, sidecar: Sidecar) -> str:
     spec = run.recipe.spec.model_dump(mode="json")
-    tables = [f"[{table}]" for table in stage.tables if sidecar.spec.get(table) != spec[table]]
+    names = stage.tables_of(run)
+    tables = [f"[{table}]" for table in names if sidecar.spec.get(table) != spec[table]]
     if tables:
         return f"{', '.join(tables)} of the recipe"
     digests = parent_digests(stage, run)

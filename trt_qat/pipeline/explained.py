@@ -19,6 +19,7 @@ KNOBS = (
     ("P8", "what reads it is no INT8 kernel of TensorRT's: nothing to set"),
     ("P9", "no key changes it: TensorRT has no INT8 kernel worth using for it; widen the layer"),
     ("own code", "its own forward hides the weight; call the stock layer's forward from it"),
+    ("no gain expected", "--set sparsity.where=fits prunes it all the same"),
     ("first layer", "--set sparsity.skip_first=false prunes it"),
 )
 """How a reason begins, and what can be done about it."""

@@ -156,7 +156,7 @@ def seal(stage: Stage, run: Run, fingerprint: str, metrics: Metrics, seconds: fl
             run.path(name),
             fingerprint=fingerprint,
             parents=parent_digests(stage, run),
-            spec={table: spec[table] for table in stage.tables},
+            spec={table: spec[table] for table in stage.tables_of(run)},
             metrics=metrics,
             seconds=seconds,
         )

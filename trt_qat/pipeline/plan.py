@@ -89,6 +89,11 @@ def _compiled_for_rtx(run: Run) -> bool:
     )
 
 
+def _of_gains(spec: EngineSpec) -> tuple[str, ...]:
+    """Return what decides which layers gain by 2:4."""
+    return ("quantize", "target") if spec.sparsity.where == "gains" else ()
+
+
 def _why_not_timed(run: Run) -> str | None:
     return load.why_not_run() if _compiled_for_rtx(run) else why_not_run()
 
@@ -108,7 +113,8 @@ PLAN = (
         outputs=("sparsity.json",),
         parents=("fp32.pt",),
         tables=("model", "task", "sparsity", "calibration"),
-        packages=QAT_CODE,
+        tables_for=_of_gains,
+        packages=(*QAT_CODE, "lint/**/*.py", "targets.py"),
         work=torch_stage("sparsify"),
         why_not=why_no_torch,
         ranks=True,

@@ -14,6 +14,7 @@ from trt_qat.data import Dataset, load
 from trt_qat.data.calibration import CalibrationSet
 from trt_qat.recipe.load import Recipe
 from trt_qat.recipe.locate import source_file
+from trt_qat.recipe.specs import EngineSpec
 
 Say = Callable[[str], None]
 Metrics = dict[str, Any]
@@ -83,6 +84,7 @@ class Stage:
         optional: where it cannot run it is skipped with the sentence, and the run goes on.
         facts: what of this machine decides its result, beside versions.
         ranks: where a launcher started several processes, all of them do it.
+        tables_for: tables that decide its result for some recipes alone.
     """
 
     name: str
@@ -97,6 +99,11 @@ class Stage:
     optional: bool = False
     facts: Callable[[], Any] = lambda: None
     ranks: bool = False
+    tables_for: Callable[[EngineSpec], tuple[str, ...]] = lambda spec: ()
+
+    def tables_of(self, run: Run) -> tuple[str, ...]:
+        """Return the tables of a run's recipe that decide the stage's result."""
+        return (*self.tables, *self.tables_for(run.recipe.spec))
 
     def why_not_in(self, run: Run) -> str | None:
         """Return why the stage cannot run here for a recipe; else None."""
@@ -110,7 +117,7 @@ def stage_fingerprint(stage: Stage, run: Run) -> str:
     more = {} if facts is None else {"facts": facts}
     return artifact.fingerprint(
         stage=stage.name,
-        tables={name: spec[name] for name in stage.tables},
+        tables={name: spec[name] for name in stage.tables_of(run)},
         parents=parent_digests(stage, run),
         data=run.data.digest if stage.data else None,
         files=_named_files(stage, run),

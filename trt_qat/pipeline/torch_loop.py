@@ -154,6 +154,8 @@ class Run:
             torch_task.example_of(context),
             context.recipe.spec.sparsity,
             calibration_batches=torch_task.CalibrationBatches(context),
+            target=context.recipe.spec.target,
+            quantize=context.recipe.spec.quantize,
         )
 
         def work() -> dict[str, Any]:

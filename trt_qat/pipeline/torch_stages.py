@@ -6,6 +6,7 @@ files before it, so what a killed and resumed run does is what every run does.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -78,7 +79,7 @@ def train(run: Run) -> Metrics:
 
 def sparsify(run: Run) -> Metrics:
     """Apply the 2:4 masks, list the layers, and measure the pruned float model."""
-    model = _sparse_model(run)
+    model = _sparse_model(run, run.recipe.spec.sparsity)
     write_sparsity(run, model)
     return {"sparse": score(run, model) if report_of(model).sparse else None}
 
@@ -100,7 +101,7 @@ def quantize(run: Run) -> Metrics:
         cached = Ranges.load(run.recipe.folder / spec.calibration.ranges)
     model, sparse = dense, None
     if spec.sparsity.enabled or cached is not None:
-        model = _quantized(run, _sparse_model(run), cached)
+        model = _quantized(run, _sparse_model(run, _settled(run)), cached)
         sparse = score(run, model)
     ranges = ranges_of(model)
     if cached is None:
@@ -186,7 +187,7 @@ def study(run: Run, *, sparse: bool) -> Study:
     """Return the study of a trained run: its float model, with or without its 2:4 masks."""
     spec = run.recipe.spec
     return Study(
-        _sparse_model(run) if sparse else float_model(run),
+        _sparse_model(run, spec.sparsity) if sparse else float_model(run),
         CalibrationBatches(run),
         run.data.validation,
         spec=spec.quantize,
@@ -196,24 +197,38 @@ def study(run: Run, *, sparse: bool) -> Study:
     )
 
 
-def _sparse_model(run: Run) -> nn.Module:
+def _sparse_model(run: Run, how: SparsitySpec) -> nn.Module:
+    spec = run.recipe.spec
     return sparsify_model(
         float_model(run),
         example_of(run),
-        run.recipe.spec.sparsity,
+        how,
         calibration_batches=CalibrationBatches(run),
+        target=spec.target,
+        quantize=spec.quantize,
     )
+
+
+def _settled(run: Run) -> SparsitySpec:
+    """Return the recipe's spec, in which the layers that gain are named as sparsify found them."""
+    spec = run.recipe.spec.sparsity
+    if spec.where == "fits" or not spec.enabled:
+        return spec
+    noted = json.loads(run.path("sparsity.json").read_text())["sparse"]
+    names = tuple(note["name"] for note in noted)
+    found = {"where": "fits", "include": names, "exclude": (), "enabled": bool(names)}
+    return spec.model_copy(update=found)
 
 
 def _plain(spec: SparsitySpec) -> SparsitySpec:
     """Return a spec by which the same layers hold masks, found at once."""
-    return spec.model_copy(update={"method": "magnitude", "permute": False})
+    return spec.model_copy(update={"method": "magnitude", "permute": False, "where": "fits"})
 
 
 def _placed_model(run: Run) -> nn.Module:
     """Return a model with the modules of the quantized one; its numbers are to be loaded."""
     spec = run.recipe.spec
-    model = sparsify_model(float_model(run), example_of(run), _plain(spec.sparsity))
+    model = sparsify_model(float_model(run), example_of(run), _plain(_settled(run)))
     ranges = Ranges.load(run.path("ranges.json"))
     if spec.ptq.smooth is not None or spec.quantize.seeks_int4:
         # A multiplication may stand before a layer.

@@ -16,6 +16,7 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
+from trt_qat.qat.masked import masked_layers
 from trt_qat.qat.placement.calls import mode
 from trt_qat.qat.placement.kinds import BATCH_NORMS
 from trt_qat.qat.placement.stock import stock_class
@@ -29,7 +30,6 @@ from trt_qat.qat.quantize import (
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
 from trt_qat.qat.quantizers.formats import FP8, INT8, Format, block_of, format_of
-from trt_qat.qat.sparsify import masked_layers
 
 WeightForm = Literal["int8", "fp32"]
 

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from trt_qat.qat import placement
 from trt_qat.qat.awq import awq_factors
 from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, own_weight
+from trt_qat.qat.masked import sparse_layers
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.formats import FORMATS, Format
 from trt_qat.qat.smooth import LEAST, Part, best_factors, rows_of, shared_factors, smooth_alone
-from trt_qat.qat.sparsify import sparse_layers
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
 
 EVEN = 0.5

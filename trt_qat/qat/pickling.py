@@ -15,6 +15,8 @@ from modelopt.torch.quantization.nn import QuantModule, QuantModuleRegistry
 from modelopt.torch.sparsity.weight_sparsity.module import SparseModule, SpDMRegistry
 from torch import nn
 
+from trt_qat.qat.masked import maskable
+
 _REGISTRIES: dict[str, Any] = {"quant": QuantModuleRegistry, "sparse": SpDMRegistry}
 _MANAGER = "_dm_attribute_manager"
 _known: set[type] = set()
@@ -62,7 +64,7 @@ def _converted(cls: Any, steps: tuple[str, ...], choices: dict[str, Any]) -> nn.
     nn.Module.__init__(layer)
     layer.weight = nn.Parameter(torch.empty(0))
     for step in steps:
-        layer = _REGISTRIES[step].convert(layer)
+        layer = maskable(layer) if step == "sparse" else _REGISTRIES[step].convert(layer)
         if step == "sparse":
             for name, choice in choices.items():
                 vars(layer)[_MANAGER].set_hp(name, choice)

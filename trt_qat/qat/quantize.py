@@ -18,6 +18,7 @@ from trt_qat.qat.calibrate import calibrate, set_amax, set_block_amax, set_weigh
 from trt_qat.qat.equalize import even_out
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.inputs import refuse_exported, refuse_unplaceable
+from trt_qat.qat.masked import masked_layers, sparse_layers
 from trt_qat.qat.pickling import make_picklable
 from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, WEIGHTED_MODULES
 from trt_qat.qat.placement_report import no_layer, write_report
@@ -33,7 +34,6 @@ from trt_qat.qat.quick_tracing import no_collection
 from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.rounding import Rounded, refine
 from trt_qat.qat.shared_batches import shared_batches
-from trt_qat.qat.sparsify import masked_layers, sparse_layers
 from trt_qat.qat.state import keep, kept_within
 from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import CalibrationSpec, PtqSpec, QuantizeSpec

@@ -1,4 +1,4 @@
-"""What training does beside following a loss: averages, distillation, dampening, sharpness."""
+"""What training does beside following a loss: averages, distillation, masks, dampening, SAM."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trt_qat.qat.averaging import Average, reestimate_norms
 from trt_qat.qat.distill import Distillation
 from trt_qat.qat.flatness import sharpness
+from trt_qat.qat.moving_masks import MovingMasks
 from trt_qat.qat.quantize import is_quantized, quantized, weight_quantizers
 from trt_qat.qat.quantizers.dampen import distance_to_grid
 from trt_qat.recipe.specs import DistillSpec, TrainSpec
@@ -27,6 +28,7 @@ class Recovery:
 
     Attributes:
         average: of the weights over steps.
+        masks: of 2:4, which may move.
         sharpness: before and after a run of SAM, and the rho that it was measured with.
     """
 
@@ -40,13 +42,15 @@ class Recovery:
     ) -> None:
         self._model, self._spec = model, spec
         self.average = Average(model, spec, total)
+        self.masks = MovingMasks(model, spec, total)
         self.sharpness: dict[str, float] = {}
         self._distillation = None
         if distill is not None and teacher is not None:
             self._distillation = Distillation(model, teacher, distill)
 
-    def begin(self, batches: Batches, loss: LossOf) -> None:
-        """Measure the sharpness before the first step of a run with SAM."""
+    def begin(self, step: int, batches: Batches, loss: LossOf) -> None:
+        """Begin at a step; measure the sharpness before the first one of a run with SAM."""
+        self.masks.begin(step)
         if self._spec.sam_rho and not self.sharpness:
             self.sharpness = {"rho": self._spec.sam_rho, "before": self._sharpness(batches, loss)}
 
@@ -71,6 +75,7 @@ class Recovery:
 
     def after_step(self, step: int) -> None:
         """Take in the weights after ``step`` steps."""
+        self.masks.after_step(step)
         self.average.update(step)
 
     def end(self, best: dict[str, Any] | None, batches: Batches, loss: LossOf) -> None:
@@ -87,17 +92,20 @@ class Recovery:
 
     def close(self) -> None:
         """Take hooks off the models."""
+        self.masks.close()
         if self._distillation is not None:
             self._distillation.close()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"average": self.average.state(), "sharpness": self.sharpness}
+        return {"average": self.average.state(), "sharpness": self.sharpness} | {
+            "masks_moved": self.masks.moved
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.average.restore(state["average"])
-        self.sharpness = state["sharpness"]
+        self.sharpness, self.masks.moved = state["sharpness"], state["masks_moved"]
 
     def _sharpness(self, batches: Batches, loss: LossOf) -> float:
         return sharpness(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from modelopt.torch.sparsity.weight_sparsity import SparseModule, SpDMRegistry
 from torch import nn
 
+from trt_qat import targets
 from trt_qat.errors import InputError, ModelError
 from trt_qat.qat import placement, ranks
 from trt_qat.qat.channels import own_weight
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable
+from trt_qat.qat.masked import maskable
+from trt_qat.qat.masked import sparse_layers as sparse_layers
 from trt_qat.qat.masks import magnitude_mask, sparsegpt, wanda_mask
 from trt_qat.qat.moments import Known, input_moments
 from trt_qat.qat.permute import permute_channels
@@ -21,8 +24,9 @@ from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.placement.stock import own_code
 from trt_qat.qat.placement.trace import multiplies_by_weight
 from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.qat.sparse_gains import without_gain
 from trt_qat.recipe.given import spec_of
-from trt_qat.recipe.specs import SparsitySpec
+from trt_qat.recipe.specs import QuantizeSpec, SparsitySpec
 
 SPARSE_TYPES = (nn.Linear, nn.Conv2d)
 OUT_MULTIPLE, IN_MULTIPLE = 8, 16  # ASP's rule, which ModelOpt applies
@@ -34,6 +38,8 @@ def sparsify(
     spec: SparsitySpec | Mapping[str, Any] | None = None,
     *,
     calibration_batches: Any = None,
+    target: str | targets.Target | None = None,
+    quantize: QuantizeSpec | Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Prune the weights of ``model`` to 2:4 along the input channels; masks stay on in training.
 
@@ -45,17 +51,22 @@ def sparsify(
         model: a float model, changed in place. Sparsify before quantize, never after.
         example_inputs: one batch (tensor, tuple or dict), to find the layer that reads the input;
             without it the first layer in definition order counts as that.
-        spec: patterns over layer paths, whether the first layer stays dense, by which method, and
-            whether channels may change their order, which needs ``example_inputs``.
+        spec: patterns over layer paths, whether the first layer stays dense, by which method;
+            whether channels may change their order, and whether layers that would not gain stay
+            dense, both of which need ``example_inputs``.
         calibration_batches: as `quantize` takes them; methods other than magnitude look at them.
+        target: of gains: the device that preflight judges for; None: sizes alone decide.
+        quantize: of gains: where Q/DQ will go, for a layer that writes float does not gain.
 
     Returns:
         The model to use from here on.
 
     Raises:
         RecipeError: a pattern matches no layer.
-        InputError: the method needs ``calibration_batches``, or permuting ``example_inputs``.
-        ModelError: the model is quantized already, or no layer can be pruned.
+        InputError: the method needs ``calibration_batches``, permuting or gains
+            ``example_inputs``, or the target is unknown.
+        ModelError: the model is quantized already, or no layer can be pruned. Where none would
+            gain it stays dense, and the report says why.
     """
     refuse_unplaceable(model, "sparsify")
     refuse_exported(model, "sparsify")
@@ -64,24 +75,17 @@ def sparsify(
     ranks.share_state(model)
     if example_inputs is not None:
         example_inputs = next(input_batches(model, [example_inputs]), None)
-    layers = {n: m for n, m in model.named_modules() if hasattr(m, "weight") and _is_layer(m)}
-    if any(hasattr(m, "weight_quantizer") for m in layers.values()):
-        message = "sparsify: the model is quantized already; call sparsify before quantize"
-        raise ModelError(message)
+    layers = _float_layers(model)
     if not spec.enabled:
         return model
     held = _looked_at(model, spec, example_inputs, calibration_batches)
-    check_patterns(spec.include, layers, "sparsity.include")
-    check_patterns(spec.exclude, layers, "sparsity.exclude")
-    first = _first_layer(model, layers, example_inputs) if spec.skip_first else None
-    own = _own_products(model, layers, example_inputs)
-    skipped = {name: _why_dense(name, m, spec, first, own) for name, m in layers.items()}
+    skipped = _dense_by_shape(model, layers, spec, example_inputs)
     chosen = [name for name, why in skipped.items() if not why]
-    if not chosen:
-        reasons = "; ".join(f"{n}: {w}" for n, w in list(skipped.items())[:3])
-        message = f"sparsify: no layer can hold 2:4 ({reasons}); set sparsity.enabled = false"
-        raise ModelError(message)
-    if spec.permute and example_inputs is not None:
+    if spec.where == "gains":
+        placed = spec_of(QuantizeSpec, quantize, "sparsify")
+        skipped |= _for_nothing(model, example_inputs, target, placed, chosen)
+        chosen = [name for name in chosen if not skipped[name]]
+    if spec.permute and chosen:
         report_of(model).permuted = tuple(permute_channels(model, example_inputs, chosen))
     _prune(model, {name: layers[name] for name in chosen}, spec.method, held)
     report = report_of(model)
@@ -90,14 +94,52 @@ def sparsify(
     return model
 
 
-def sparse_layers(model: nn.Module) -> tuple[str, ...]:
-    """Return the paths of the layers of ``model`` that hold a 2:4 mask."""
-    return tuple(masked_layers(model))
+def _dense_by_shape(
+    model: nn.Module, layers: dict[str, nn.Module], spec: SparsitySpec, example: Any
+) -> dict[str, str]:
+    """Return for every layer why it stays dense, whatever it would gain; empty: it need not.
+
+    Raises:
+        RecipeError: a pattern matches no layer.
+        ModelError: all of them do.
+    """
+    check_patterns(spec.include, layers, "sparsity.include")
+    check_patterns(spec.exclude, layers, "sparsity.exclude")
+    first = _first_layer(model, layers, example) if spec.skip_first else None
+    own = _own_products(model, layers, example)
+    skipped = {name: _why_dense(name, m, spec, first, own) for name, m in layers.items()}
+    if all(skipped.values()):
+        reasons = "; ".join(f"{n}: {w}" for n, w in list(skipped.items())[:3])
+        message = f"sparsify: no layer can hold 2:4 ({reasons}); set sparsity.enabled = false"
+        raise ModelError(message)
+    return skipped
 
 
-def masked_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers of ``model`` that hold a 2:4 mask, by their paths."""
-    return {n: m for n, m in model.named_modules() if getattr(m, "_weight_mask", None) is not None}
+def _for_nothing(
+    model: nn.Module,
+    example: Any,
+    target: str | targets.Target | None,
+    spec: QuantizeSpec,
+    chosen: list[str],
+) -> dict[str, str]:
+    """Return the layers that would not gain, and why, found on a copy."""
+    device = targets.target(target) if isinstance(target, str) else target
+    trial = copy.deepcopy(model)
+    _prune(trial, {name: trial.get_submodule(name) for name in chosen}, "magnitude", [])
+    return without_gain(trial, example, device, spec, chosen)
+
+
+def _float_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers of a model by their paths.
+
+    Raises:
+        ModelError: it is quantized already.
+    """
+    layers = {n: m for n, m in model.named_modules() if hasattr(m, "weight") and _is_layer(m)}
+    if any(hasattr(m, "weight_quantizer") for m in layers.values()):
+        message = "sparsify: the model is quantized already; call sparsify before quantize"
+        raise ModelError(message)
+    return layers
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -186,8 +228,9 @@ def _looked_at(model: nn.Module, spec: SparsitySpec, example: Any, batches: Any)
     Raises:
         InputError: what a method needs was not given.
     """
-    if spec.permute and example is None:
-        message = "sparsify: permute needs example_inputs, one batch that the model takes"
+    asks = "permute" if spec.permute else 'where = "gains"' if spec.where == "gains" else ""
+    if asks and example is None:
+        message = f"sparsify: {asks} needs example_inputs, one batch that the model takes"
         raise InputError(message)
     if spec.method == "magnitude":
         return []
@@ -222,9 +265,7 @@ def _prune(model: nn.Module, layers: dict[str, nn.Module], method: str, batches:
             masks[name], kept = sparsegpt(weight, seen[name])
             # What goes keeps its old value under the mask, which a later mask may show again.
             weight.data.copy_(torch.where(masks[name], kept.to(weight), weight.data))
-    for cls in {type(layer) for layer in layers.values() if layer not in SpDMRegistry}:
-        SpDMRegistry.register({cls: f"{cls.__module__}.{cls.__qualname__}"})(SparseModule)
     for name, layer in layers.items():
-        sparse: Any = SpDMRegistry.convert(layer)
+        sparse: Any = maskable(layer)
         sparse.modify()
         sparse.set_mask(masks[name])

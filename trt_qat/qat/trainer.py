@@ -77,7 +77,7 @@ class Trainer:
         title = "QAT" if isinstance(self.spec, FinetuneSpec) else "training"
         bar = TrainingProgress(title, self.total, self.step, show=progress and ranks.is_first())
         try:
-            self.recovery.begin(self.one_step.first_batches, self.one_step.loss)
+            self.recovery.begin(self.step, self.one_step.first_batches, self.one_step.loss)
             with stop_after_step() as stop, bar:
                 for batches in self._batches():
                     self.used_lr = self.one_step.scheduler.get_last_lr()[0]
@@ -162,6 +162,7 @@ class Trainer:
         }
         if not math.isnan(hits):
             row["accuracy"] = hits / count
+        row |= self.recovery.masks.row()
         self.history.append(row)
         self.sums.zero_()
 

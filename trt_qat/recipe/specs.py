@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trt_qat.recipe.accuracy import Algorithm, RangeRule, RecoverySpec
 from trt_qat.recipe.accuracy import DistillSpec as DistillSpec
 from trt_qat.recipe.accuracy import PtqSpec as PtqSpec
 from trt_qat.recipe.quantizing import QuantizeSpec as QuantizeSpec
+from trt_qat.recipe.sparsity import MovingMasksSpec, masks_must_move
+from trt_qat.recipe.sparsity import SparsitySpec as SparsitySpec
 from trt_qat.recipe.spec import Fraction, Patterns
 from trt_qat.recipe.spec import Spec as Spec
 from trt_qat.recipe.task import TaskSpec as TaskSpec
@@ -75,22 +77,6 @@ class CalibrationSpec(Spec):
     )
 
 
-class SparsitySpec(Spec):
-    """Which layers are pruned to 2:4."""
-
-    enabled: bool = True
-    include: Patterns = ("*",)
-    exclude: Patterns = ()
-    skip_first: bool = Field(default=True, description="leave the layer that reads the input dense")
-    method: Literal["magnitude", "wanda", "sparsegpt"] = Field(
-        default="magnitude",
-        description="wanda: by the inputs too (2306.11695); sparsegpt: and makes up for what goes",
-    )
-    permute: bool = Field(
-        default=False, description="put channels in the order in which 2:4 keeps most (2104.08378)"
-    )
-
-
 class TrainSpec(RecoverySpec):
     """One training run: float training and QAT have the same knobs and different defaults."""
 
@@ -117,7 +103,7 @@ class TrainSpec(RecoverySpec):
     seed: int = 0
 
 
-class FinetuneSpec(TrainSpec):
+class FinetuneSpec(TrainSpec, MovingMasksSpec):
     """QAT: a tenth of the float schedule from 1 % to 10 % of its rate (2004.09602)."""
 
     epochs: float = Field(default=2.0, gt=0.0)
@@ -289,3 +275,11 @@ class EngineSpec(Spec):
     build: BuildSpec = BuildSpec()
     tolerances: Tolerances = Tolerances()
     target: str | None = Field(default=None, description="GPU that preflight judges for")
+
+    @field_validator("finetune")
+    @classmethod
+    def _masks_that_can_move(cls, value: FinetuneSpec, info: ValidationInfo) -> FinetuneSpec:
+        sparsity = info.data.get("sparsity")  # absent where it is wrong itself
+        if sparsity is not None:
+            masks_must_move(value, sparsity)
+        return value
