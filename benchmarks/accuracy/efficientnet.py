@@ -41,6 +41,10 @@ PTQ: dict[str, dict[str, Any]] = {
     "ours: mse, bias correction": {"ptq": {"bias_correction": True}},
     "ours: mse, learned rounding": {"ptq": {"rounding": "learned"}},
     "ours: mse, rounding and bias": {"ptq": BEST},
+    "ours: mse, rounding and bias, two depthwise layers float": {
+        "ptq": BEST,
+        "spec": {"exclude": ["_blocks.0._depthwise_conv*", "_blocks.1._depthwise_conv*"]},
+    },
     "ours: fp8, where there is a kernel": {
         "spec": {"format": "fp8"},
         "calibration": {"algorithm": "max"},

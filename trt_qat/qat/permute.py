@@ -59,13 +59,16 @@ def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> lis
     return moved
 
 
-def best_order(magnitudes: Tensor, rounds: int = ROUNDS, seed: int = 0) -> Tensor:
+def best_order(
+    magnitudes: Tensor, rounds: int = ROUNDS, seed: int = 0, worth: float = WORTH
+) -> Tensor:
     """Return an order of columns in which the two largest of every four are larger in sum.
 
     Args:
         magnitudes: ``(rows, columns)``, not negative; columns a multiple of 4.
         rounds: of pairs divided anew; it ends earlier where they bring little.
         seed: of the pairs.
+        worth: part of all magnitude that a round has to keep more; it ends after three that do not.
 
     Returns:
         ``(columns,)`` int64, a permutation.
@@ -78,7 +81,7 @@ def best_order(magnitudes: Tensor, rounds: int = ROUNDS, seed: int = 0) -> Tenso
         return order
     generator = torch.Generator().manual_seed(seed)
     ways = torch.tensor([(*four, *rest) for four, rest in zip(_FOURS, _RESTS, strict=True)])
-    least, idle = WORTH * float(columns.sum()), 0
+    least, idle = worth * float(columns.sum()), 0
     for _ in range(rounds):
         paired = torch.randperm(count, generator=generator)[: count // 2 * 2].reshape(-1, 2)
         slots = (4 * paired[:, :, None] + torch.arange(4)).reshape(-1, 8)
@@ -86,7 +89,7 @@ def best_order(magnitudes: Tensor, rounds: int = ROUNDS, seed: int = 0) -> Tenso
         gains, choice = _divided(columns[members])
         better = gains > 0
         order[slots] = torch.where(better[:, None], members.gather(1, ways[choice]), members)
-        idle = 0 if float(gains.clamp_min(0).sum()) > least else idle + 1
+        idle = 0 if float(gains.clamp_min(0).sum()) >= least else idle + 1
         if idle == 3:
             break
     return order
