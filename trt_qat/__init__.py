@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trt_qat.pipeline.torch_loop import Run
     from trt_qat.qat.adopt import adopt
     from trt_qat.qat.averaging import reestimate_norms
+    from trt_qat.qat.budget import budget
     from trt_qat.qat.distill import Distillation
     from trt_qat.qat.export import export
     from trt_qat.qat.finetune import finetune
@@ -77,6 +78,7 @@ _HOME = {
     "export": "trt_qat.qat.export",
     "report_of": "trt_qat.qat.reports",
     "sensitivity": "trt_qat.qat.sensitivity",
+    "budget": "trt_qat.qat.budget",
     # how, instead of a dict
     "TaskSpec": "trt_qat.recipe.specs",
     "CalibrationSpec": "trt_qat.recipe.specs",
@@ -138,6 +140,7 @@ __all__ = [  # noqa: RUF022  (in the order of the flow, not of the alphabet)
     "export",
     "report_of",
     "sensitivity",
+    "budget",
     # how, instead of a dict
     "TaskSpec",
     "CalibrationSpec",

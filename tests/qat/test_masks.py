@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import trt_qat as tq
 from trt_qat.errors import InputError
+from trt_qat.qat.masked import masked_layers
 from trt_qat.qat.masks import as_rows, magnitude_mask, mask_of
 from trt_qat.qat.models import residual_cnn
 from trt_qat.qat.permute import best_order, permute_channels
-from trt_qat.qat.sparsify import masked_layers
 
 
 def net() -> nn.Module:

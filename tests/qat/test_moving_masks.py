@@ -119,6 +119,7 @@ def test_what_is_behind_a_mask_decays_and_nothing_else(student: nn.Module) -> No
     assert torch.allclose(after[~mask], 0.75 * before[~mask])
 
 
+@pytest.mark.slow
 def test_a_loop_of_the_users_own_moves_masks_and_exports(
     student: nn.Module, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ import typer
 
 from trt_qat import __version__, launched
 from trt_qat.cli.bench import bench
+from trt_qat.cli.budget import budget
 from trt_qat.cli.build import build
 from trt_qat.cli.bundle import bundle
 from trt_qat.cli.check import check
@@ -41,7 +42,7 @@ from trt_qat.errors import NotProven, RankLost, TrtQatError, visible
 
 COMMANDS = (
     *(doctor, init, explain, run, sweep, preflight, compare, sensitivity),
-    *(check, report, bench, build, inspect, ranges, bundle, pack, merge),
+    *(budget, check, report, bench, build, inspect, ranges, bundle, pack, merge),
 )
 """In the order in which ``--help`` lists them."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,18 +52,9 @@ def sensitivity(
 def _check(state: Run, budget: float | None, out: Path | None) -> None:
     """Refuse now what would be refused after minutes of measuring."""
     from trt_qat.errors import InputError
-    from trt_qat.pipeline.plan import trained
+    from trt_qat.pipeline.study import must_be_trained
 
     if budget is not None and not 0 <= budget <= 1:
         message = f"--budget {budget}: allowed: a part of 1, as 0.005 for half a point"
         raise InputError(message)
-    if not trained(state):
-        recipe = state.recipe
-        words = ["trt-qat", "run", str(recipe.path), "--until", "train"]
-        words += [] if out is None else ["--out", str(out)]
-        words += [word for text in recipe.overrides for word in ("--set", text)]
-        message = (
-            f"{state.path('fp32.pt')}: absent, or not what this recipe trains; first run: "
-            f"{shlex.join(words)}"
-        )
-        raise InputError(message)
+    must_be_trained(state, out)

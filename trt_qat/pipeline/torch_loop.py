@@ -257,6 +257,7 @@ class Run:
             calibration=spec.calibration,
             measure=torch_task.measure(context),
             teacher=torch_task.teacher_of(context),
+            ptq=spec.ptq,
         )
         ranked = study.sensitivity(self._say)
         found = None if budget is None else study.suggest(ranked, budget, self._say)

@@ -33,6 +33,8 @@ from trt_qat.pipeline.torch_task import (
     train_in_place,
 )
 from trt_qat.qat import checkpoint
+from trt_qat.qat.budget import budget as within_budget
+from trt_qat.qat.budgeted import Budgeted
 from trt_qat.qat.export import export as export_onnx
 from trt_qat.qat.factory import build_model, load_weights
 from trt_qat.qat.float_onnx import export_float
@@ -194,6 +196,32 @@ def study(run: Run, *, sparse: bool) -> Study:
         calibration=spec.calibration,
         measure=measure(run),
         teacher=teacher_of(run),
+        ptq=spec.ptq,
+    )
+
+
+def budget(run: Run, allowed: float, **how: Any) -> Budgeted:
+    """Return what fits a budget for a trained run, chosen and judged on its validation samples.
+
+    Args:
+        run: whose recipe says what may be chosen: masks are if it has 2:4.
+        allowed: the budget.
+        how: as `trt_qat.budget` takes it: ``target``, ``by``, ``limit``, ``say``, ``batch``.
+    """
+    spec = run.recipe.spec
+    return within_budget(
+        float_model(run),
+        CalibrationBatches(run),
+        run.data.validation,
+        allowed,
+        spec=spec.quantize,
+        calibration=spec.calibration,
+        ptq=spec.ptq,
+        sparsity=spec.sparsity.model_copy(update={"where": "fits"}),
+        measure=measure(run),
+        teacher=teacher_of(run),
+        remainder=spec.build.remainder,
+        **how,
     )
 
 

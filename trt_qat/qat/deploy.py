@@ -180,7 +180,7 @@ def deployed(model: nn.Module, form: WeightForm) -> Iterator[nn.Module]:
         for key, child in parent._modules.items()
         if child is not None and child in swaps
     ]
-    with mode(model, training=False), _masks_applied(model), _no_counters(model):
+    with mode(model, training=False), masks_applied(model), _no_counters(model):
         try:
             for parent, key, child in undo:
                 parent._modules[key] = swaps[child]
@@ -239,7 +239,7 @@ def _counts_batches(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _masks_applied(model: nn.Module) -> Iterator[None]:
+def masks_applied(model: nn.Module) -> Iterator[None]:
     """Let weights that hold a 2:4 mask be what they are under it: a constant, not a product."""
     masked = list(masked_layers(model).values())
     kept = [(m, m._parameters["weight"], m._buffers["_weight_mask"]) for m in masked]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import nn
 from trt_qat.data import nest
 from trt_qat.errors import ExportMismatch
 from trt_qat.qat import onnx_passes
+from trt_qat.qat.deploy import masks_applied
 from trt_qat.qat.export import traced
 from trt_qat.qat.inputs import inputs_of
 from trt_qat.qat.io_names import name_io
@@ -45,7 +48,7 @@ def export_float(
     """
     spec, target, model = spec or ExportSpec(), Path(path), unwrapped(model)
     given = inputs_of(model, example_inputs)
-    inputs, graph = traced(model, given, spec, lambda: mode(model, training=False))
+    inputs, graph = traced(model, given, spec, lambda: _evaluated_form(model))
     graph = onnx_passes.clean(graph, opset=spec.opset)
     wanted = as_arrays(evaluated(model, inputs))
     name_io(graph, wanted, spec)
@@ -56,6 +59,13 @@ def export_float(
 
     save(graph, target, check)
     return target
+
+
+@contextmanager
+def _evaluated_form(model: nn.Module) -> Iterator[None]:
+    """Let a model be in evaluation mode, its masked weights constants of their own."""
+    with mode(model, training=False), masks_applied(model):
+        yield
 
 
 def _hold_against(path: Path, inputs: Any, wanted: Any, name: str) -> None:

@@ -35,7 +35,7 @@ class Goal:
         """What gives the targets of validation: of distilled logits the teacher's classes."""
         if self.teacher is None or self.distill is None or self.distill.match != "logits":
             return self.teacher
-        return _Classes(self.teacher)
+        return Classes(self.teacher)
 
     def judged_by(self, spec: TrainSpec) -> LossFunction:
         """Return the loss of validation."""
@@ -49,7 +49,7 @@ class Goal:
         return None if self.measure is None else self.measure.output
 
 
-class _Classes(nn.Module):
+class Classes(nn.Module):
     """The classes that a teacher finds, ``(N,) int64``."""
 
     def __init__(self, teacher: nn.Module) -> None:
@@ -57,4 +57,5 @@ class _Classes(nn.Module):
         self.teacher = teacher
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the class of each sample."""
         return logits_of(forward(self.teacher, kwargs or args)).argmax(1)

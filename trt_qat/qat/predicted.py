@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -14,6 +14,8 @@ from trt_qat.graph.load import load_graph
 from trt_qat.lint.fate import LayerFate
 from trt_qat.lint.preflight import PreflightReport, preflight
 from trt_qat.lint.roofline import Row
+from trt_qat.mend.precision import Half
+from trt_qat.mend.retype import to_half
 from trt_qat.qat import ranks
 from trt_qat.qat.export import export
 from trt_qat.qat.float_onnx import export_float
@@ -36,7 +38,12 @@ class Predicted:
 
 
 def predict(
-    model: nn.Module, example: Any, target: str | Target | None, *, batch: int = 1
+    model: nn.Module,
+    example: Any,
+    target: str | Target | None,
+    *,
+    batch: int = 1,
+    remainder: Literal["fp16", "fp32"] = "fp32",
 ) -> PreflightReport:
     """Return preflight's report on a model, as it would be exported.
 
@@ -45,6 +52,8 @@ def predict(
         example: one batch of inputs.
         target: a device of `trt_qat.targets`; None: what depends on one is left out.
         batch: samples at once that shapes are of, where the first dimension is dynamic.
+        remainder: what is float computes in it and has its bytes. The report of a run is of fp32,
+            which is what its ONNX says; an engine has fp16 unless its recipe says otherwise.
 
     Raises:
         ModelError: torch cannot export it.
@@ -54,7 +63,10 @@ def predict(
     with tempfile.TemporaryDirectory() as folder, ranks.alone():
         path = Path(folder) / "model.onnx"
         (export if is_quantized(model) else export_float)(model, example, path, spec=spec)
-        return preflight(path, target, shapes=_shapes(path, batch))
+        shapes, written = _shapes(path, batch), load_graph(path)
+    if remainder == "fp16":
+        written, _ = to_half(written, Half(half_io=True), (), given=False)
+    return preflight(written, target, shapes=shapes)
 
 
 def _shapes(path: Path, batch: int) -> dict[str, tuple[int, ...]]:

@@ -8,34 +8,20 @@ Inference" (2004.09602), section 5.2.
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from trt_qat.errors import InputError, ModelError, RecipeError
-from trt_qat.measure.difference import Difference
-from trt_qat.qat.batches import evaluation_batches, forward
-from trt_qat.qat.evaluate import eval_mode, evaluate, splitter
-from trt_qat.qat.quantize import quantize
+from trt_qat.qat.judge import EQUAL_DB, By, Judge
 from trt_qat.qat.reports import report_of
-from trt_qat.qat.tensors import as_arrays, tensors_in
-from trt_qat.recipe.given import spec_of
-from trt_qat.recipe.specs import CalibrationSpec, QuantizeSpec
+from trt_qat.qat.trials import Trials
+from trt_qat.recipe.specs import CalibrationSpec, PtqSpec, QuantizeSpec
 from trt_qat.tasks.score import Measure
 
 Say = Callable[[str], None]
-
-HELD_BYTES = 256 << 20
-"""Of the float model's outputs, that the quantized ones are held against."""
-
-EQUAL_DB = 300.0
-"""Stands for an infinite SQNR, of equal outputs, so that layers can be ranked and JSON written."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +91,13 @@ class Study:
         model: float, dense or with 2:4 masks; never changed.
         calibration_batches: as `quantize` takes them.
         split: samples to judge by: batches of ``(inputs, targets)``, or ``.images`` and
-            ``.labels``.
+            ``.labels``; of inputs alone with ``by = "agreement"``.
         spec: what the recipe excludes already, heads, attention.
         calibration: the algorithm.
         measure: what the samples are scored by; None: their class.
         teacher: its outputs are the targets; None: the samples have them.
+        ptq: what is done to weights each time.
+        by: what a budget is of, as `Judge` takes it.
 
     Raises:
         ModelError: the model cannot be copied.
@@ -125,15 +113,14 @@ class Study:
         calibration: CalibrationSpec | Mapping[str, Any] | None = None,
         measure: Measure | None = None,
         teacher: nn.Module | None = None,
+        ptq: PtqSpec | Mapping[str, Any] | None = None,
+        by: By = "score",
     ) -> None:
-        again = isinstance(calibration_batches, Iterator)
-        self.batches = list(calibration_batches) if again else calibration_batches
-        self.model, self.split = model, split
-        self.spec = spec_of(QuantizeSpec, spec, "sensitivity")
-        self.calibration = spec_of(CalibrationSpec, calibration, "sensitivity")
-        self.measure, self.teacher = measure, teacher
-        self.float_accuracy = self._score(model)
-        self.float_outputs = list(self._outputs(model))
+        self.trials = Trials(
+            model, calibration_batches, spec=spec, calibration=calibration, ptq=ptq
+        )
+        self.spec = self.trials.spec
+        self.judge = Judge(model, split, by=by, measure=measure, teacher=teacher)
         self.layers = tuple(note.name for note in report_of(self._quantized(self.spec)).quantized)
 
     def sensitivity(self, say: Say = lambda line: None) -> Sensitivity:
@@ -164,10 +151,7 @@ class Study:
         if not 0 <= budget <= 1:
             message = f"budget {budget}: allowed: a part of 1, as 0.005 for half a point"
             raise InputError(message)
-        fp32 = self.float_accuracy
-        if math.isnan(fp32):
-            message = "the targets are not classes, so there is no accuracy to keep; use the SQNR"
-            raise InputError(message)
+        fp32 = self.judge.float_quality
         kept: tuple[str, ...] = ()
         full = found = self._accuracy(kept)
         for layer in ranked.layers:
@@ -195,41 +179,18 @@ class Study:
 
     def _accuracy(self, kept: tuple[str, ...]) -> float:
         if set(kept) == set(self.layers):
-            return self.float_accuracy
-        return self._score(self._quantized(self._without(kept)))
-
-    def _score(self, model: nn.Module) -> float:
-        return evaluate(
-            model, self.split, measure=self.measure, teacher=self.teacher, keep=False
-        ).accuracy
-
-    def _outputs(self, model: nn.Module) -> Iterator[list[NDArray[Any]]]:
-        """Yield what a model answers, batch by batch, as far as it can be held for comparison."""
-        held = 0
-        split = splitter(model, self.teacher)
-        with eval_mode(model), torch.no_grad():
-            for inputs, _ in evaluation_batches(self.split, split=split):
-                tensors = tensors_in(forward(model, inputs))
-                arrays = [as_arrays(tensor) for tensor in tensors if tensor.is_floating_point()]
-                yield arrays
-                held += sum(array.nbytes for array in arrays)
-                if held > HELD_BYTES:
-                    return
+            return self.judge.float_quality
+        return self.judge.quality(self._quantized(self._without(kept)))
 
     def _db(self, spec: QuantizeSpec) -> float:
         try:
             model = self._quantized(spec)
-        except (ModelError, RecipeError):  # nothing is left to quantize
+        except (ModelError, RecipeError):  # nothing is left to quantize, or it is no layer
             return EQUAL_DB
-        return _worst_db(self.float_outputs, self._outputs(model))
+        return self.judge.db(model)
 
     def _quantized(self, spec: QuantizeSpec) -> nn.Module:
-        try:
-            model = copy.deepcopy(self.model)
-        except Exception as error:
-            message = f"{type(self.model).__name__} cannot be copied: {error}"
-            raise ModelError(message) from error
-        return quantize(model, self.batches, spec=spec, calibration=self.calibration)
+        return self.trials.quantized(spec)
 
 
 def sensitivity(
@@ -242,6 +203,8 @@ def sensitivity(
     calibration: CalibrationSpec | Mapping[str, Any] | None = None,
     measure: Measure | None = None,
     teacher: nn.Module | None = None,
+    ptq: PtqSpec | Mapping[str, Any] | None = None,
+    by: By = "score",
 ) -> tuple[Sensitivity, Suggestion | None]:
     """Rank layers by what INT8 costs them, and with a budget say which to keep float.
 
@@ -254,6 +217,9 @@ def sensitivity(
         calibration: the algorithm.
         measure: what the samples are scored by; None: their class.
         teacher: its outputs are the targets; None: the samples have them.
+        ptq: what is done to weights each time, as `quantize` takes it.
+        by: what the budget is of: ``score``, or ``agreement`` with the float model's classes, for
+            which samples need no labels.
 
     Raises:
         TrtQatError: as of `Study`.
@@ -266,17 +232,8 @@ def sensitivity(
         calibration=calibration,
         measure=measure,
         teacher=teacher,
+        ptq=ptq,
+        by=by,
     )
     ranked = study.sensitivity()
     return ranked, None if budget is None else study.suggest(ranked, budget)
-
-
-def _worst_db(wanted: Iterable[list[NDArray[Any]]], found: Iterable[list[NDArray[Any]]]) -> float:
-    """Return the SQNR of the output that is farthest off."""
-    differences: dict[int, Difference] = {}
-    for left, right in zip(wanted, found, strict=False):
-        for at, pair in enumerate(zip(left, right, strict=True)):
-            difference = differences.setdefault(at, Difference())
-            difference.update(*pair, f"output {at}")
-    each = [difference.sqnr_db for difference in differences.values()]
-    return min((EQUAL_DB if db is None else db for db in each), default=EQUAL_DB)
