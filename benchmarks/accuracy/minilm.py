@@ -53,6 +53,8 @@ METHODS: dict[str, dict[str, Any]] = {
         f"ours: int4, {method}": {"spec": {"format": "int4", "int4_method": method}}
         for method in ("round-to-nearest", "awq", "gptq")
     },
+    "ours: nvfp4": {"spec": {"format": "nvfp4"}},
+    "ours: nvfp4, rounding": {"spec": {"format": "nvfp4"}, "ptq": {"rounding": "learned"}},
 }
 
 

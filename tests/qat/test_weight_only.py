@@ -6,11 +6,13 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import trt_qat as tq
@@ -184,6 +186,74 @@ def test_layers_of_weights_alone_stand_beside_int8_ones(tmp_path: Path) -> None:
     }  # fmt: skip
     assert report.headline.startswith("INT8 in 2 of 3 layers")
     assert "low-bit weights alone in 1 of 3 layers" in report.headline
+
+
+@pytest.fixture(scope="module")
+def nvfp4() -> nn.Module:
+    return tq.quantize(encoder(), [rows()], spec={"format": "nvfp4", "heads": "int8"})
+
+
+@pytest.fixture(scope="module")
+def nvfp4_file(nvfp4: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tq.export(nvfp4, rows(4), tmp_path_factory.mktemp("nvfp4") / "model.onnx")
+
+
+def test_nvfp4_is_e2m1_behind_scales_that_are_themselves_dequantized(nvfp4_file: Path) -> None:
+    graph = Graph.from_file(nvfp4_file)
+    assert graph.opset == 23
+    for name in ("up", "down", "head"):
+        (node,) = [node for node in graph.nodes if node.name == name]
+        weight = graph.weight(node)
+        assert weight is not None
+        assert weight.dequantize is not None
+        assert graph.element_type(weight.initializer) == TensorProto.FLOAT4E2M1
+        assert weight.dequantize.integer("block_size", 0) == 16
+        scale = graph.producer(weight.dequantize.input(1))
+        assert scale is not None
+        assert graph.element_type(scale.input(0)) == TensorProto.FLOAT8E4M3FN
+        assert graph.constant_shape(scale.input(1)) == ()
+
+
+def test_nvfp4_computes_what_the_model_does_by_onnx_itself_and_by_our_decoding(
+    nvfp4: nn.Module, nvfp4_file: Path
+) -> None:
+    """onnxruntime has no kernel for it; onnx's reference evaluator dequantizes by its own code."""
+    feed = {onnx.load(nvfp4_file).graph.input[0].name: rows(4).numpy()}
+    with torch.no_grad():
+        wanted = nvfp4(rows(4)).numpy()
+    found, *_ = ReferenceEvaluator(str(nvfp4_file)).run(None, feed)
+    assert isinstance(found, np.ndarray)
+    assert (sqnr_db(wanted, found) or 300.0) > 80
+    with tq.runner(f"ort:{nvfp4_file}") as runner:
+        (output,) = runner.infer(feed).values()
+    assert (sqnr_db(wanted, output) or 300.0) > 80
+    assert error(nvfp4) > 0
+
+
+def test_nvfp4_is_for_blackwell_and_its_scales_are_no_finding(nvfp4_file: Path) -> None:
+    report = tq.preflight(str(nvfp4_file))
+    assert report.passed(), str(report)
+    assert {layer.weight_only for layer in report.layers} == {"float4e2m1"}
+    ada = tq.preflight(str(nvfp4_file), "rtx-4090")
+    assert [f.rule for f in ada.findings if f.severity == "error"] == ["QDQ310"]
+    old = tq.preflight(str(nvfp4_file), tensorrt="10.7")
+    assert "QDQ310" in {f.rule for f in old.findings if f.severity == "error"}
+
+
+def test_nvfp4_weights_train_and_round_by_what_they_are_given(nvfp4: nn.Module) -> None:
+    learned = tq.quantize(
+        encoder(),
+        [rows()],
+        spec={"format": "nvfp4", "heads": "int8"},
+        ptq={"rounding": "learned"},
+    )
+    assert error(learned) < 0.9 * error(nvfp4)
+    made = copy.deepcopy(nvfp4)
+    made(rows()).square().mean().backward()
+    weight = made.get_submodule("up").weight
+    assert isinstance(weight, nn.Parameter)
+    assert weight.grad is not None
+    assert bool(weight.grad.any())
 
 
 def test_the_floor_counts_what_is_stored(plain: nn.Module, tmp_path: Path) -> None:

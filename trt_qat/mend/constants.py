@@ -10,7 +10,7 @@ from trt_qat.graph.evaluate import small_value
 from trt_qat.graph.qdq import AXIS_SINCE_OPSET, Graph, Node
 from trt_qat.graph.tensors import Array
 from trt_qat.lint.rules.constants import misreads, stored_codes
-from trt_qat.lint.rules.quantization import computed
+from trt_qat.lint.rules.quantization import computed, scale_of_fp4
 from trt_qat.mend.edits import Change, free, redirect, remove, store
 
 _SCALE, _ZERO_POINT = 1, 2
@@ -24,7 +24,7 @@ def fold_parameters(graph: Graph) -> list[Change]:
             continue
         for position, what in ((_SCALE, "scale"), (_ZERO_POINT, "zero point")):
             name = node.input(position)
-            if not name or not computed(graph, name, what)[0]:
+            if not name or scale_of_fp4(graph, node, name) or not computed(graph, name, what)[0]:
                 continue
             if name not in made:
                 value = small_value(graph, name)

@@ -107,7 +107,9 @@ def plan(
     shape_like = _shape_like(graph)
     for node in graph.nodes:
         if node.is_quantize() or node.is_dequantize():
-            rounded = _rounded_scale(graph, node)
+            first = graph.producer(node.input(1))
+            inner = made.scales.get(first) if first is not None else None
+            rounded = _rounded_scale(graph, node) if inner is None else inner
             if rounded is not None and node not in asked:
                 made.scales[node] = rounded
             continue

@@ -155,7 +155,7 @@ class _Retyper:
         """Return the type that a reader needs of an FP32 tensor, None if either will do."""
         if node.op in precision.SHAPE_SOURCES:
             return None
-        if node.is_quantize():
+        if node.is_quantize() or (node.is_dequantize() and position == 1):
             # Codes and float side of a pair belong together; what a DQ hands to a Q may be half.
             return _HALF if node in self.made.scales else _FLOAT
         follows = precision.input_follows(self.graph, node, position)
@@ -205,6 +205,8 @@ class _Retyper:
         name = node.input(1)
         if rounded is None:
             return name
+        if self.graph.initializer(name) is None:  # of two levels: the one before has the type
+            return self._provide(name, kind)
         key = (f"scale of {name}", kind)
         if key not in self.names:
             typed = rounded if kind == _HALF else rounded.astype(np.float32)

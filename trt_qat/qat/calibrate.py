@@ -212,15 +212,17 @@ def set_block_amax(quantizer: TensorQuantizer, weight: torch.Tensor, block: int)
     Args:
         quantizer: its axis is the weight's reduction.
         weight: float.
-        block: elements along that axis; it divides its length. A block of zeros gets 1.
+        block: elements along that axis; it divides its length. A block of zeros gets the range of
+            the widest.
     """
     axis = int(cast("int", quantizer.axis))
     shape = weight.shape
     parts = weight.detach().abs().float().reshape(*shape[:axis], -1, block, *shape[axis + 1 :])
     amax = parts.amax(axis + 1)
+    widest = amax.amax() if bool(amax.any()) else amax.new_ones(())
     if hasattr(quantizer, "_amax"):
         delattr(quantizer, "_amax")
-    quantizer.amax = torch.where(amax > 0, amax, torch.ones_like(amax))
+    quantizer.amax = torch.where(amax > 0, amax, widest)
 
 
 def set_weight_amax(quantizer: TensorQuantizer, weight: torch.Tensor, axis: int | None) -> None:

@@ -29,9 +29,20 @@ from trt_qat.qat.quantize import (
 )
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
-from trt_qat.qat.quantizers.formats import FP8, INT8, Format, block_of, format_of
+from trt_qat.qat.quantizers.formats import (
+    FP8,
+    INT8,
+    NVFP4,
+    Format,
+    block_of,
+    format_of,
+    two_levels,
+)
 
 WeightForm = Literal["int8", "fp32"]
+
+HALVES = 2
+"""Codes of E2M1, which torch has no type for, are held as integers: halves."""
 
 PER_TENSOR = -1  # as an operator's axis
 
@@ -57,15 +68,23 @@ def _dequantize_blocks(codes: torch.Tensor, scale: torch.Tensor, axis: int) -> t
     return codes.to(scale.dtype) * scale.repeat_interleave(block, axis)
 
 
+def _dequantize_two_levels(
+    codes: torch.Tensor, scale: torch.Tensor, axis: int, blocks: torch.Tensor
+) -> torch.Tensor:
+    return _dequantize_blocks(codes, blocks.to(scale.dtype) * scale, axis) / HALVES
+
+
 def _register_operators() -> None:
     library: Any = torch.library
     pair = "(Tensor x, Tensor scale, int axis) -> Tensor"
     dequantize = "(Tensor codes, Tensor scale, int axis) -> Tensor"
+    two_levels_of = "(Tensor codes, Tensor scale, int axis, Tensor blocks) -> Tensor"
     for name, schema, kernel in (
         ("quantize_dequantize", pair, _pair(INT8)),
         ("quantize_dequantize_fp8", pair, _pair(FP8)),
         ("dequantize", dequantize, _dequantize),
         ("dequantize_blocks", dequantize, _dequantize_blocks),
+        ("dequantize_two_levels", two_levels_of, _dequantize_two_levels),
     ):
         library.define(f"trt_qat::{name}", schema)
         library.impl(f"trt_qat::{name}", "CompositeExplicitAutograd", kernel)
@@ -74,7 +93,7 @@ def _register_operators() -> None:
         else:
             library.register_fake(
                 f"trt_qat::{name}",
-                lambda codes, scale, axis: torch.empty_like(codes, dtype=scale.dtype),
+                lambda codes, scale, *_: torch.empty_like(codes, dtype=scale.dtype),
             )
 
 
@@ -90,6 +109,7 @@ OPERATORS = (
     *PAIRS.values(),
     torch.ops.trt_qat.dequantize.default,
     torch.ops.trt_qat.dequantize_blocks.default,
+    torch.ops.trt_qat.dequantize_two_levels.default,
 )
 """What stands for QuantizeLinear and DequantizeLinear in a deployed form."""
 
@@ -129,9 +149,11 @@ class Codes(_Stand):
         axis: int | None,
         form: WeightForm,
         kind: Format,
+        blocks: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.kind = kind
+        self.register_buffer("weight_block_scale", blocks)
         self.axis = PER_TENSOR if axis is None else axis
         values = codes if form == "int8" or kind.blocked else _dequantize(codes, scale, self.axis)
         self.form = form
@@ -141,6 +163,10 @@ class Codes(_Stand):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the dequantized weight in place of ``x``, the float weight."""
         operator: Any = torch.ops.trt_qat.dequantize
+        if self.weight_block_scale is not None:
+            both = torch.ops.trt_qat.dequantize_two_levels
+            blocks = self.weight_block_scale
+            return cast("torch.Tensor", both(self.weight, self.weight_scale, self.axis, blocks))
         if self.kind.blocked:
             operator = torch.ops.trt_qat.dequantize_blocks
         elif self.form == "fp32":
@@ -162,7 +188,8 @@ def weight_codes(
     else:
         spread = along_axis(scale, axis, weight.dim())
     quotient = weight / spread
-    return kind.rounded(quotient, of_weight=narrow).to(kind.codes)
+    codes = kind.rounded(quotient, of_weight=narrow)
+    return (codes * HALVES if kind is NVFP4 else codes).to(kind.codes)
 
 
 @contextlib.contextmanager
@@ -216,7 +243,11 @@ def _codes(
 ) -> Codes:
     scale = scale_of(quantizer).to(weight.dtype)
     kind, narrow = format_of(quantizer), bool(quantizer.narrow_range)
-    return Codes(weight_codes(weight, scale, axis, kind, narrow=narrow), scale, axis, form, kind)
+    codes = weight_codes(weight, scale, axis, kind, narrow=narrow)
+    if kind is NVFP4:
+        blocks, scale = two_levels(cast("torch.Tensor", quantizer.amax))
+        return Codes(codes, scale.to(weight.dtype), axis, form, kind, blocks)
+    return Codes(codes, scale, axis, form, kind)
 
 
 @contextlib.contextmanager

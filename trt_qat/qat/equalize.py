@@ -27,7 +27,7 @@ from trt_qat.qat.masked import sparse_layers
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.formats import FORMATS, Format
+from trt_qat.qat.quantizers.formats import FORMATS, INT4, Format
 from trt_qat.qat.smooth import LEAST, Part, best_factors, rows_of, shared_factors, smooth_alone
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
 
@@ -46,6 +46,7 @@ def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqS
     known = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
     quantized = (*plan.weighted, *plan.weight_only)
     kinds = {v.path: FORMATS[plan.weight_format(v)] for v in quantized if v.path in known}
+    kinds = {path: kind for path, kind in kinds.items() if kind is INT4 or not kind.blocked}
     equalize(model, batches, ptq, kinds, spec.int4_block if awq else 0)
 
 
@@ -116,7 +117,7 @@ class _Search:
         return best_factors(layers, seen, columns, rows, cast("Part", self.smooth), kind)
 
     def _blocked(self, paths: Iterable[str]) -> bool:
-        return all(self.kinds[path].blocked for path in paths if path in self.kinds)
+        return all(self.kinds[path] is INT4 for path in paths if path in self.kinds)
 
 
 def _wanted(model: nn.Module, space: Space, spec: PtqSpec, search: _Search) -> bool:

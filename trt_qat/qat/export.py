@@ -27,7 +27,7 @@ from trt_qat.qat.inputs import inputs_of
 from trt_qat.qat.io_names import name_io
 from trt_qat.qat.placement.calls import evaluated, tensors_of
 from trt_qat.qat.quantize import formats_in, is_quantized, quantized
-from trt_qat.qat.quantizers.formats import FP8, INT4
+from trt_qat.qat.quantizers.formats import FP8, INT4, NVFP4
 from trt_qat.qat.quick_decompositions import decomposed_where_needed
 from trt_qat.qat.quick_rewriting import asked_where_it_matters, signatures_once
 from trt_qat.qat.quick_tracing import no_collection, no_metadata
@@ -41,8 +41,10 @@ from trt_qat.recipe.given import spec_of, with_keys
 from trt_qat.recipe.specs import ExportSpec
 
 EXPORTER_OPSET = 18  # the oldest that the dynamo exporter writes; older ones are converted to
+LAST_OPSET = 21
+"""From 23 on the exporter writes Attention, which TensorRT has dedicated kernels for or none."""
 TRACED_SAMPLES = 2
-READ_SINCE = {FP8: "9", INT4: "10"}
+READ_SINCE = {FP8: "9", INT4: "10", NVFP4: "10.8"}
 """The first TensorRT that takes a format."""
 _TALKERS = ("torch.onnx", "torch.fx.experimental.symbolic_shapes")
 
@@ -214,7 +216,7 @@ def _to_onnx(
                 args,
                 kwargs=kwargs or None,
                 dynamo=True,
-                opset_version=max(spec.opset, EXPORTER_OPSET),
+                opset_version=min(max(spec.opset, EXPORTER_OPSET), LAST_OPSET),
                 dynamic_shapes=shapes,
                 custom_translation_table=TRANSLATIONS,
                 verbose=False,

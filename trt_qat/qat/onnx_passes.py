@@ -20,12 +20,17 @@ from onnx_ir.passes.common import (
 
 from trt_qat.errors import ExportMismatch, ModelError
 from trt_qat.qat.fold_norms import FOLDED, NORM_OF, fold_norms
-from trt_qat.qat.onnx_weights import fold_weight_transposes, pack_blocks
-from trt_qat.qat.opset import lower_to
-from trt_qat.qat.quantizers.formats import FP8, INT4, INT8, Format
+from trt_qat.qat.onnx_weights import fold_weight_transposes, pack_blocks, two_level
+from trt_qat.qat.opset import lower_to, raise_to
+from trt_qat.qat.quantizers.formats import FP8, INT4, INT8, NVFP4, Format
 
 HALF_OPSET = 19
-ONNX_TYPES = {INT8: ir.DataType.INT8, FP8: ir.DataType.FLOAT8E4M3FN, INT4: ir.DataType.INT4}
+ONNX_TYPES = {
+    INT8: ir.DataType.INT8,
+    FP8: ir.DataType.FLOAT8E4M3FN,
+    INT4: ir.DataType.INT4,
+    NVFP4: ir.DataType.FLOAT4E2M1,
+}
 """Of the codes of a format."""
 _RANDOM = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
@@ -48,6 +53,7 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     name_by_module(model)
     drop_debug_metadata(model)
     lower_to(model, opset)
+    raise_to(model, opset)
     RemoveUnusedOpsetsPass()(model)
     model.producer_name, model.doc_string = "trt-qat", None
     return model
@@ -183,7 +189,10 @@ def check(
             _check_type(node, model.opset_imports[""])
             _check_scale(node)
         if node.op_type == "DequantizeLinear" and weights == "int8":
-            _check_codes(node, {ONNX_TYPES[kind] for kind in formats})
+            kinds = {ONNX_TYPES[kind] for kind in formats}
+            if NVFP4 in formats:
+                kinds.add(ir.DataType.FLOAT8E4M3FN)  # the scales of its blocks
+            _check_codes(node, kinds)
 
 
 def _check_random(node: ir.Node) -> None:
@@ -250,6 +259,8 @@ def _refuse_type(node: ir.Node, kind: ir.DataType, opset: int) -> None:
 
 
 def _check_scale(node: ir.Node) -> None:
+    if two_level(node) is not None:
+        return  # which is checked as the weights are
     scale = node.inputs[1]
     if scale is None or scale.const_value is None:
         message = f"export: the scale of {node.name!r} is not a constant"

@@ -6,6 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trt_qat.qat.deploy import HALVES
+
 
 def fold_weight_transposes(model: ir.Model) -> None:
     """Turn DequantizeLinear(codes) -> Transpose into DequantizeLinear(transposed codes).
@@ -44,7 +46,7 @@ def _transpose_constant(
         inputs = [current, *node.inputs[1:]]
         if "block_size" in attributes:  # its scales have the rank of the weight
             assert node.inputs[1] is not None
-            inputs[1] = _transposed(model, node.inputs[1], permutation)
+            inputs[1] = _transposed_scale(model, transpose, node.inputs[1], permutation)
         copy = ir.node(node.op_type, inputs, attributes)
         copy.metadata_props.update(node.metadata_props)
         copy.outputs[0].type = node.outputs[0].type
@@ -53,6 +55,29 @@ def _transpose_constant(
         current = copy.outputs[0]
     ir.convenience.replace_all_uses_with(transpose.outputs[0], current)
     model.graph.remove(transpose, safe=True)
+
+
+def _transposed_scale(
+    model: ir.Model, before: ir.Node, scale: ir.Value, permutation: list[int]
+) -> ir.Value:
+    """Return scales of blocks with their axes permuted, stored or themselves dequantized."""
+    maker = scale.producer()
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return _transposed(model, scale, permutation)
+    assert maker.inputs[0] is not None
+    codes = _transposed(model, maker.inputs[0], permutation)
+    copy = ir.node(maker.op_type, [codes, *maker.inputs[1:]])
+    copy.metadata_props.update(maker.metadata_props)
+    copy.outputs[0].type, copy.outputs[0].shape = maker.outputs[0].type, codes.shape
+    model.graph.insert_before(before, copy)
+    return copy.outputs[0]
+
+
+def two_level(node: ir.Node) -> ir.Node | None:
+    """Return the DequantizeLinear that makes the scales of another; None: they are stored."""
+    scale = node.inputs[1]
+    maker = scale.producer() if scale is not None else None
+    return maker if maker is not None and maker.op_type == "DequantizeLinear" else None
 
 
 def _transposed(model: ir.Model, source: ir.Value, permutation: list[int]) -> ir.Value:
@@ -77,6 +102,10 @@ def pack_blocks(model: ir.Model) -> None:
         assert stored is not None
         assert stored.const_value is not None
         if stored.const_value.dtype is ir.DataType.INT8:
-            codes = stored.const_value.numpy().astype(ir.DataType.INT4.numpy())
-            stored.const_value = ir.tensor(codes, name=stored.name)
-            stored.type = ir.TensorType(ir.DataType.INT4)
+            codes = stored.const_value.numpy()
+            kind = ir.DataType.INT4
+            if two_level(node) is not None:
+                kind, codes = ir.DataType.FLOAT4E2M1, codes.astype(np.float32) / HALVES
+            packed = codes.astype(kind.numpy())
+            stored.const_value = ir.tensor(packed, dtype=kind, name=stored.name)
+            stored.type = ir.TensorType(kind)

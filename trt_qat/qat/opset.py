@@ -1,4 +1,4 @@
-"""Lowering an ONNX graph from opset 18 to 17, the newest that TensorRT 8.6 reads correctly.
+"""Opsets: lowering a graph from 18 to 17, the newest that TensorRT 8.6 reads correctly.
 
 Its parser accepts opset 18 without a word but takes the ``axes`` input of ReduceMean for absent
 and reduces over everything. Only the operators that opset 18 changed are touched.
@@ -19,6 +19,10 @@ NEW_IN_18 = (
     "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im",
     "GroupNormalization", "OptionalGetElement", "OptionalHasElement",
 )  # fmt: skip
+
+
+FREE_OF_CHANGES = 21
+FOUR_BIT_IR = 11  # the first with FLOAT4E2M1
 
 
 def lower_to(model: ir.Model, opset: int) -> None:
@@ -45,6 +49,20 @@ def lower_to(model: ir.Model, opset: int) -> None:
     model.opset_imports[""] = opset
     model.graph.opset_imports[""] = opset
     model.ir_version = min(model.ir_version or 8, 8)
+
+
+def raise_to(model: ir.Model, opset: int) -> None:
+    """State a newer opset, in place, for the types that it adds.
+
+    From 21 to 23 no operator that was there means anything else: they take more types.
+    """
+    current = model.opset_imports.get("", opset)
+    if current >= FREE_OF_CHANGES and opset > current:
+        for node in model.graph:
+            node.version = None
+        model.opset_imports[""] = opset
+        model.graph.opset_imports[""] = opset
+        model.ir_version = max(model.ir_version or FOUR_BIT_IR, FOUR_BIT_IR)
 
 
 def _spell_out_mish(model: ir.Model, mish: ir.Node) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trt_qat.qat.gptq import gptq
 from trt_qat.qat.moments import Known, Moments, input_moments
 from trt_qat.qat.quantizers.fake_quant import spread_scale
-from trt_qat.qat.quantizers.formats import INT8, Format, format_of
+from trt_qat.qat.quantizers.formats import INT4, INT8, Format, format_of
 from trt_qat.recipe.accuracy import PtqSpec
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def refine(
         weights: of its layers, by any names.
         batches: calibration inputs; can be read again.
         spec: ``rounding``, ``rounding_steps``, ``bias_correction``.
-        gptq_block: of the weights that have a scale a block, and are rounded by GPTQ; 0: none are.
+        gptq_block: of INT4 weights that are rounded by GPTQ; 0: none are.
     """
     if not gptq_block and spec.rounding == "nearest" and not spec.bias_correction:
         return
@@ -75,7 +75,7 @@ def refine(
             scale = spread_scale(rounded.quantizer, rounded.weight.float())
             kind = format_of(rounded.quantizer)
             after = kind.rounded(before / scale, of_weight=True) * scale
-            if kind.blocked and gptq_block:
+            if kind is INT4 and gptq_block:
                 after, amax = gptq(before, moments, rounded.mask, gptq_block, kind)
                 rounded.quantizer.amax = amax
                 rounded.weight.copy_(_with_pruned(rounded, after))

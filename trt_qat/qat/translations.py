@@ -44,8 +44,15 @@ def _translate_blocks(codes: Any, scale: Any, axis: int) -> Any:
     return op21.DequantizeLinear(codes, scale, axis=axis, block_size=size)
 
 
+def _translate_two_levels(codes: Any, scale: Any, axis: int, blocks: Any) -> Any:
+    size = block_of(codes, blocks, axis)
+    each = op21.DequantizeLinear(blocks, scale)
+    return op21.DequantizeLinear(codes, each, axis=axis, block_size=size)
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     **{pair: _translated_pair(kind) for kind, pair in PAIRS.items()},
     torch.ops.trt_qat.dequantize.default: _translate_dequantize,
     torch.ops.trt_qat.dequantize_blocks.default: _translate_blocks,
+    torch.ops.trt_qat.dequantize_two_levels.default: _translate_two_levels,
 }

@@ -8,8 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from trt_qat.recipe.spec import Patterns, Spec
 
-Format = Literal["int8", "fp8", "int4"]
-LayerFormat = Literal["int8", "fp8", "int4", "float"]
+Format = Literal["int8", "fp8", "int4", "nvfp4"]
+LayerFormat = Literal["int8", "fp8", "int4", "nvfp4", "float"]
+NVFP4_BLOCK = 16
 
 
 class QuantizeSpec(Spec):
@@ -18,7 +19,8 @@ class QuantizeSpec(Spec):
     format: Format = Field(
         default="int8",
         description="of numbers; fp8: E4M3, TensorRT 9 on Ada, Hopper, Blackwell; int4: of the "
-        "weights of linear layers alone, TensorRT 10 on Ampere and later",
+        "weights of linear layers alone, TensorRT 10 on Ampere and later; nvfp4: likewise, "
+        "TensorRT 10.8 on Blackwell",
     )
     layers: dict[str, LayerFormat] = Field(
         default_factory=dict, description="formats by patterns of layers' names; the last wins"
@@ -58,7 +60,7 @@ class QuantizeSpec(Spec):
 
     def block_of(self, kind: str) -> int:
         """Return how many weights share a scale in a format of weights alone."""
-        return int(self.int4_block)
+        return NVFP4_BLOCK if kind == "nvfp4" else int(self.int4_block)
 
     @model_validator(mode="after")
     def _scales_that_can_be_learned(self) -> QuantizeSpec:

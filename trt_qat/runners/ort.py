@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from trt_qat.errors import BackendUnavailable, DataError, GraphError, first_line
 from trt_qat.files import absent
+from trt_qat.graph.decoded import without_fp4
 from trt_qat.graph.large import is_large_file
 from trt_qat.runners.protocol import Feed, Opened, Outputs, TensorSpec
 
@@ -57,6 +58,8 @@ def open_session(
             in every run, each before the layer that reads it; a session else holds what comes of
             all, and once more as its kernels like them. Nothing is fused either.
 
+    onnxruntime has no kernel for FP4: such weights are decoded before (`trt_qat.graph.decoded`).
+
     Raises:
         BackendUnavailable: onnxruntime is not installed, or another provider would run it.
         GraphError: onnxruntime does not take the model.
@@ -71,15 +74,7 @@ def open_session(
         message = f"{name}: this onnxruntime has no {provider}; it has {', '.join(offered)}"
         raise BackendUnavailable(message)
     options = _options(onnxruntime, entries, profile, arena=arena, lean=lean)
-    source = model if isinstance(model, bytes) else str(model)
-    try:
-        session = onnxruntime.InferenceSession(
-            source, options, providers=[provider], disabled_optimizers=WRONG_PASSES
-        )
-    except Exception as error:
-        # onnxruntime's own exceptions share no public base class.
-        message = f"{name}: onnxruntime cannot load it: {error}"
-        raise GraphError(message) from error
+    session = _opened(onnxruntime, model, name, options, provider)
     running = session.get_providers()[0]
     if running != provider:
         message = (
@@ -88,6 +83,24 @@ def open_session(
         )
         raise BackendUnavailable(message)
     return session
+
+
+def _opened(onnxruntime: Any, model: Path | bytes, name: str, options: Any, provider: str) -> Any:
+    opened = partial(
+        onnxruntime.InferenceSession,
+        sess_options=options,
+        providers=[provider],
+        disabled_optimizers=WRONG_PASSES,
+    )
+    try:
+        return opened(model if isinstance(model, bytes) else str(model))
+    except Exception as error:
+        # onnxruntime's own exceptions share no public base class.
+        floats = without_fp4(model)
+        if floats is None:
+            message = f"{name}: onnxruntime cannot load it: {error}"
+            raise GraphError(message) from error
+        return opened(floats)
 
 
 def _options(

@@ -93,6 +93,21 @@ def test_int4_weights_are_taken_on_ampere_and_later(
     assert [found.rule for found in before.findings if found.severity == "error"] == ["QDQ310"]
 
 
+def test_nvfp4_weights_are_taken_on_blackwell(tmp_path: Path, compiler: Compiler) -> None:
+    torch.manual_seed(0)
+    model, x = vit(depth=1).eval(), torch.randn(2, 3, 32, 32)
+    made = tq.quantize(model, [x], spec={"format": "nvfp4"})
+    path = tq.export(made, x, tmp_path / "model.onnx")
+    report = preflight(str(path), "12.0", confirm="rtx", compiler=compiler)
+    assert report.passed()
+    assert listed(report)["layers"] == len(report.layers)
+    assert sum(layer.weight_only == "float4e2m1" for layer in report.layers) == 4
+    before = preflight(str(path), "rtx-4090", confirm="rtx", compiler=compiler)
+    assert [found.rule for found in before.findings if found.severity == "error"] == ["QDQ310"]
+    assert before.confirmation is not None
+    assert before.confirmation.built is False
+
+
 def test_layers_of_two_formats_are_taken_together(tmp_path: Path, compiler: Compiler) -> None:
     layers = {"stages.0.*": "int8", "stages.1.*": "fp8"}
     path = exported("convolutions", tmp_path, layers=layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -20,7 +21,7 @@ from trt_qat.qat.quantizers.fake_quant import (
     scale_of,
     weight_quantizer,
 )
-from trt_qat.qat.quantizers.formats import FP8, INT8, Format
+from trt_qat.qat.quantizers.formats import FP8, INT8, NVFP4, Format, two_levels
 from trt_qat.qat.range_search import mse_amax
 
 SCALE = 2.0**-6
@@ -126,3 +127,27 @@ def test_int4_rounds_each_block_by_its_own_scale_and_has_a_gradient() -> None:
     assert moved.grad is not None
     assert moved.grad.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]]
     assert float(distance_to_grid(weight, made)) > 0
+
+
+def test_nvfp4_rounds_as_the_type_itself_does() -> None:
+    """ml_dtypes is what onnx casts by; ties are among the values."""
+    quotient = torch.arange(-260, 261) / 40
+    wanted = quotient.numpy().astype(ml_dtypes.float4_e2m1fn).astype(np.float32)
+    assert NVFP4.rounded(quotient, of_weight=True).tolist() == wanted.tolist()
+
+
+def test_scales_of_nvfp4_are_e4m3_times_one_of_all() -> None:
+    weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    weight[0, :16] *= 1e-4
+    weight[1, 16:32] = 0.0
+    made: Any = weight_quantizer(1, "nvfp4")
+    set_block_amax(made, weight, 16)
+    blocks, whole = two_levels(made.amax)
+    assert blocks.dtype == torch.float8_e4m3fn
+    assert float(blocks.float().max()) == 448.0
+    assert bool((blocks.float() > 0).all()), "a scale of 0 is refused by TensorRT"
+    assert torch.equal(scale_of(made), blocks.float() * whole)
+    exact = weight.unflatten(1, (-1, 16)).abs().amax(2) / 6  # type: ignore[no-untyped-call]
+    inside = exact > 1e-3
+    torch.testing.assert_close(scale_of(made)[inside], exact[inside], rtol=1 / 16, atol=0)
+    assert torch.equal(fake_quantize(weight, made)[1, 16:32], torch.zeros(16))

@@ -241,6 +241,6 @@ def _agreed(log: str, report: PreflightReport) -> dict[str, object] | None:
     if listing is None:
         return None
     rows = {fate.name: seen(listing.kernels, fate.name).precision for fate in report.layers}
-    floats = {name: kind for name, kind in rows.items() if kind not in (None, "int8")}
+    floats = {name: kind for name, kind in rows.items() if kind not in (None, "int8", "fp8")}
     found = agreement(listing.kernels, report.layers, report.findings)
     return found.to_dict() | {"float": floats}

@@ -19,6 +19,7 @@ from trt_qat.wording import counted
 
 # INT8, the FP8 types, INT4 and FP4, as operators.md lists them.
 _ACCEPTED_CODES = (TensorProto.INT8, 17, 22, 23)  # of FP8 types E4M3 alone
+_FP4 = 23
 _CASTS = 8
 
 
@@ -105,6 +106,8 @@ def scale_constant(context: Context) -> Iterator[Hit]:
     for node in qdq(context.graph):
         for position, what in ((1, "scale"), (2, "zero point")):
             name = node.input(position)
+            if name and scale_of_fp4(context.graph, node, name):
+                continue
             how, taken = computed(context.graph, name, what) if name else ("", False)
             if not how or (free and taken):
                 continue
@@ -115,6 +118,17 @@ def scale_constant(context: Context) -> Iterator[Hit]:
                 "Store it: --fix folds what does not depend on the input; else calibrate "
                 "statically.",
             )
+
+
+def scale_of_fp4(graph: Graph, node: Node, name: str) -> bool:
+    """Tell whether a scale is of two levels: stored FP8 codes behind a DequantizeLinear.
+
+    So TensorRT reads NVFP4 weights from 10.8 on.
+    """
+    maker = graph.producer(name)
+    if maker is None or not maker.is_dequantize() or graph.scaling(node).code_type != _FP4:
+        return False
+    return graph.initializer(maker.input(0)) is not None
 
 
 def computed(graph: Graph, name: str, what: str) -> tuple[str, bool]:

@@ -29,7 +29,7 @@ from trt_qat.recipe.specs import QuantizeSpec
 
 OWN_CODE = "own code: it runs"
 GROUPED, HEAD = "P9: grouped", "head"
-ONLY_WEIGHTS = frozenset({"float", "int4"})
+ONLY_WEIGHTS = frozenset({"float", "int4", "nvfp4"})
 """Formats of layers that read float."""
 
 READS_FLOAT = "recipe: its weight alone is quantized"

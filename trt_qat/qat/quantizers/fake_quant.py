@@ -19,7 +19,15 @@ from trt_qat.errors import DataError
 from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.folded_grid import AXIS as FOLDED_AXIS
 from trt_qat.qat.quantizers.folded_grid import factor_of, unfolded_scale
-from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format, block_of, format_of
+from trt_qat.qat.quantizers.formats import (
+    FORMATS,
+    INT8,
+    NVFP4,
+    Format,
+    block_of,
+    format_of,
+    two_levels,
+)
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.quantizers.learned_scales import (
     fake_quantize_learned,
@@ -75,6 +83,9 @@ def scale_of(quantizer: nn.Module) -> torch.Tensor:
         tiny = torch.finfo(torch.float32).tiny
         return unfolded_scale(quantizer, learned.detach().abs().clamp_min(tiny))
     kind = format_of(quantizer)
+    if kind is NVFP4:
+        blocks, whole = two_levels(cast("torch.Tensor", quantizer.amax))
+        return blocks.float() * whole
     scale = cast("torch.Tensor", quantizer.amax).float() / kind.largest
     if kind.blocked:
         return scale

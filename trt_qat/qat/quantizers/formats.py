@@ -3,7 +3,8 @@
 A scale is the end of a range over the format's largest code, and a value becomes ``rounded(value /
 scale) * scale``. Sources: TensorRT, "Quantization Schemes" (INT8: rounded to nearest even and
 clipped; FP8: clipped to 448 and cast to E4M3, nearest even; INT4: of weights alone, -8 to 7, a
-scale for each block of the reduction).
+scale for each block of the reduction; NVFP4: of weights alone, E2M1 in blocks of 16 whose scales
+are E4M3 times one of all).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
 INT4_MAX = 7  # symmetric, though -8 is a code
+E2M1_MAX = 6.0
+LEAST_WHOLE = 2.0**-13
+_E2M1_TOP = 7.0
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
 _E4M3_TOP = 464.0  # half a step beyond: what is nearer rounds to the largest code
@@ -30,6 +34,17 @@ def _int8(quotient: Tensor, *, of_weight: bool) -> Tensor:
 
 def _int4(quotient: Tensor, *, of_weight: bool) -> Tensor:
     return quotient.round().clamp_(-INT4_MAX, INT4_MAX)
+
+
+def _e2m1(quotient: Tensor, *, of_weight: bool) -> Tensor:
+    step = _e2m1_step(quotient)
+    return (quotient / step).round_().mul_(step).clamp_(-E2M1_MAX, E2M1_MAX)
+
+
+def _e2m1_step(quotient: Tensor) -> Tensor:
+    magnitude = quotient.abs()
+    half = torch.full_like(magnitude, 0.5)
+    return half * (1 + (magnitude >= 2) + 2 * (magnitude >= 4))
 
 
 def _even(quotient: Tensor) -> Tensor:
@@ -88,13 +103,32 @@ INT4 = Format(
     "int4", "INT4", "trt_qat_int4", 4, INT4_MAX, INT4_MAX + 0.5, torch.int8, _int4, _even, 21,
     blocked=True,
 )  # fmt: skip
-FORMATS = {each.name: each for each in (INT8, FP8, INT4)}
+NVFP4 = Format(
+    "nvfp4", "NVFP4", "trt_qat_nvfp4", (2, 1), E2M1_MAX, _E2M1_TOP, torch.int8, _e2m1, _e2m1_step,
+    23, blocked=True,
+)  # fmt: skip
+FORMATS = {each.name: each for each in (INT8, FP8, INT4, NVFP4)}
 _OF_BACKEND = {each.backend: each for each in FORMATS.values()}
 
 
 def format_of(quantizer: nn.Module) -> Format:
     """Return the format of one of our quantizers."""
     return _OF_BACKEND.get(str(getattr(quantizer, "backend", "")), INT8)
+
+
+def two_levels(amax: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scales of NVFP4: those of blocks, E4M3, and what all of them are times, float32.
+
+    The latter is a normal number of FP16, so that the remainder of a network can be cast: E4M3 is
+    as precise lower in its range.
+
+    Args:
+        amax: the largest magnitude of each block, above 0.
+    """
+    whole = (amax.float().amax() / (E2M1_MAX * E4M3_MAX)).clamp_min(LEAST_WHOLE)
+    smallest = 2.0**_E4M3_SMALLEST
+    blocks = (amax.float() / E2M1_MAX / whole).clamp(smallest, E4M3_MAX).to(E4M3)
+    return blocks, whole
 
 
 def block_of(weight: Tensor, scale: Tensor, axis: int) -> int:
