@@ -56,7 +56,8 @@ def found(
     model: nn.Module, batches: list[Tensor], samples: Any, budget: float, **how: Any
 ) -> Budgeted:
     how.setdefault("calibration", {"algorithm": "max"})
-    return tq.budget(model, batches, samples, budget, target=TARGET, **how)
+    how.setdefault("target", TARGET)
+    return tq.budget(model, batches, samples, budget, **how)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,21 @@ def test_a_looser_budget_is_not_slower_and_one_of_all_is_int8(
     assert loose.floor_us["chosen"] == pytest.approx(loose.floor_us["int8"])
 
 
+def test_a_format_more_takes_the_place_of_float_where_it_is_enough(
+    fragile: nn.Module, batches: list[Tensor], data: Arrays, tmp_path: Path
+) -> None:
+    """FP8 steps are relative: the huge weight leaves the others theirs."""
+    formats = ("int8", "fp8", "float")
+    result = found(
+        fragile, batches, unlabelled(data), 0.02, by="agreement", target="rtx-4090", formats=formats
+    )
+    assert of(result)[WORST][0] == "fp8"
+    assert {"int8", "fp8"} == {kind for kind, _ in of(result).values()}
+    assert result.within
+    assert pasted(result, tmp_path)["quantize"]["layers"].items() >= {WORST: "fp8"}.items()
+    assert set(result.floor_us) == {"int8", "fp8", "float", "chosen"}
+
+
 @pytest.mark.slow
 def test_labels_and_decibel_are_budgets_too(
     fragile: nn.Module, batches: list[Tensor], data: Arrays
@@ -192,6 +208,9 @@ def test_masks_are_chosen_where_the_budget_bears_them(
         ({"budget": -1.0, "by": "sqnr"}, r"budget -1\.0: allowed: decibel"),
         ({"target": "orin-axg"}, r"orin-agx"),
         ({"target": "sm_86"}, r"has no peaks on record"),
+        ({"formats": ("int9",)}, r"there is no format 'int9'; allowed: int8, fp8"),
+        ({"formats": ("float",)}, r"float alone leaves nothing to choose"),
+        ({"formats": ("int8", "fp8")}, r"Orin.* has no fp8, which begins with Ada"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(
@@ -210,11 +229,11 @@ def test_answers_that_are_no_classes_need_decibel(batches: list[Tensor]) -> None
 
 def test_the_way_to_float_goes_first_where_most_noise_is_taken_for_the_time() -> None:
     def options(noise: float, time: float) -> list[Option]:
-        better = Option(Choice(algorithm="entropy"), noise / 2, 1.0)
-        return [Option(Choice(), noise, 1.0), better, Option(Choice("float"), 0.0, 1.0 + time)]
+        better = Option(Choice("int8", algorithm="entropy"), noise / 2, 1.0)
+        return [Option(Choice("int8"), noise, 1.0), better, Option(Choice("float"), 0.0, 1.0 + time)]
 
     way = path({"dear": options(4.0, 8.0), "cheap": options(2.0, 1.0)})
-    assert way[0] == {name: Choice(algorithm="entropy") for name in ("dear", "cheap")}
+    assert way[0] == {name: Choice("int8", algorithm="entropy") for name in ("dear", "cheap")}
     changed = [n for a, b in itertools.pairwise(way) for n in a if a[n] != b[n]]
     assert changed == ["cheap", "dear"]
     assert {choice.format for choice in way[-1].values()} == {"float"}

@@ -34,6 +34,13 @@ def budget(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Quantizations at most.", show_default="as planned")
     ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            help="That layers may have, as int8,fp8,float.",
+            show_default="the recipe's, or float",
+        ),
+    ] = None,
     settings: RecipeKeys = None,
     out: RunOut = None,
     as_json: AsJson = False,
@@ -57,6 +64,7 @@ def budget(
         target=device,
         batch=recipe.spec.build.batch[1] if batch is None else batch,
         limit=limit,
+        formats=None if formats is None else [each.strip() for each in formats.split(",")],
         say=say,
     )
     document = found.to_dict()

@@ -9,24 +9,16 @@ option of every layer, then step by step the one that takes most noise out for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
+from trt_qat.qat.placement.layers import matches
+from trt_qat.recipe.quantizing import LayerFormat
 from trt_qat.recipe.specs import QuantizeSpec
 
-Apply = Callable[[QuantizeSpec, tuple[str, ...]], QuantizeSpec]
-
-
-def _int8(spec: QuantizeSpec, names: tuple[str, ...]) -> QuantizeSpec:
-    return spec
-
-
-def _float(spec: QuantizeSpec, names: tuple[str, ...]) -> QuantizeSpec:
-    return spec.model_copy(update={"exclude": (*spec.exclude, *names)}) if names else spec
-
-
-FORMATS: dict[str, Apply] = {"int8": _int8, "float": _float}
-"""How a recipe gives layers a format, the fastest first; a format more is an entry more."""
+FORMATS: tuple[str, ...] = get_args(LayerFormat)
+"""What a layer may be, the fastest first."""
 
 FLOAT = "float"
 
@@ -39,13 +31,13 @@ class Choice:
     """What one layer is given.
 
     Attributes:
-        format: a key of `FORMATS`.
+        format: one of `FORMATS`.
         sparse: it holds a 2:4 mask.
         algorithm: how the ranges are measured of the tensors that it reads; empty: as the recipe
             says.
     """
 
-    format: str = "int8"
+    format: str
     sparse: bool = False
     algorithm: str = ""
 
@@ -71,9 +63,21 @@ Assignment = dict[str, Choice]
 
 def applied(spec: QuantizeSpec, chosen: Mapping[str, Choice]) -> QuantizeSpec:
     """Return a spec by which layers have the formats that were chosen for them."""
-    for name, apply in FORMATS.items():
-        spec = apply(spec, tuple(n for n, choice in chosen.items() if choice.format == name))
-    return spec
+    excluded = tuple(name for name, choice in chosen.items() if choice.format == FLOAT)
+    others = {
+        name: choice.format
+        for name, choice in chosen.items()
+        if choice.format not in (FLOAT, _given(spec, name))
+    }
+    changed = {"exclude": (*spec.exclude, *excluded)} if excluded else {}
+    layers = {"layers": {**spec.layers, **others}} if others else {}
+    return spec.model_copy(update={**changed, **layers})
+
+
+def _given(spec: QuantizeSpec, name: str) -> str:
+    """Return the format that a spec gives to a layer."""
+    found = [kind for pattern, kind in spec.layers.items() if matches(name, (pattern,))]
+    return found[-1] if found else spec.format
 
 
 def sparse_in(chosen: Mapping[str, Choice]) -> tuple[str, ...]:
@@ -122,7 +126,7 @@ def path(options: Options) -> list[Assignment]:
 
 
 def _fastest(option: Option) -> tuple[float, int, float]:
-    order = list(FORMATS).index(option.choice.format)
+    order = FORMATS.index(option.choice.format)
     return option.floor_us, order, option.noise
 
 

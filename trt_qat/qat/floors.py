@@ -8,7 +8,8 @@ from typing import Any, Literal
 from torch import nn
 
 from trt_qat import targets
-from trt_qat.qat.choices import FLOAT, FORMATS, Assignment, Choice, applied, sparse_in
+from trt_qat.errors import ModelError
+from trt_qat.qat.choices import FLOAT, Assignment, Choice, applied, sparse_in
 from trt_qat.qat.predicted import by_module, predict
 from trt_qat.qat.trials import Trials
 
@@ -31,10 +32,13 @@ class Floors:
         self._how: dict[str, Any] = {"target": target, "batch": batch, "remainder": remainder}
         self._each: dict[tuple[str, str, bool], float] = {}
         self.totals: dict[str, float] = {}
-        for name in FORMATS:
+        for name in trials.formats:
             for sparse in (False, True) if trials.chooses_masks else (False,):
                 chosen = {n: Choice(name, sparse and n in trials.masks) for n in layers}
-                total = self.total(chosen, {}, sparse=sparse)
+                try:
+                    total = self.total(chosen, {}, sparse=sparse)
+                except ModelError:  # no layer has it, as none of a convolution network has INT4
+                    continue
                 self.totals[f"{name}_2_4" if sparse else name] = total
                 say(f"{name}{' and 2:4' if sparse else ''}: at least {total:.2f} us")
 

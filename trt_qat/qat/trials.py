@@ -11,6 +11,7 @@ from torch import nn
 
 from trt_qat.errors import ModelError
 from trt_qat.qat.channels import own_weight
+from trt_qat.qat.choices import FLOAT
 from trt_qat.qat.inputs import input_batches
 from trt_qat.qat.masked import masked_layers, sparse_layers
 from trt_qat.qat.placement.layers import matches
@@ -31,12 +32,14 @@ class Trials:
         calibration: how ranges are measured.
         ptq: what is done to weights, in every trial.
         sparsity: masks that a trial may have, beside those of the model; None: no others.
+        formats: that a layer may have, the first as it is; None: the spec's, or float.
 
     Attributes:
         count: trials so far.
         spec: where Q/DQ go.
         calibration: how ranges are measured.
         sparsity: which masks a trial may have.
+        formats: that a layer may have.
         masks: paths of the layers that may hold masks, or hold them already.
     """
 
@@ -49,6 +52,7 @@ class Trials:
         calibration: CalibrationSpec | Mapping[str, Any] | None = None,
         ptq: PtqSpec | Mapping[str, Any] | None = None,
         sparsity: SparsitySpec | Mapping[str, Any] | None = None,
+        formats: Iterable[str] | None = None,
     ) -> None:
         again = isinstance(calibration_batches, Iterator)
         self._batches = list(calibration_batches) if again else calibration_batches
@@ -56,6 +60,7 @@ class Trials:
         self.spec = spec_of(QuantizeSpec, spec, "sensitivity")
         self.calibration = spec_of(CalibrationSpec, calibration, "sensitivity")
         self._ptq = spec_of(PtqSpec, ptq, "sensitivity")
+        self.formats = (self.spec.format, FLOAT) if formats is None else tuple(formats)
         self.example = next(input_batches(model, self._batches))
         self.count = 0
         off = {"enabled": False} if sparsity is None else sparsity

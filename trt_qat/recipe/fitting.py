@@ -25,12 +25,9 @@ def refuse_unfit(spec: EngineSpec) -> None:
     key |= {kind: f"quantize.layers, {name!r}" for name, kind in quantize.layers.items()}
     device = None if spec.target is None else targets.target(spec.target)
     for kind, where in key.items():
-        since, architecture = _SINCE.get(kind, ((0, 0), ""))
-        if device is not None and device.sm < since:
-            message = (
-                f"{where}: {device.title} has no {kind}, which begins with {architecture} (compute "
-                f"capability {dotted(since)}); take another format, or another target"
-            )
+        why = None if device is None else unfit(kind, device)
+        if why is not None:
+            message = f"{where}: {why}"
             raise RecipeError(message)
     if quantize.format == "fp8" and spec.calibration.algorithm == "entropy":
         message = (
@@ -38,3 +35,14 @@ def refuse_unfit(spec: EngineSpec) -> None:
             "are not; take 'max', 'percentile' or 'mse'"
         )
         raise RecipeError(message)
+
+
+def unfit(kind: str, device: targets.Target) -> str | None:
+    """Return why a device cannot compute in a format, None where it can."""
+    since, architecture = _SINCE.get(kind, ((0, 0), ""))
+    if device.sm >= since:
+        return None
+    return (
+        f"{device.title} has no {kind}, which begins with {architecture} (compute capability "
+        f"{dotted(since)}); take another format, or another target"
+    )
