@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import fnmatch
 import sys
 import time
 import warnings
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--calibration", type=int, default=128)
+    parser.add_argument("--rows", nargs="+", default=["*"], help="patterns of their names")
     parser.add_argument("--weights", type=Path, help="folder of the model; absent: the package's")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/cpu/accuracy_minilm.json")
@@ -121,6 +123,8 @@ def main() -> None:
     wanted = encoded(model)
     rows = []
     for name, options in METHODS.items():
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in given.rows):
+            continue
         start = time.perf_counter()
         encoder = tq.quantize(copy.deepcopy(model), calibration, **copy.deepcopy(options))
         seconds = time.perf_counter() - start
