@@ -11,7 +11,7 @@ from tests.graph.build import Builder
 from tests.runners.test_ort import feed, linear_onnx
 from tests.runs import command_line
 from trt_qat.lint.preflight import preflight
-from trt_qat.wording import counted
+from trt_qat.wording import counted, format_title, other_formats
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,24 @@ def test_a_comparison_of_one_sample(tmp_path: Path) -> None:
     sides = ("--ref", f"ort:{path}", "--cand", f"ort:{path}")
     done = command_line("compare", *sides, "--data", tmp_path / "feeds.npz")
     assert f"ort:{path} against ort:{path}, 1 sample, " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("counts", "title", "others"),
+    [
+        ({"int8": 3}, "INT8", ""),
+        ({"int8": 0, "fp8": 2}, "FP8", "FP8 in 2 of 4 layers"),
+        (
+            {"int8": 1, "fp8": 2, "weight_only": 1},
+            "INT8 and FP8 and 4-bit-weight",
+            "FP8 in 2, low-bit weights alone in 1 of 4 layers",
+        ),
+    ],
+)
+def test_formats_beside_int8_are_said_where_they_are(
+    counts: dict[str, int], title: str, others: str
+) -> None:
+    summary = {"layers": 4, **counts}
+    assert format_title(summary) == title
+    assert other_formats(summary) == others
+    assert format_title(None) == "INT8", "before preflight has run"

@@ -25,3 +25,10 @@ def other_formats(summary: Mapping[str, int]) -> str:
     told = {"fp8": "FP8 in {}", "weight_only": "low-bit weights alone in {}"}
     found = [text.format(summary[key]) for key, text in told.items() if summary.get(key)]
     return f"{', '.join(found)} of {layers}" if found else ""
+
+
+def format_title(summary: Mapping[str, int] | None) -> str:
+    """Return what the layers of a summary of preflight are in: INT8, FP8, 4-bit weights."""
+    titles = {"int8": "INT8", "fp8": "FP8", "weight_only": "4-bit-weight"}
+    found = [title for key, title in titles.items() if (summary or {}).get(key)]
+    return " and ".join(found) or "INT8"

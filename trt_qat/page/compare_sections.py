@@ -9,7 +9,7 @@ from trt_qat.measure.metrics import is_sparse
 from trt_qat.page.charts import percent
 from trt_qat.page.layer_charts import dot_rows, error_chart, graph_section
 from trt_qat.page.markup import Markup, note, section, table, tag
-from trt_qat.wording import counted
+from trt_qat.wording import counted, format_title
 
 Document = Mapping[str, Any]
 
@@ -41,7 +41,8 @@ def ptq_against_qat(manifest: Document, parts: Document) -> Iterator[Markup]:
         ("images trained on", "none", trained),
         ("epochs", "none", epochs),
     ]
-    kind = "2:4 and INT8" if is_sparse(scores) else "INT8"
+    title = format_title((parts.get("preflight") or {}).get("summary"))
+    kind = f"2:4 and {title}" if is_sparse(scores) else title
     yield section(
         "PTQ against QAT",
         tag(

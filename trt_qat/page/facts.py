@@ -9,7 +9,7 @@ from trt_qat.gate.verdict import Verdict
 from trt_qat.measure.metrics import is_sparse
 from trt_qat.page.charts import percent
 from trt_qat.page.markup import Markup, tag
-from trt_qat.wording import counted, other_formats, sparse_words
+from trt_qat.wording import counted, format_title, other_formats, sparse_words
 
 Document = Mapping[str, Any]
 Fact = tuple[str, str, str]
@@ -33,7 +33,7 @@ def first_screen(manifest: Document, parts: Document, found: Verdict) -> Markup:
         tag("p", "Next: ", tag("code", found.next), class_="next"),
         tag("dl", *facts, class_="facts"),
         tag("ul", *(tag("li", text) for text in found.notes), class_="notes"),
-        _lead(parts.get("metrics", {})),
+        _lead(parts.get("metrics", {}), format_title(_summary(parts))),
     )
 
 
@@ -43,12 +43,17 @@ def shipped(scores: Document) -> tuple[str, Document] | None:
     return (keys[0], scores[keys[0]]) if keys else None
 
 
-def _lead(scores: Document) -> Markup:
+def _summary(parts: Document) -> Document | None:
+    found: Document | None = (parts.get("preflight") or {}).get("summary")
+    return found
+
+
+def _lead(scores: Document, title: str) -> Markup:
     if not scores.get("fp32") or not scores.get("qat"):
         return Markup("")
     fp32, qat = scores["fp32"], scores["qat"]
     points = 100 * (qat["accuracy"] - fp32["accuracy"])
-    kind = "2:4-sparse INT8" if is_sparse(scores) else "dense INT8"
+    kind = f"2:4-sparse {title}" if is_sparse(scores) else f"dense {title}"
     metric = qat.get("metric", "top1")
     said = (
         f"answers {percent(qat['accuracy'])} of {counted(qat['samples'], 'test image')} rightly"
@@ -62,7 +67,7 @@ def _lead(scores: Document) -> Markup:
 
 def _facts(manifest: Document, parts: Document) -> Iterator[Fact]:
     yield from _accuracy(parts.get("metrics", {}))
-    summary = (parts.get("preflight") or {}).get("summary")
+    summary = _summary(parts)
     if summary:
         yield (
             "INT8 coverage",

@@ -8,6 +8,7 @@ from typing import Any
 
 from trt_qat.page.charts import percent
 from trt_qat.page.markup import Markup, folded, note, section, table, tag
+from trt_qat.wording import format_title
 
 Document = Mapping[str, Any]
 
@@ -20,6 +21,7 @@ def ranges(parts: Document) -> Iterator[Markup]:
     """Yield the section: a picture of every tensor, and the ranges as they were measured."""
     found = parts.get("compare", {}).get("histograms", ())
     measured = parts.get("ranges")
+    in_int8 = format_title((parts.get("preflight") or {}).get("summary")) == "INT8"
     if not found and not measured:
         return
     shown: list[Markup] = []
@@ -28,8 +30,8 @@ def ranges(parts: Document) -> Iterator[Markup]:
         shown.append(
             note(
                 f"Magnitudes of each tensor that is quantized, on {samples} test samples; counts "
-                "on a logarithmic scale. The line is the clip point of its trained scale, 127 "
-                "steps: what lies behind it is cut off."
+                "on a logarithmic scale. The line is the clip point of its trained scale, "
+                f"{'127 steps' if in_int8 else 'its largest code'}: what lies behind it is cut off."
             )
         )
         worst = sorted(found, key=lambda item: -item["beyond"])
@@ -39,7 +41,7 @@ def ranges(parts: Document) -> Iterator[Markup]:
             title = f"{len(pictures) - SHOWN} more, of which less is cut off"
             shown.append(folded(title, tag("div", *pictures[SHOWN:], class_="histograms")))
     if measured:
-        shown += _measured(measured)
+        shown += _measured(measured, in_int8=in_int8)
     yield section("Activation ranges", *shown)
 
 
@@ -73,16 +75,22 @@ def _picture(item: Document) -> Markup:
     )
 
 
-def _measured(ranges: Document) -> Iterator[Markup]:
-    rows = [
+def _measured(ranges: Document, *, in_int8: bool) -> Iterator[Markup]:
+    told = (
+        f"Measured by {ranges['algorithm']} on {ranges['samples']} images of the training "
+        "split that are trained on by no stage."
+    )
+    title = "Ranges before QAT, as a table"
+    if not in_int8:  # a scale is the range over the largest code of each one's format
+        rows = [(tag("code", name), f"{amax:.4g}") for name, amax in ranges["amax"].items()]
+        yield folded(title, note(told), table("Ranges", ("tensor", "range ±"), rows, {1}))
+        return
+    scales = [
         (tag("code", name), f"{amax:.4g}", f"{amax / INT8_LEVELS:.4g}")
         for name, amax in ranges["amax"].items()
     ]
     yield folded(
-        "Ranges before QAT, as a table",
-        note(
-            f"Measured by {ranges['algorithm']} on {ranges['samples']} images of the training "
-            f"split that are trained on by no stage. A scale is the range divided by {INT8_LEVELS}."
-        ),
-        table("Activation scales", ("tensor", "range ±", "scale"), rows, {1, 2}),
+        title,
+        note(f"{told} A scale is the range divided by {INT8_LEVELS}."),
+        table("Activation scales", ("tensor", "range ±", "scale"), scales, {1, 2}),
     )

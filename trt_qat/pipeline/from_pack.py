@@ -17,6 +17,7 @@ from trt_qat.pipeline.pack import SAMPLES, unpack
 from trt_qat.pipeline.packed_data import packed_data
 from trt_qat.pipeline.plan import PLAN, until_stage
 from trt_qat.pipeline.stage import Run, Say
+from trt_qat.recipe.fitting import refuse_unfit
 from trt_qat.recipe.load import Recipe, parse_override
 from trt_qat.recipe.specs import EngineSpec
 
@@ -92,6 +93,7 @@ def unpacked(folder: Path, overrides: Iterable[str] = ()) -> Run:
         raise InputError(message) from error
     if spec.target is not None:
         targets.target(spec.target)
+    refuse_unfit(spec)
     run = Run(Recipe(spec, folder / "recipe.toml", None, given), folder, progress=False)
     run.__dict__["data"] = packed_data(folder / SAMPLES, facts)
     return run
