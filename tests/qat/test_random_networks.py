@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import torch
 from tests.qat.agreement import worst_error
 from tests.qat.random_networks import Case, random_case
 from trt_qat.errors import TrtQatError
+from trt_qat.lint.preflight import preflight
 from trt_qat.qat.export import export
 from trt_qat.qat.quantize import quantize
+from trt_qat.qat.reports import report_of
 from trt_qat.qat.sparsify import sparsify
+from trt_qat.recipe.specs import QuantizeSpec
 
 ALL = 500
 SAMPLE = 2
@@ -67,3 +71,22 @@ def test_five_hundred_files_agree_or_are_refused(tmp_path: Path) -> None:
                 wrong[seed] = found
     assert wrong == {}
     assert len(refused) <= ALL // 20, refused
+
+
+FORMATS = ("int8", "fp8", "fp8", "int4", "nvfp4", "float")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 3, 8, 13, 34])
+def test_layers_of_any_formats_are_never_given_operands_of_two(seed: int, tmp_path: Path) -> None:
+    case, draw = random_case(seed), random.Random(seed)
+    plain = case.quantize.model_copy(update={"learned_scales": False})
+    twin = quantize(random_case(seed).model, [case.batch], spec=plain)
+    names = [note.name for note in report_of(twin).quantized]
+    layers = {name: draw.choice(FORMATS) for name in names}
+    spec = QuantizeSpec.model_validate({**plain.model_dump(), "layers": layers})
+    model = quantize(case.model, [case.batch], spec=spec)
+    report = preflight(str(export(model, case.batch, tmp_path / "model.onnx")))
+    assert report.passed(), str(report)
+    assert "QDQ022" not in {finding.rule for finding in report.findings}
+    assert not [layer for layer in report.layers if any("different types" in w for w in layer.why)]
