@@ -230,7 +230,11 @@ def test_answers_that_are_no_classes_need_decibel(batches: list[Tensor]) -> None
 def test_the_way_to_float_goes_first_where_most_noise_is_taken_for_the_time() -> None:
     def options(noise: float, time: float) -> list[Option]:
         better = Option(Choice("int8", algorithm="entropy"), noise / 2, 1.0)
-        return [Option(Choice("int8"), noise, 1.0), better, Option(Choice("float"), 0.0, 1.0 + time)]
+        return [
+            Option(Choice("int8"), noise, 1.0),
+            better,
+            Option(Choice("float"), 0.0, 1.0 + time),
+        ]
 
     way = path({"dear": options(4.0, 8.0), "cheap": options(2.0, 1.0)})
     assert way[0] == {name: Choice("int8", algorithm="entropy") for name in ("dear", "cheap")}
