@@ -22,7 +22,7 @@ from trt_qat.qat.quantizers.formats import INT8, Format
 Part = float | Literal["search"]
 """The exponent alpha, or which of `PARTS` is best for a layer."""
 
-PARTS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+PARTS = tuple(step / 20 for step in range(10, 21))
 
 LEAST = 1.0 / 64.0
 """No channel is made more than 64 times as large: one that was nearly silent may not stay so."""
