@@ -49,15 +49,6 @@ METHODS: dict[str, dict[str, Any]] = {
         "ptq": {"smooth": "search", "rounding": "learned"},
         "calibration": {"algorithm": "max"},
     },
-    "ours: max, SmoothQuant searched, 8 passes of rounding, bias": {
-        "ptq": {
-            "smooth": "search",
-            "rounding": "learned",
-            "rounding_steps": 8,
-            "bias_correction": True,
-        },
-        "calibration": {"algorithm": "max"},
-    },
     "ours: fp8": {"spec": {"format": "fp8"}, "calibration": {"algorithm": "max"}},
     **{
         f"ours: int4, {method}": {"spec": {"format": "int4", "int4_method": method}}

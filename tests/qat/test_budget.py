@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import trt_qat as tq
 from tests.qat.training import Arrays, small_model, stripes, train
-from trt_qat.errors import InputError
-from trt_qat.qat.budgeted import Budgeted
+from trt_qat.errors import DataError, InputError
+from trt_qat.qat.budgeted import Budgeted, recipe_lines
 from trt_qat.qat.choices import Choice, Option, path
 from trt_qat.qat.judge import Judge
 from trt_qat.recipe.load import read_toml
@@ -209,7 +209,18 @@ def test_masks_are_chosen_where_the_budget_bears_them(
         ({"target": "orin-axg"}, r"orin-agx"),
         ({"target": "sm_86"}, r"has no peaks on record"),
         ({"formats": ("int9",)}, r"there is no format 'int9'; allowed: int8, fp8"),
-        ({"formats": ("float",)}, r"float alone leaves nothing to choose"),
+        ({"formats": ("float",)}, r"int8, the recipe's own, must be among them"),
+        ({"formats": ("int4",)}, r"int8, the recipe's own, must be among them"),
+        ({"spec": {"format": "fp8"}}, r"Orin.* has no fp8, which begins with Ada"),
+        (
+            {
+                "formats": "int8,fp8",
+                "spec": {"learned_scales": True},
+                "target": "rtx-4090",
+            },
+            r"learned_scales is of INT8 grids, and layers may be fp8",
+        ),
+        ({"target": None}, r"give target, as 'orin-agx'"),
         ({"formats": ("int8", "fp8")}, r"Orin.* has no fp8, which begins with Ada"),
     ],
 )
@@ -219,6 +230,18 @@ def test_what_cannot_be_is_one_sentence(
     given: dict[str, Any] = {"budget": 0.1, "target": TARGET} | how
     with pytest.raises(InputError, match=said):
         tq.budget(fragile, batches, data, given.pop("budget"), **given)
+
+
+def test_no_batch_is_said_as_elsewhere(fragile: nn.Module, data: Arrays) -> None:
+    with pytest.raises(DataError, match="no batch was given"):
+        found(fragile, [], data, 0.1)
+
+
+def test_names_that_toml_does_not_know_are_quoted(tmp_path: Path) -> None:
+    before, chosen = QuantizeSpec(), {"été": "fp8", "a b": "float", "stem": "int4"}
+    after = before.model_copy(update={"layers": chosen})
+    (tmp_path / "lines.toml").write_text(recipe_lines(before, after, {}, {}))
+    assert read_toml(tmp_path / "lines.toml") == {"quantize": {"layers": chosen}}
 
 
 def test_answers_that_are_no_classes_need_decibel(batches: list[Tensor]) -> None:

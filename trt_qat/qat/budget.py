@@ -31,6 +31,8 @@ from trt_qat.qat.judge import By, Judge
 from trt_qat.qat.trials import Trials
 from trt_qat.recipe.accuracy import RangeRule
 from trt_qat.recipe.fitting import unfit
+from trt_qat.recipe.given import spec_of
+from trt_qat.recipe.specs import QuantizeSpec
 from trt_qat.tasks.score import Measure
 
 
@@ -77,7 +79,7 @@ def budget(
     """
     ranks.refuse("budget goes by what one process sees")
     device, judge = _rated(target), Judge(model, samples, by=by, measure=measure, teacher=teacher)
-    least, kinds = judge.least(budget), _known(formats, device)
+    least, kinds = judge.least(budget), _checked(recipe.get("spec"), formats, device)
     trials = Trials(model, calibration_batches, formats=kinds, **recipe)
     search = Search(trials, judge, limit, say).measure_alone()
     floors = Floors(search.trials, device, batch, remainder, search.layers, say)
@@ -96,7 +98,10 @@ def budget(
     )
 
 
-def _rated(target: str | targets.Target) -> targets.Target:
+def _rated(target: str | targets.Target | None) -> targets.Target:
+    if target is None:
+        message = "budget: it is filled with the time on a device: give target, as 'orin-agx'"
+        raise InputError(message)
     device = targets.target(target) if isinstance(target, str) else target
     if not device.rated:
         message = f"budget: {device.name} has no peaks on record; name a device, as orin-agx"
@@ -104,26 +109,37 @@ def _rated(target: str | targets.Target) -> targets.Target:
     return device
 
 
-def _known(formats: Iterable[str] | None, device: targets.Target) -> tuple[str, ...] | None:
-    """Return the formats that were asked for, float among them.
+def _checked(given: Any, formats: Iterable[str] | None, device: targets.Target) -> tuple[str, ...]:
+    """Return the formats that layers may have: the spec's own, those asked for, and float.
 
     Raises:
-        InputError: there is no such format, none but float, or the device has it not.
+        InputError: there is no such format, the device has it not, it cannot be beside learned
+            scales, or the spec's own is not among them, which layers have that cannot have others.
     """
-    if formats is None:
-        return None
-    found = tuple(dict.fromkeys((*formats, FLOAT)))
-    for kind in found:
+    spec = spec_of(QuantizeSpec, given, "budget")
+    asked = formats.split(",") if isinstance(formats, str) else formats
+    found = (spec.format, FLOAT) if asked is None else tuple(dict.fromkeys(asked))
+    for kind in (*found, spec.format, *spec.layers.values()):
         if kind not in FORMATS:
             message = f"budget: there is no format {kind!r}; allowed: {', '.join(FORMATS)}"
             raise InputError(message)
         if (why := unfit(kind, device)) is not None:
-            message = f"budget: formats: {why}"
+            message = f"budget: {why}"
             raise InputError(message)
-    if found == (FLOAT,):
-        message = "budget: formats: float alone leaves nothing to choose; add int8"
+    if spec.format not in found:
+        message = (
+            f"budget: formats {', '.join(found)}: {spec.format}, the recipe's own, must be among "
+            "them, for layers that cannot have another; or set quantize.format"
+        )
         raise InputError(message)
-    return (*(kind for kind in found if kind != FLOAT), FLOAT)
+    others = set(found) - {"int8", FLOAT}
+    if spec.learned_scales and others:
+        message = (
+            f"budget: quantize.learned_scales is of INT8 grids, and layers may be {min(others)}; "
+            "leave out the one or the other"
+        )
+        raise InputError(message)
+    return (spec.format, *(kind for kind in found if kind not in (spec.format, FLOAT)), FLOAT)
 
 
 def _lines(search: Search, chosen: Assignment) -> str:

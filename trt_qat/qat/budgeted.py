@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from trt_qat.qat.choices import FLOAT
 from trt_qat.recipe.accuracy import RangeRule
 from trt_qat.recipe.specs import QuantizeSpec
+
+_BARE = re.compile("[A-Za-z0-9_-]+")
+"""A key of TOML that needs no quotes."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def _table(name: str, keys: Mapping[str, Any]) -> Iterator[str]:
     if plain := {key: value for key, value in keys.items() if key not in inner}:
         yield f"[{name}]"
         yield from (
-            f"{json.dumps(key) if '.' in key else key} = {json.dumps(value)}"
+            f"{key if _BARE.fullmatch(key) else json.dumps(key)} = {json.dumps(value)}"
             for key, value in plain.items()
         )
     for key, value in inner.items():

@@ -10,6 +10,7 @@ from trt_qat.qat import placement
 from trt_qat.qat.placement.layers import READS_FLOAT
 from trt_qat.qat.quantizers.formats import FORMATS, INT8
 from trt_qat.qat.reports import LayerNote, report_of
+from trt_qat.recipe.specs import QuantizeSpec
 
 
 def write_report(model: nn.Module, plan: placement.Plan) -> None:
@@ -40,12 +41,18 @@ def _cost_of_untraced(note: LayerNote, plan: placement.Plan) -> str:
     )
 
 
-def no_layer(model: nn.Module, plan: placement.Plan, untraced: Mapping[str, str]) -> str:
-    """Return the message for a model without an INT8 layer: every reason, with its layers."""
+def no_layer(
+    model: nn.Module, spec: QuantizeSpec, plan: placement.Plan, untraced: Mapping[str, str]
+) -> str:
+    """Return the message for a model without a quantized layer: every reason, with its layers."""
     layers: dict[str, list[str]] = {}
     for vertex, why in plan.float_layers.items():
         layers.setdefault(why, []).append(vertex.path)
     reasons = [f"{', '.join(paths)}: {why}" for why, paths in layers.items()]
     reasons += [f"{path or 'the model'} not traced: {why}" for path, why in untraced.items()]
     found = "; ".join(reasons) or "it holds no Conv, ConvTranspose or Linear"
-    return f"quantize: no layer of {type(model).__name__} can be INT8 ({found})"
+    asked = dict.fromkeys(
+        FORMATS[k].title for k in (spec.format, *spec.layers.values()) if k in FORMATS
+    )
+    kinds = " or ".join(asked)
+    return f"quantize: no layer of {type(model).__name__} can be {kinds} ({found})"

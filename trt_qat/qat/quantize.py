@@ -35,6 +35,7 @@ from trt_qat.qat.reports import LayerNote, report_of
 from trt_qat.qat.rounding import Rounded, refine
 from trt_qat.qat.shared_batches import shared_batches
 from trt_qat.qat.state import keep, kept_within
+from trt_qat.recipe.fitting import refuse_entropy
 from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import CalibrationSpec, PtqSpec, QuantizeSpec
 
@@ -76,13 +77,12 @@ def quantize(
         The model to use on; ``report_of(model)`` says what was placed and why not.
 
     Raises:
-        RecipeError: a pattern matches no layer.
+        RecipeError: a pattern matches no layer, or ranges of FP8 are by entropy.
         DataError: no batch, non-finite activations, or a cache of another model.
         ModelError: it is quantized already, or holds no layer to quantize or a weight that is NaN.
     """
     refuse_unplaceable(model, "quantize")
-    spec = spec_of(QuantizeSpec, spec, "quantize")
-    calibration = spec_of(CalibrationSpec, calibration, "quantize")
+    spec, calibration = _specs(spec, calibration, ranges)
     _must_be_float(model)
     refuse_exported(model, "quantize")
     batches, own, first = shared_batches(model, calibration_batches)
@@ -108,6 +108,18 @@ def quantize(
         learn_scales(model)
     write_report(model, plan)
     return model
+
+
+def _specs(
+    spec: QuantizeSpec | Mapping[str, Any] | None,
+    calibration: CalibrationSpec | Mapping[str, Any] | None,
+    ranges: Ranges | None,
+) -> tuple[QuantizeSpec, CalibrationSpec]:
+    """Return both as specs, before anything is changed by them."""
+    found = spec_of(QuantizeSpec, spec, "quantize")
+    how = spec_of(CalibrationSpec, calibration, "quantize")
+    refuse_entropy(found, (how if ranges is None else ranges).algorithm)
+    return found, how
 
 
 def _must_be_float(model: nn.Module) -> None:
@@ -230,7 +242,7 @@ def _place(
         placement.observe_links(model, batch, flow)
     plan = placement.decide(flow, spec, sparse)
     if not plan.weighted and not plan.weight_only:
-        raise ModelError(no_layer(model, plan, trace.untraced))
+        raise ModelError(no_layer(model, spec, plan, trace.untraced))
     report = report_of(model)
     report.untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
     plan.unread = placement.unread_layers(model, trace, flow)

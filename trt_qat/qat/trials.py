@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trt_qat.errors import ModelError
+from trt_qat.errors import DataError, ModelError
 from trt_qat.qat.channels import own_weight
 from trt_qat.qat.choices import FLOAT
 from trt_qat.qat.inputs import input_batches
@@ -61,7 +61,10 @@ class Trials:
         self.calibration = spec_of(CalibrationSpec, calibration, "sensitivity")
         self._ptq = spec_of(PtqSpec, ptq, "sensitivity")
         self.formats = (self.spec.format, FLOAT) if formats is None else tuple(formats)
-        self.example = next(input_batches(model, self._batches))
+        self.example = next(input_batches(model, self._batches), None)
+        if self.example is None:
+            message = "calibration: no batch was given; give at least one"
+            raise DataError(message)
         self.count = 0
         off = {"enabled": False} if sparsity is None else sparsity
         self.sparsity = spec_of(SparsitySpec, off, "sensitivity")

@@ -60,6 +60,8 @@ def _what(item: Any) -> str:
         return _unknown(str(location[-1]), allowed, allowed)
     if item["type"] == "missing":
         return f"missing; {_purpose(location) or 'a recipe needs it'}"
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
+        return str(item["ctx"]["error"])  # of several keys, which it names
     if item["type"] == "value_error":
         return f"got {_shown(item['input'])}; {item['ctx']['error']}"
     if item["type"] == "string_pattern_mismatch":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trt_qat import targets
 from trt_qat.capabilities import FP4_SINCE, FP8_SINCE, INT4_SINCE, Version, dotted
 from trt_qat.errors import RecipeError
-from trt_qat.recipe.specs import EngineSpec
+from trt_qat.recipe.specs import EngineSpec, QuantizeSpec
 
 _SINCE: dict[str, tuple[Version, str]] = {
     "fp8": (FP8_SINCE, "Ada"),
@@ -29,7 +29,16 @@ def refuse_unfit(spec: EngineSpec) -> None:
         if why is not None:
             message = f"{where}: {why}"
             raise RecipeError(message)
-    if quantize.format == "fp8" and spec.calibration.algorithm == "entropy":
+    refuse_entropy(quantize, spec.calibration.algorithm)
+
+
+def refuse_entropy(spec: QuantizeSpec, algorithm: str) -> None:
+    """Refuse ranges by entropy for FP8, be they to be measured or given.
+
+    Raises:
+        RecipeError: they are.
+    """
+    if spec.format == "fp8" and algorithm == "entropy":
         message = (
             "calibration.algorithm: 'entropy' spreads a range over equal levels, and those of FP8 "
             "are not; take 'max', 'percentile' or 'mse'"

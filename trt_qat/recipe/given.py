@@ -29,7 +29,10 @@ def spec_of(kind: type[Spec], given: Spec | Mapping[str, Any] | None, where: str
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         known = ", ".join(kind.model_fields)
-        message = f"{where}: spec key {key!r}: {first['msg']}; keys: {known}"
+        if not key and first["type"] == "value_error":  # of several keys, which it names
+            message = f"{where}: {first['ctx']['error']}"
+        else:
+            message = f"{where}: spec key {key!r}: {first['msg']}; keys: {known}"
         raise RecipeError(message) from error
 
 
