@@ -116,9 +116,9 @@ def test_a_session_of_it_folds_nothing_and_is_open_only_while_it_runs(
     opened: list[Any] = []
     session = onnxruntime.InferenceSession
 
-    def watched(source: object, options: Any, **more: Any) -> Any:
-        options.optimized_model_filepath = str(tmp_path / f"{len(opened)}.onnx")
-        found = session(source, options, **more)
+    def watched(source: object, sess_options: Any, **more: Any) -> Any:
+        sess_options.optimized_model_filepath = str(tmp_path / f"{len(opened)}.onnx")
+        found = session(source, sess_options, **more)
         opened.append(weakref.ref(found))
         return found
 
