@@ -79,7 +79,7 @@ def test_sessions_go_on_until_the_intervals_are_narrow(
 ) -> None:
     answers = iter([False, False, True])
     monkeypatch.setattr(bench_module, "_precise", lambda *_: next(answers))
-    settings = Settings(seconds=6, sessions=6, warmup_s=0.01, precision=10)
+    settings = Settings(seconds=60, sessions=6, warmup_s=0.01, precision=10)
     found = tq.bench(f"ort:{linear}", settings=settings)
     assert len(found.runs[0].session_p50_ms) == 6 + 2
 
