@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trt_qat.qat.quantizers.formats import INT4
-from trt_qat.qat.smooth import LEAST
+from trt_qat.qat.smooth import error_of, least_of, typically_one
 
 PARTS = tuple(part / 20 for part in range(1, 21))
 """Of the unevenness of the inputs that the weights take over."""
@@ -32,15 +32,9 @@ def awq_factors(layers: Sequence[nn.Linear], rows: Tensor, block: int) -> Tensor
         block: weights along a row that share a scale.
     """
     mean = rows.abs().mean(0)
-    silent = mean <= 0
-    least, best = _error(layers, rows, torch.ones_like(mean), block), None
-    for part in PARTS:
-        factors = mean.clamp_min(torch.finfo(torch.float32).tiny).pow(part)
-        typical = factors[~silent].median() if bool((~silent).any()) else torch.ones(())
-        factors = torch.where(silent, torch.ones(()), factors / typical).clamp(LEAST, 1 / LEAST)
-        if (error := _error(layers, rows, factors, block)) < least:
-            least, best = error, factors
-    return best
+    floor = mean.clamp_min(torch.finfo(torch.float32).tiny)
+    tried = (typically_one(floor.pow(part), mean <= 0) for part in PARTS)
+    return least_of(tried, lambda factors: _error(layers, rows, factors, block), mean)
 
 
 def _error(layers: Sequence[nn.Linear], rows: Tensor, factors: Tensor, block: int) -> float:
@@ -52,7 +46,5 @@ def _error(layers: Sequence[nn.Linear], rows: Tensor, factors: Tensor, block: in
         blocks = (weight * factors).reshape(len(weight), -1, block)
         scale = blocks.abs().amax(2, keepdim=True).clamp_min(tiny) / INT4.largest
         rounded = (INT4.rounded(blocks / scale, of_weight=True) * scale).flatten(1)
-        wanted = F.linear(rows, weight)
-        found = F.linear(rows / factors, rounded)
-        total += float((found - wanted).square().mean() / wanted.square().mean().clamp_min(tiny))
+        total += error_of(F.linear(rows / factors, rounded), F.linear(rows, weight))
     return total

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trt_qat.qat.masks import DAMPING
+from trt_qat.qat.masks import inverse_root
 from trt_qat.qat.moments import Moments
 from trt_qat.qat.quantizers.formats import Format
 
@@ -30,7 +30,7 @@ def gptq(
         kind: of codes.
     """
     values, columns = weight.clone(), weight.shape[1]
-    upper = _inverse_root(moments.second[0])
+    upper = inverse_root(moments.second[:1])[0]
     ranges = []
     for start in range(0, columns, block):
         end = start + block
@@ -49,13 +49,3 @@ def gptq(
             lost[:, at] = error
         values[:, end:] -= lost @ upper[start:end, end:]
     return values, torch.stack(ranges, 1)
-
-
-def _inverse_root(second: Tensor) -> Tensor:
-    """Return the upper Cholesky factor of the inverse of an input's second moments, dampened."""
-    products = second.double().clone()
-    power = products.diagonal()
-    power += DAMPING * power.mean() + 1e-12
-    inverse = torch.linalg.inv(products)
-    upper: Tensor = torch.linalg.cholesky((inverse + inverse.T) / 2, upper=True)
-    return upper.float()

@@ -55,6 +55,20 @@ def wanda_mask(weight: Tensor, moments: Moments) -> Tensor:
     return from_rows(mask_of(as_rows(weight.detach().abs() * norms))).contiguous()
 
 
+def inverse_root(second: Tensor) -> Tensor:
+    """Return the upper Cholesky factors of the inverses of second moments, dampened.
+
+    Args:
+        second: of the inputs of each group, ``(groups, K, K)``.
+    """
+    products = second.to(torch.float64, copy=True)
+    power = products.diagonal(dim1=1, dim2=2)
+    power += DAMPING * power.mean(1, keepdim=True) + 1e-12
+    inverse = torch.linalg.inv(products)
+    upper: Tensor = torch.linalg.cholesky((inverse + inverse.transpose(1, 2)) / 2, upper=True)
+    return upper.float()
+
+
 def _by_weight(columns: Tensor, weight: Tensor) -> Tensor:
     """Return a number for each column and group, ``(groups, K)``, in the shape of a weight."""
     groups, size = columns.shape
@@ -79,11 +93,7 @@ def sparsegpt(weight: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
     groups, size = moments.mean.shape
     order = _row_order(weight)
     flat = rows.reshape(groups, -1, size).clone()
-    products = moments.second[:, order][:, :, order].double()
-    power = products.diagonal(dim1=1, dim2=2)
-    power += DAMPING * power.mean(1, keepdim=True) + 1e-12
-    inverse = torch.linalg.inv(products)
-    upper = torch.linalg.cholesky((inverse + inverse.transpose(1, 2)) / 2, upper=True).float()
+    upper = inverse_root(moments.second[:, order][:, :, order])
     mask = torch.zeros_like(flat, dtype=torch.bool)
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)

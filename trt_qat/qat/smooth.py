@@ -10,7 +10,7 @@ Source: Xiao et al., "SmoothQuant", 2211.10438.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -86,11 +86,25 @@ def best_factors(
         part: alpha, or ``search``.
         kind: of number that the layers multiply.
     """
-    least, best = _errors(layers, rows, seen, torch.ones_like(seen), kind), None
-    for each in PARTS if part == "search" else (part,):
-        factors = shared_factors(seen, columns, float(each))
-        if (error := _errors(layers, rows, seen, factors, kind)) < least:
-            least, best = error, factors
+    parts = PARTS if part == "search" else (part,)
+    tried = (shared_factors(seen, columns, float(each)) for each in parts)
+    return least_of(tried, lambda factors: _errors(layers, rows, seen, factors, kind), seen)
+
+
+def least_of(
+    tried: Iterable[Tensor], error: Callable[[Tensor], float], channels: Tensor
+) -> Tensor | None:
+    """Return the factors of the least error; None: without any it is least.
+
+    Args:
+        tried: factors of the channels.
+        error: of a layer by such factors.
+        channels: ``(channels,)``, of their type and device.
+    """
+    least, best = error(torch.ones_like(channels)), None
+    for factors in tried:
+        if (found := error(factors)) < least:
+            least, best = found, factors
     return best
 
 
@@ -99,8 +113,19 @@ def shared_factors(seen: Tensor, columns: Tensor, part: float) -> Tensor:
     silent = (seen <= 0) | (columns <= 0)
     tiny = torch.finfo(torch.float32).tiny
     factors = seen.clamp_min(tiny).pow(part) / columns.clamp_min(tiny).pow(1 - part)
+    return typically_one(factors, silent)
+
+
+def typically_one(factors: Tensor, silent: Tensor) -> Tensor:
+    """Return factors over the median of those that are not silent, within bounds; 1 for others."""
     typical = factors[~silent].median() if bool((~silent).any()) else torch.ones(())
     return torch.where(silent, torch.ones(()), (factors / typical).clamp(LEAST, 1 / LEAST))
+
+
+def error_of(found: Tensor, wanted: Tensor) -> float:
+    """Return the power of an output's error in parts of the output's."""
+    tiny = torch.finfo(torch.float32).tiny
+    return float((found - wanted).square().mean() / wanted.square().mean().clamp_min(tiny))
 
 
 def _errors(
@@ -118,9 +143,8 @@ def _errors(
         weight = layer.weight.detach().float()
         moved = weight * factors
         scales = moved.abs().amax(1, keepdim=True).clamp_min(tiny) / kind.largest
-        wanted = F.linear(rows, weight)
         found = F.linear(given, kind.rounded(moved / scales, of_weight=True) * scales)
-        total += float((found - wanted).square().mean() / wanted.square().mean().clamp_min(tiny))
+        total += error_of(found, F.linear(rows, weight))
     return total
 
 
