@@ -22,7 +22,7 @@ from trt_qat.errors import (
 )
 from trt_qat.qat.runner import TorchRunner
 from trt_qat.runners.open import runner
-from trt_qat.runners.ort import OrtRunner
+from trt_qat.runners.ort import OrtRunner, open_session
 from trt_qat.runners.protocol import Runner
 
 
@@ -231,3 +231,11 @@ def test_a_node_that_does_not_take_its_input_is_a_sentence(tmp_path: Path) -> No
         pytest.raises(DataError, match=r"m\.onnx: onnxruntime cannot run x \("),
     ):
         runner.infer({"x": np.zeros((1, 4), np.float32)})
+
+
+def test_what_is_refused_with_its_fp4_weights_decoded_too_is_one_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trt_qat.runners.ort.without_fp4", lambda _: b"nor this")
+    with pytest.raises(GraphError, match="mine: onnxruntime cannot load it"):
+        open_session(b"no model", "mine", {})

@@ -92,15 +92,16 @@ def _opened(onnxruntime: Any, model: Path | bytes, name: str, options: Any, prov
         providers=[provider],
         disabled_optimizers=WRONG_PASSES,
     )
-    try:
-        return opened(model if isinstance(model, bytes) else str(model))
+    try:  # onnxruntime's own exceptions share no public base class
+        try:
+            return opened(model if isinstance(model, bytes) else str(model))
+        except Exception:
+            if (floats := without_fp4(model)) is None:
+                raise
+            return opened(floats)
     except Exception as error:
-        # onnxruntime's own exceptions share no public base class.
-        floats = without_fp4(model)
-        if floats is None:
-            message = f"{name}: onnxruntime cannot load it: {error}"
-            raise GraphError(message) from error
-        return opened(floats)
+        message = f"{name}: onnxruntime cannot load it: {error}"
+        raise GraphError(message) from error
 
 
 def _options(
