@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import trt_qat as tq
-from tests.qat.training import Arrays, small_model, stripes, train
+from tests.qat.training import Arrays, fragile_model, stripes
 from trt_qat.errors import DataError, InputError
 from trt_qat.qat.budgeted import Budgeted, recipe_lines
 from trt_qat.qat.choices import Choice, Option, path
@@ -32,16 +32,7 @@ def data() -> Arrays:
 
 @pytest.fixture(scope="module")
 def fragile(data: Arrays) -> nn.Module:
-    """A trained network with one layer whose INT8 range one huge, idle weight a filter eats up."""
-    model = train(small_model(), data).eval()
-    layer: Any = model.get_submodule(WORST)
-    feeding: Any = model.get_submodule("stages.0.conv2")
-    norm: Any = model.get_submodule("stages.0.bn2")
-    with torch.no_grad():
-        feeding.weight[3] = norm.weight[3] = 0
-        norm.bias[3] = -100
-        layer.weight[:, 3, 1, 1] = 400 * layer.weight.abs().max()
-    return model
+    return fragile_model(data, WORST)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from tests.qat.training import Arrays, small_model, stripes, train
+from tests.qat.training import Arrays, fragile_model, small_model, stripes
 from trt_qat.cli.app import app
 from trt_qat.errors import InputError
 from trt_qat.page import SENSITIVITY, write
@@ -34,19 +33,7 @@ def data() -> Arrays:
 
 @pytest.fixture(scope="module")
 def fragile(data: Arrays) -> nn.Module:
-    """A trained network with one layer whose INT8 range one huge, idle weight eats up."""
-    model = train(small_model(), data).eval()
-    layer: Any = model.get_submodule(WORST)
-    with torch.no_grad():
-        # One weight a filter is 400 times the rest; its input channel is always 0.
-        channel = 3
-        feeding: Any = model.get_submodule("stages.0.conv2")
-        norm: Any = model.get_submodule("stages.0.bn2")
-        feeding.weight[channel] = 0
-        norm.weight[channel] = 0
-        norm.bias[channel] = -100
-        layer.weight[:, channel, 1, 1] = 400 * layer.weight.abs().max()
-    return model
+    return fragile_model(data, WORST)
 
 
 @pytest.fixture(scope="module")

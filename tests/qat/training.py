@@ -41,6 +41,22 @@ def small_model(seed: int = 0) -> nn.Module:
     return model
 
 
+def fragile_model(data: Any, layer: str) -> nn.Module:
+    """A trained `small_model` with one layer whose INT8 range one huge, idle weight eats up."""
+    model = train(small_model(), data).eval()
+    worst: Any = model.get_submodule(layer)
+    with torch.no_grad():
+        # One weight a filter is 400 times the rest; its input channel is always 0.
+        channel = 3
+        feeding: Any = model.get_submodule("stages.0.conv2")
+        norm: Any = model.get_submodule("stages.0.bn2")
+        feeding.weight[channel] = 0
+        norm.weight[channel] = 0
+        norm.bias[channel] = -100
+        worst.weight[:, channel, 1, 1] = 400 * worst.weight.abs().max()
+    return model
+
+
 def train(model: nn.Module, data: Any, **arguments: Any) -> nn.Module:
     arguments.setdefault("spec", SPEC)
     return finetune(model, data, progress=False, **arguments)
