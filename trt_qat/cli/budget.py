@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,13 +47,13 @@ def budget(
     """Choose format, ranges and 2:4 of every layer: the least time on a target within a budget."""
     from trt_qat import artifact
     from trt_qat.cli.tables.budget import budget_table
-    from trt_qat.pipeline.stage import Run
+    from trt_qat.pipeline.stage import Run, run_folder
     from trt_qat.pipeline.study import BUDGET, must_be_trained
     from trt_qat.pipeline.with_torch import torch_stages
     from trt_qat.recipe.load import load_recipe
 
     recipe = load_recipe(engine, settings or ())
-    state = Run(recipe, out if out is not None else Path("runs") / recipe.spec.name)
+    state = Run(recipe, run_folder(out, recipe.spec.name))
     device = _target(state, target)
     must_be_trained(state, out)
     found = torch_stages("budget").budget(
@@ -64,7 +63,7 @@ def budget(
         target=device,
         batch=recipe.spec.build.batch[1] if batch is None else batch,
         limit=limit,
-        formats=None if formats is None else [each.strip() for each in formats.split(",")],
+        formats=formats,
         say=say,
     )
     document = found.to_dict()

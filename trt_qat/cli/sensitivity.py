@@ -29,13 +29,13 @@ def sensitivity(
 ) -> None:
     """Rank layers by what INT8 costs them, before QAT, on the validation images of a recipe."""
     from trt_qat.cli.tables.sensitivity import sensitivity_table
-    from trt_qat.pipeline.stage import Run
+    from trt_qat.pipeline.stage import Run, run_folder
     from trt_qat.pipeline.study import keep_study
     from trt_qat.pipeline.with_torch import torch_stages
     from trt_qat.recipe.load import load_recipe
 
     recipe = load_recipe(engine, settings or ())
-    state = Run(recipe, out if out is not None else Path("runs") / recipe.spec.name)
+    state = Run(recipe, run_folder(out, recipe.spec.name))
     _check(state, budget, out)
     study = torch_stages("sensitivity").study(state, sparse=sparse)
     ranked = study.sensitivity(say)

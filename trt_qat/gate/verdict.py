@@ -35,6 +35,13 @@ PARTS = {
 }
 """What a verdict is read from, beside the manifest."""
 
+
+def summary_of(parts: Document) -> Document | None:
+    """Return preflight's counts of a run; None: it has not judged the ONNX."""
+    found: Document | None = (parts.get("preflight") or {}).get("summary")
+    return found
+
+
 _NEXT = {
     "engine": "trt-qat pack {run}  # then, where the GPU and TensorRT are: trt-qat run "
     "{name}.tqpack --from build",
@@ -160,7 +167,7 @@ def _faults(manifest: Document, parts: Document, gone: list[str]) -> Iterator[tu
     yield from _bad_scores(parts, failed)
     if "model.engine" not in gone:
         yield from _bad_engine(manifest, parts)
-    summary = (parts.get("preflight") or {}).get("summary")
+    summary = summary_of(parts)
     if summary is None:
         yield "unverified", "preflight has not judged the ONNX"
         return
@@ -259,7 +266,7 @@ def _compared(parts: Document) -> str:
 
 
 def _notes(manifest: Document, parts: Document) -> Iterator[str]:
-    summary = (parts.get("preflight") or {}).get("summary")
+    summary = summary_of(parts)
     if summary is not None:
         if more := other_formats(summary):
             yield more

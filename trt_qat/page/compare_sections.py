@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from trt_qat.gate.verdict import summary_of
 from trt_qat.measure.metrics import is_sparse
 from trt_qat.page.charts import percent
 from trt_qat.page.layer_charts import dot_rows, error_chart, graph_section
@@ -41,7 +42,7 @@ def ptq_against_qat(manifest: Document, parts: Document) -> Iterator[Markup]:
         ("images trained on", "none", trained),
         ("epochs", "none", epochs),
     ]
-    title = format_title((parts.get("preflight") or {}).get("summary"))
+    title = format_title(summary_of(parts))
     kind = f"2:4 and {title}" if is_sparse(scores) else title
     yield section(
         "PTQ against QAT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trt_qat.gate.verdict import Verdict
+from trt_qat.gate.verdict import Verdict, summary_of
 from trt_qat.measure.metrics import is_sparse
 from trt_qat.page.charts import percent
 from trt_qat.page.markup import Markup, tag
@@ -33,7 +33,7 @@ def first_screen(manifest: Document, parts: Document, found: Verdict) -> Markup:
         tag("p", "Next: ", tag("code", found.next), class_="next"),
         tag("dl", *facts, class_="facts"),
         tag("ul", *(tag("li", text) for text in found.notes), class_="notes"),
-        _lead(parts.get("metrics", {}), format_title(_summary(parts))),
+        _lead(parts.get("metrics", {}), format_title(summary_of(parts))),
     )
 
 
@@ -41,11 +41,6 @@ def shipped(scores: Document) -> tuple[str, Document] | None:
     """Return which entry of ``metrics.json`` is of what ships, the best proof first."""
     keys = [key for key in ("engine", "onnx", "qat") if scores.get(key)]
     return (keys[0], scores[keys[0]]) if keys else None
-
-
-def _summary(parts: Document) -> Document | None:
-    found: Document | None = (parts.get("preflight") or {}).get("summary")
-    return found
 
 
 def _lead(scores: Document, title: str) -> Markup:
@@ -67,7 +62,7 @@ def _lead(scores: Document, title: str) -> Markup:
 
 def _facts(manifest: Document, parts: Document) -> Iterator[Fact]:
     yield from _accuracy(parts.get("metrics", {}))
-    summary = _summary(parts)
+    summary = summary_of(parts)
     if summary:
         yield (
             "INT8 coverage",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from trt_qat.gate.verdict import summary_of
 from trt_qat.page.charts import percent
 from trt_qat.page.markup import Markup, folded, note, section, table, tag
 from trt_qat.wording import format_title
@@ -21,7 +22,7 @@ def ranges(parts: Document) -> Iterator[Markup]:
     """Yield the section: a picture of every tensor, and the ranges as they were measured."""
     found = parts.get("compare", {}).get("histograms", ())
     measured = parts.get("ranges")
-    in_int8 = format_title((parts.get("preflight") or {}).get("summary")) == "INT8"
+    in_int8 = format_title(summary_of(parts)) == "INT8"
     if not found and not measured:
         return
     shown: list[Markup] = []

@@ -10,7 +10,7 @@ from trt_qat.pipeline.again import why_again
 from trt_qat.pipeline.flow import finished
 from trt_qat.pipeline.pack import is_pack
 from trt_qat.pipeline.plan import PLAN, until_stage
-from trt_qat.pipeline.stage import Run, stage_fingerprint
+from trt_qat.pipeline.stage import Run, run_folder, stage_fingerprint
 from trt_qat.recipe.load import load_recipe
 
 
@@ -41,7 +41,7 @@ def dry_run(
         message = f"{engine}: --dry-run is for recipes; a pack is built, scored and timed by --from"
         raise RecipeError(message)
     recipe = load_recipe(engine, overrides)
-    run = Run(recipe, out if out is not None else Path("runs") / recipe.spec.name, progress=False)
+    run = Run(recipe, run_folder(out, recipe.spec.name), progress=False)
     made: set[str] = set()
     found = []
     for stage in until_stage(PLAN, until):

@@ -16,7 +16,7 @@ from trt_qat.pipeline.flow import RunResult, StageRecord, locked, run_stages
 from trt_qat.pipeline.pack import SAMPLES, unpack
 from trt_qat.pipeline.packed_data import packed_data
 from trt_qat.pipeline.plan import PLAN, until_stage
-from trt_qat.pipeline.stage import Run, Say
+from trt_qat.pipeline.stage import Run, Say, run_folder
 from trt_qat.recipe.fitting import refuse_unfit
 from trt_qat.recipe.load import Recipe, parse_override
 from trt_qat.recipe.specs import EngineSpec
@@ -54,7 +54,7 @@ def run_pack(
     """
     plan = _plan(path, start, until)
     name = path.name.partition(".")[0]
-    folder = Path(out) if out is not None else Path("runs") / name
+    folder = run_folder(out, name)
     with locked(folder):
         unpack(path, folder)
         manifest = read_manifest(folder / "manifest.json", "pack the run again")

@@ -17,7 +17,7 @@ from trt_qat.pipeline.from_pack import run_pack
 from trt_qat.pipeline.pack import is_pack
 from trt_qat.pipeline.plan import PLAN, trained, until_stage
 from trt_qat.pipeline.remember import remember
-from trt_qat.pipeline.stage import Run, Say, Stage
+from trt_qat.pipeline.stage import Run, Say, Stage, run_folder
 from trt_qat.pipeline.with_torch import torch_stages
 from trt_qat.recipe.fitting import refuse_unfit
 from trt_qat.recipe.load import Recipe, load_recipe
@@ -73,7 +73,7 @@ def run(
     if recipe.spec.target is not None:
         targets.target(recipe.spec.target)  # an unknown one is noticed before the training
     refuse_unfit(recipe.spec)
-    folder = Path(out) if out is not None else Path("runs") / recipe.spec.name
+    folder = run_folder(out, recipe.spec.name)
     context = Run(recipe, folder, resume=resume, progress=progress)
     if launched.world() == 1:
         return _lead(context, plan, say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,11 @@ Say = Callable[[str], None]
 Metrics = dict[str, Any]
 
 PACKAGE = Path(__file__).parents[1]
+
+
+def run_folder(out: str | Path | None, name: str) -> Path:
+    """Return the folder of a run: the one that is asked for, or ``runs/<name>`` from here."""
+    return Path("runs") / name if out is None else Path(out)
 
 
 @dataclass
@@ -65,6 +71,11 @@ class Run:
     def path(self, name: str) -> Path:
         """Where a file of the run lies."""
         return self.folder / name
+
+    def sparse_layers(self) -> tuple[str, ...]:
+        """Return the layers that sparsify left masks in, as its file names them."""
+        noted = json.loads(self.path("sparsity.json").read_text())["sparse"]
+        return tuple(note["name"] for note in noted)
 
 
 @dataclass(frozen=True)

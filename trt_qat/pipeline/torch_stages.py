@@ -6,7 +6,6 @@ files before it, so what a killed and resumed run does is what every run does.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -242,8 +241,7 @@ def _settled(run: Run) -> SparsitySpec:
     spec = run.recipe.spec.sparsity
     if spec.where == "fits" or not spec.enabled:
         return spec
-    noted = json.loads(run.path("sparsity.json").read_text())["sparse"]
-    names = tuple(note["name"] for note in noted)
+    names = run.sparse_layers()
     found = {"where": "fits", "include": names, "exclude": (), "enabled": bool(names)}
     return spec.model_copy(update=found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -185,9 +184,7 @@ def _sparsity(run: Run) -> list[dict[str, Any]]:
     Raises:
         SparsityLost: a layer reported sparse is not in the graph at all.
     """
-    reported = [
-        note["name"] for note in json.loads(run.path("sparsity.json").read_text())["sparse"]
-    ]
+    reported = run.sparse_layers()
     if not reported:
         return []
     layers = layer_sparsity(load_graph(run.path("model.onnx")))

@@ -117,7 +117,7 @@ def _checked(given: Any, formats: Iterable[str] | None, device: targets.Target) 
             scales, or the spec's own is not among them, which layers have that cannot have others.
     """
     spec = spec_of(QuantizeSpec, given, "budget")
-    asked = formats.split(",") if isinstance(formats, str) else formats
+    asked = map(str.strip, formats.split(",")) if isinstance(formats, str) else formats
     found = (spec.format, FLOAT) if asked is None else tuple(dict.fromkeys(asked))
     for kind in (*found, spec.format, *spec.layers.values()):
         if kind not in FORMATS:

@@ -19,6 +19,7 @@ from trt_qat.qat.quantizers.formats import INT8, Format, format_of
 from trt_qat.qat.range_search import entropy_amax, mse_amax, percentile_amax
 from trt_qat.qat.reports import report_of
 from trt_qat.recipe.accuracy import RangeRule
+from trt_qat.recipe.fitting import no_entropy
 from trt_qat.recipe.specs import CalibrationSpec
 from trt_qat.wording import counted
 
@@ -82,11 +83,8 @@ def _measured(
     for name, rule in _rules(quantizers, spec).items():
         kind = format_of(quantizers[name])
         if rule.algorithm == "entropy" and kind is not INT8:
-            message = (
-                f"calibration.algorithm: 'entropy' spreads a range over equal levels, and those of "
-                f"{kind.title}, which {name!r} has, are not; take 'max', 'percentile' or 'mse', or "
-                "give these tensors one of them in calibration.layers"
-            )
+            why = no_entropy(f"{kind.title}, which {name!r} has,")
+            message = f"{why}, or give these tensors one of them in calibration.layers"
             raise RecipeError(message)
         found[name] = _Measured(rule, kind)
     return found

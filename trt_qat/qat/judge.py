@@ -28,6 +28,17 @@ EQUAL_DB = 300.0
 """Stands for an infinite SQNR, of equal outputs, so that layers can be ranked and JSON written."""
 
 
+def must_be_a_part(budget: float) -> None:
+    """Refuse a budget that is no part of 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not 0 <= budget <= 1:
+        message = f"budget {budget}: allowed: a part of 1, as 0.005 for half a point"
+        raise InputError(message)
+
+
 class Judge:
     """A float model's answers on some samples, and how far others are from them.
 
@@ -96,9 +107,7 @@ class Judge:
                 message = f"budget {budget}: allowed: decibel that are kept, as 20"
                 raise InputError(message)
             return budget
-        if not 0 <= budget <= 1:
-            message = f"budget {budget}: allowed: a part of 1, as 0.005 for half a point"
-            raise InputError(message)
+        must_be_a_part(budget)
         return self.float_quality - budget
 
     def db(self, model: nn.Module) -> float:

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from trt_qat.errors import InputError, ModelError, RecipeError
-from trt_qat.qat.judge import EQUAL_DB, By, Judge
+from trt_qat.errors import ModelError, RecipeError
+from trt_qat.qat.judge import EQUAL_DB, By, Judge, must_be_a_part
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.trials import Trials
 from trt_qat.recipe.specs import CalibrationSpec, PtqSpec, QuantizeSpec
@@ -148,9 +148,7 @@ class Study:
         Raises:
             InputError: the budget is no number from 0 to 1, or the targets are not classes.
         """
-        if not 0 <= budget <= 1:
-            message = f"budget {budget}: allowed: a part of 1, as 0.005 for half a point"
-            raise InputError(message)
+        must_be_a_part(budget)
         fp32 = self.judge.float_quality
         kept: tuple[str, ...] = ()
         full = found = self._accuracy(kept)

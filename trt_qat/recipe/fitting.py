@@ -39,11 +39,15 @@ def refuse_entropy(spec: QuantizeSpec, algorithm: str) -> None:
         RecipeError: they are.
     """
     if spec.format == "fp8" and algorithm == "entropy":
-        message = (
-            "calibration.algorithm: 'entropy' spreads a range over equal levels, and those of FP8 "
-            "are not; take 'max', 'percentile' or 'mse'"
-        )
-        raise RecipeError(message)
+        raise RecipeError(no_entropy("FP8"))
+
+
+def no_entropy(what: str) -> str:
+    """Return why the ranges of a format cannot be by entropy, and what to take."""
+    return (
+        f"calibration.algorithm: 'entropy' spreads a range over equal levels, and those of {what} "
+        "are not; take 'max', 'percentile' or 'mse'"
+    )
 
 
 def unfit(kind: str, device: targets.Target) -> str | None:
