@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.parse_once import parse_once
 from tests.qat.random_networks import random_case
 from tests.qat.test_random_networks import TOLERANCE, errors
 from trt_qat.atomic import atomic_path
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
+    parse_once()
     done, before = known(given.out)
     began = time.monotonic()
     compiler = Compiler() if given.parser else None

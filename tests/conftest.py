@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.parse_once import parse_once
 from tests.runs import write_engine
 from trt_qat.pipeline.run import RunResult, run
 
@@ -22,15 +21,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
 
 
 def pytest_sessionstart() -> None:
-    """Keep what onnxscript reads of its own functions: it parses 500 again for every export."""
-    from onnxscript.values import TracedOnnxFunction
-
-    read: Any = vars(TracedOnnxFunction)["function_ir"]
-    if not isinstance(read, property) or read.fget is None:  # of an earlier session
-        return
-    kept: Any = functools.cached_property(read.fget)
-    kept.__set_name__(TracedOnnxFunction, "function_ir")
-    TracedOnnxFunction.function_ir = kept  # type: ignore[method-assign]
+    """Parse onnxscript's functions once; see tests/parse_once.py."""
+    parse_once()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
