@@ -23,7 +23,10 @@ def sweep(
         typer.Option("--grid", help="Values of a key to try; repeatable.", metavar="a.b=v1,v2"),
     ] = None,
     settings: RecipeKeys = None,
-    jobs: Annotated[int, typer.Option(min=1, help="How many run at a time.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many run at a time; absent: one, on Ray all that have room."),
+    ] = None,
     until: Annotated[str | None, typer.Option(help="The last stage of each.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from trt_qat import artifact
 from trt_qat.errors import InputError, RecipeError
 from trt_qat.files import read_json
+from trt_qat.pipeline.sweep_ray import Answer, has_ray, on_ray
 from trt_qat.recipe.load import load_recipe
 
 TABLE = "sweep.json"
@@ -104,7 +105,7 @@ def sweep(
     jobs: Sequence[Job],
     out: Path,
     *,
-    at_once: int = 1,
+    at_once: int | None = None,
     until: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
@@ -116,7 +117,8 @@ def sweep(
     Args:
         jobs: to be run.
         out: gets a run folder and a log a job, and ``sweep.json``.
-        at_once: how many run at a time; devices of CUDA_VISIBLE_DEVICES are dealt among them.
+        at_once: how many run at a time; None: one, and of Ray's machines as many as have room.
+            Devices of CUDA_VISIBLE_DEVICES are dealt among those that run here.
         until: the last stage of each.
         say: called with a line at a time of what happens.
 
@@ -131,16 +133,18 @@ def sweep(
     out.mkdir(parents=True, exist_ok=True)
     lock = threading.Lock()
 
-    def done(job: Job, answer: tuple[int, str, str]) -> None:
-        row = _row(job, prints[job.name], *answer)
+    by_name = {job.name: job for job in left}
+
+    def done(name: str, answer: Answer) -> None:
+        row = _row(by_name[name], prints[name], *answer)
         with lock:
-            rows[job.name] = row
+            rows[name] = row
             kept = [asdict(rows[each.name]) for each in jobs if each.name in rows]
             artifact.write_json(table, {"rows": kept})
             say(f"{len(rows)} of {len(jobs)}: {row.name}: {row.verdict or row.why}")
 
-    commands = [(job, _command(job, out / job.name, until)) for job in left]
-    (_on_ray if _has_ray() else _here)(commands, out.resolve(), at_once, done)
+    commands = [(job.name, _command(job, out / job.name, until)) for job in left]
+    (on_ray if has_ray() else _here)(commands, out.resolve(), at_once, done)
     return [rows[job.name] for job in jobs]
 
 
@@ -185,21 +189,24 @@ def _row(job: Job, fingerprint: str, code: int, told: str, log: str) -> Row:
     return row
 
 
-Done = Callable[[Job, tuple[int, str, str]], None]
-
-
-def _here(commands: Iterable[tuple[Job, list[str]]], out: Path, at_once: int, done: Done) -> None:
+def _here(
+    commands: Iterable[tuple[str, list[str]]],
+    out: Path,
+    at_once: int | None,
+    done: Callable[[str, Answer], None],
+) -> None:
+    at_once = at_once or 1
     devices = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
     free, running = list(range(at_once)), set[subprocess.Popen[str]]()
     lock = threading.Lock()
 
-    def run(job: Job, words: list[str]) -> None:
+    def run(name: str, words: list[str]) -> None:
         with lock:
             slot = free.pop()
         more = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
         threads = str(max(1, (os.cpu_count() or 1) // at_once))
         environment = {"OMP_NUM_THREADS": threads, **os.environ, **more}
-        with (out / f"{job.name}.log").open("w+") as log:
+        with (out / f"{name}.log").open("w+") as log:
             with subprocess.Popen(
                 words,
                 stdout=subprocess.PIPE,
@@ -215,10 +222,10 @@ def _here(commands: Iterable[tuple[Job, list[str]]], out: Path, at_once: int, do
             answer = process.returncode, told, log.read()
         with lock:
             free.append(slot)
-        done(job, answer)
+        done(name, answer)
 
     with ThreadPoolExecutor(at_once) as pool:
-        tasks = [pool.submit(run, job, words) for job, words in commands]
+        tasks = [pool.submit(run, name, words) for name, words in commands]
         try:
             for task in tasks:
                 task.result()
@@ -227,32 +234,6 @@ def _here(commands: Iterable[tuple[Job, list[str]]], out: Path, at_once: int, do
             for process in list(running):
                 process.terminate()
             raise
-
-
-def _has_ray() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("ray") is not None
-
-
-def _on_ray(commands: Iterable[tuple[Job, list[str]]], out: Path, at_once: int, done: Done) -> None:
-    import ray
-
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
-    devices = 1 if ray.cluster_resources().get("GPU") else 0
-
-    def run(words: list[str], folder: str) -> tuple[int, str, str]:
-        ended = subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)
-        return ended.returncode, ended.stdout, ended.stderr
-
-    remote = ray.remote(num_gpus=devices, max_retries=3)(run)
-    here = str(Path.cwd())
-    open_tasks = {remote.remote(words, here): job for job, words in commands}
-    while open_tasks:
-        (task,), _ = ray.wait(list(open_tasks), num_returns=1)
-        job, answer = open_tasks.pop(task), ray.get(task)
-        (out / f"{job.name}.log").write_text(answer[2], encoding="utf-8")
-        done(job, answer)
 
 
 def points(rows: Iterable[Row]) -> list[dict[str, Any]]:
