@@ -62,7 +62,8 @@ def test_a_job_whose_workers_all_die_is_told_in_a_line(
     on_ray([("job", shell("kill -9 $PPID"))], tmp_path, None, found.__setitem__)
     code, told, log = found["job"]
     assert (code, told, log.count("\n")) == (LOST, "", 1)
-    assert log.startswith("Ray: ") and "died" in log
+    assert log.startswith("Ray: ")
+    assert "died" in log
 
 
 def test_an_interrupted_sweep_lets_its_jobs_end_by_themselves(tmp_path: Path) -> None:
