@@ -54,6 +54,9 @@ class Trainer:
         self.feed, self.goal = StepFeed(feed, spec.accumulate), goal
         self.total = max(1, round(spec.epochs * self.feed.steps_per_epoch))
         self.frozen_from = round(spec.freeze_batchnorm * self.total)
+        self.as_deployed = spec.as_deployed
+        if self.as_deployed is None:
+            self.as_deployed = goal.teacher is not None
         self.loss_fn = goal.loss_fn or default_loss(spec, goal.teacher)
         if goal.teacher is not None:
             goal.teacher.to(accelerator.device)
@@ -118,11 +121,15 @@ class Trainer:
                     break
 
     def _set_modes(self) -> None:
-        """Train mode; BatchNorm statistics stand still in the last part of the run."""
+        """Train mode or the deployed one; BatchNorm statistics stand still in the last part."""
         self.one_step.model.train()
-        if self.step >= self.frozen_from:
-            for norm in batch_norms(self.plain):
-                norm.eval()
+        if self.as_deployed:
+            self.plain.eval()
+            for module in self.plain.modules():
+                if isinstance(module, nn.RNNBase) and not module.dropout:
+                    module.train()  # or cuDNN has no gradient
+        for norm in batch_norms(self.plain):
+            norm.train(self.step < self.frozen_from)
 
     def _check_finite(self) -> None:
         """Check what no later loss can: that the last step has left numbers.

@@ -52,8 +52,14 @@ class PtqSpec(Spec):
 
 
 class RecoverySpec(Spec):
-    """What training does beside following a loss; every key is off by default."""
+    """What training does beside following a loss; off by default, but ``as_deployed``."""
 
+    as_deployed: bool | None = Field(
+        default=None,
+        description="train the function that is deployed: no dropout, no stochastic depth, no "
+        "outputs of training alone; BatchNorm by freeze_batchnorm; absent: if a teacher is learned "
+        "from, whose outputs have none of them",
+    )
     average: Literal["none", "ema", "swa"] = Field(
         default="none", description="the weights kept are an average over steps"
     )
