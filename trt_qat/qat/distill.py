@@ -38,8 +38,8 @@ class Distillation:
                 loss(inputs, student(inputs)).backward()
 
     Args:
-        student: quantized, pruned or both. In evaluation mode what is deployed is taught; dropout and
-            stochastic depth keep it from what the teacher says.
+        student: quantized, pruned or both. In evaluation mode what is deployed is taught; dropout
+            and stochastic depth keep it from what the teacher says.
         teacher: the float model, with the same modules by the same names; evaluated, never changed.
         spec: what is matched.
 
