@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import onnx
 import pytest
 
 from tests.engine.evidence.test_log_layers import LISTED
@@ -137,4 +138,14 @@ def test_times_that_are_none_are_one_sentence(tmp_path: Path, value: str) -> Non
     path = tmp_path / "p.json"
     path.write_text(f'[{{"count": 3}}, {{"name": "conv", "averageMs": {value}}}]')
     with pytest.raises(InputError, match=r"'conv' takes .* ms, so nothing was timed"):
+        read(path)
+
+
+def test_an_onnx_is_sent_to_preflight(tmp_path: Path) -> None:
+    tensor = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    same = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([same], "g", [tensor], [onnx.ValueInfoProto(name="y")])
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph), path)
+    with pytest.raises(InputError, match="an ONNX model by its first bytes: `trt-qat preflight`"):
         read(path)

@@ -125,6 +125,11 @@ def is_plan(path: Path) -> bool:
 
 def what_it_is(begin: bytes) -> str:
     """Say what a file is that is neither text nor a plan, by its first bytes; empty: not known."""
+    if begin[:1] == _ONNX_FIRST and begin[2:3] in (b"\x12", b"\x1a", b"B", b":"):
+        return (
+            "an ONNX model by its first bytes: `trt-qat preflight` reads it, `trt-qat build` "
+            "builds an engine of it"
+        )
     return next((said for mark, said in _OTHERS if begin.startswith(mark)), "")
 
 
@@ -176,8 +181,6 @@ def _what(begin: bytes) -> str:
         return said
     if not begin:
         return "the file is empty"
-    if begin[:1] == _ONNX_FIRST and begin[2:3] in (b"\x12", b"\x1a", b"B", b":"):
-        return "an ONNX model by its first bytes: `trt-qat build` builds an engine of it"
     return (
         "which begins 'ftrt' (TensorRT for RTX: 'vtrt'); this begins "
         f"{begin[:4]!r}, so it is something else or damaged"
