@@ -27,13 +27,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import FunctionType
 from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.mutants import Mutant, mutants, put
+from tests.mutants import Mutant, functions_of, mutants, put
 
 ROOT = Path(__file__).parents[1]
 _LINT = ("rules", "beside_*", "fate", "operators", "preflight", "reported")
@@ -53,12 +54,27 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
 Those of placement by exports (tests/qat) take minutes and notice more.
 """
 
-QUIET = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "-W", "ignore"]
+_NO_COLLECTION = ("-p", "no:unraisableexception")  # of all garbage, at the end of every run
+QUIET = [
+    "-q",
+    "-x",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    *_NO_COLLECTION,
+    "--no-header",
+    "-W",
+    "ignore",
+]
 MOST_SECONDS = 45.0
 """Of tests that a change gets, the quickest first; the longest export whole networks."""
 
 PATIENCE = 5.0
-"""Times what the tests take without a change, and 20 seconds; what takes longer does not end."""
+"""Times what the tests take without a change, and 20 seconds; what takes longer does not end.
+
+Of processor time a test may take so many times what the longest test does, and 5 seconds.
+"""
 
 
 @dataclass
@@ -126,10 +142,21 @@ class _Watch:
 
 
 class _Chosen:
-    """A plugin of pytest: only these tests, in this order."""
+    """A plugin of pytest: only these tests, in this order, each with its time.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    One that takes longer ends the process by a signal, wherever its code is.
+    """
+
+    def __init__(self, names: Sequence[str], seconds: float) -> None:
         self.places = {name: place for place, name in enumerate(names)}
+        self.seconds = seconds
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)
+        yield
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if item.nodeid in self.places]
@@ -191,17 +218,26 @@ def _silent() -> None:
     os.dup2(nowhere, 2)
 
 
-def noticed(mutant: Mutant, tests: Tests) -> str:
-    """Return how a mutant ended: ``failed``, ``endless``, ``survived`` or ``not run``."""
+def noticed(mutant: Mutant, tests: Tests, functions: list[FunctionType]) -> str:
+    """Return how a mutant ended: ``failed``, ``endless``, ``survived`` or ``not run``.
+
+    Args:
+        mutant: to be put in.
+        tests: all of its part.
+        functions: the living ones of its part.
+    """
     if not (wanted := tests.of(mutant)):
         return "not run"
     child = os.fork()
     if not child:
         _silent()
         files = sorted({test.partition("::")[0] for test in wanted})
-        os._exit(int(pytest.main([*QUIET, *files], [_Chosen(wanted)])) if put(mutant) else 99)
+        plugin = _Chosen(wanted, 5 + PATIENCE * max(tests.seconds.values()))
+        os._exit(int(pytest.main([*QUIET, *files], [plugin])) if put(mutant, functions) else 99)
     usual = sum(map(tests.seconds.__getitem__, wanted))
     code = _ended(child, 20 + PATIENCE * usual)
+    if code == -signal.SIGPROF:
+        code = None
     if code is not None and code > 3:
         told = f"{mutant.path}:{mutant.line} {mutant.function}: pytest ended with {code}"
         raise SystemExit(told)
@@ -225,7 +261,7 @@ def chosen(folder: Path, given: argparse.Namespace) -> list[Mutant]:
     """Return the mutants that are asked for: a sample of all, in a fixed order."""
     found = [each for path in sorted(folder.rglob("*.py")) for each in mutants(path)]
     if given.file:
-        found = [each for each in found if each.path.name == given.file]
+        found = [each for each in found if each.path.name in given.file]
     if given.lines:
         first, _, last = given.lines.partition("-")
         found = [each for each in found if int(first) <= each.line <= int(last or first)]
@@ -267,8 +303,8 @@ def main() -> None:
     parser.add_argument("part", choices=sorted(PARTS))
     parser.add_argument("--sample", type=int, default=0, help="so many, drawn by --seed; 0: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--file", help="of this file alone")
-    parser.add_argument("--lines", help="FIRST-LAST of that file")
+    parser.add_argument("--file", nargs="+", help="of these files alone")
+    parser.add_argument("--lines", help="FIRST-LAST of those files")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
     parser.add_argument("--again", type=Path, help="only what survived there, by more tests")
     parser.add_argument("--out", type=Path)
@@ -291,10 +327,11 @@ def main() -> None:
         waiting = waiting[: known["mutants"]]
         results = [(mutant, "failed") for mutant in waiting if label(mutant) not in alive]
         waiting = [mutant for mutant in waiting if label(mutant) in alive]
+    functions = functions_of(ROOT / place)
     for mutant in waiting:
         if time.monotonic() - began > 60 * given.minutes:
             break
-        how = noticed(mutant, tests)
+        how = noticed(mutant, tests, functions)
         results.append((mutant, how))
         if how in ("survived", "not run"):
             print(how, label(mutant), flush=True)

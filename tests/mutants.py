@@ -64,10 +64,20 @@ def mutants(path: Path) -> list[Mutant]:
     return found
 
 
-def put(mutant: Mutant) -> int:
+def functions_of(folder: Path) -> list[FunctionType]:
+    """Return the living functions of the files in a folder."""
+    living = (thing for thing in gc.get_objects() if type(thing) is FunctionType)
+    return [each for each in living if each.__code__.co_filename.startswith(str(folder))]
+
+
+def put(mutant: Mutant, functions: list[FunctionType] | None = None) -> int:
     """Give every living function of the mutant's place its code; return how many there were.
 
     Functions that it has made, as the tests of a table, are given theirs too.
+
+    Args:
+        mutant: what to put.
+        functions: of the mutant's file and perhaps of others, None to look for them.
     """
     tree = _parsed(mutant.path)
     _, node, change = list(_places(tree))[mutant.number]
@@ -75,7 +85,7 @@ def put(mutant: Mutant) -> int:
     module = compile(ast.fix_missing_locations(tree), str(mutant.path), "exec")
     code = _code(module, mutant.function, mutant.first_line)
     wanted = (str(mutant.path), mutant.function, mutant.first_line)
-    living = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
+    living = functions_of(mutant.path) if functions is None else functions
     count = 0
     inner: dict[CodeType, CodeType] = {}
     for function in living:

@@ -14,52 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.qat.test_placement_rules import IMAGE, conv, net
+from tests.qat.placement.planned import Forward, Planned, net, two
+from tests.qat.test_placement_rules import IMAGE, conv
 from trt_qat.errors import RecipeError
 from trt_qat.qat import placement
 from trt_qat.qat.placement.kinds import Kind
 from trt_qat.qat.placement.layers import OWN_CODE, WeightShape, misaligned
-from trt_qat.recipe.specs import QuantizeSpec
-
-Forward = Callable[[Any, Tensor], Any]
-
-
-class Planned:
-    """The plan of a model.
-
-    Attributes:
-        pairs: in words, see above.
-        floats: reasons by layer.
-        notes: why a layer writes float, by layer.
-        scales: how many scales there are, those that are shared counted once.
-    """
-
-    def __init__(
-        self, model: nn.Module, x: Any = IMAGE, sparse: tuple[str, ...] = (), **spec: Any
-    ) -> None:
-        self.trace = placement.trace(model, x)
-        self.flow = placement.build_flow(self.trace)
-        placement.observe_links(model, x, self.flow)
-        given = QuantizeSpec(**{"heads": "int8", **spec})
-        self.plan = placement.decide(self.flow, given, frozenset(sparse))
-        sites, echoes = (
-            {f"{made.node.name}>{r.node.name}" for made, readers in each.items() for r in readers}
-            for each in (self.plan.sites, self.plan.echoes)
-        )
-        self.pairs = " ".join([*sorted(sites), *(f"[{each}]" for each in sorted(echoes))])
-        self.floats = {v.path: why for v, why in self.plan.float_layers.items()}
-        self.notes = {v.node.name: why for v, why in self.plan.notes.items()}
-        self.axes = {v.node.name: axis for v, axis in self.plan.weight_axes.items()}
-
-    def kind(self, name: str) -> Kind:
-        (vertex,) = [v for v in self.flow.vertices if v.node.name == name]
-        return vertex.kind
-
-
-def two(between: Forward, **parts: nn.Module) -> nn.Module:
-    """A convolution, something, and a convolution that reads it."""
-    names = {"a": conv(), "b": conv(), **parts}
-    return net(lambda m, x: m.b(between(m, m.a(x))), **names)
 
 
 def joined(m: Any, x: Tensor) -> Tensor:
@@ -360,7 +320,7 @@ def test_a_small_layer_is_quantized_between_int8_ones(
 
 
 def test_the_recipe_and_heads_decide_before_shapes() -> None:
-    def model() -> nn.Module:
+    def model() -> Any:
         return two(lambda m, x: F.relu(x))
 
     assert Planned(model(), heads="float").floats == {"b": "head: its output is a network output"}

@@ -36,18 +36,31 @@ TENSOR = Mark.TENSOR
 
 @dataclass
 class Call:
-    """One call of a module: its arguments flattened into leaves, tensors among them."""
+    """One call of a module: its arguments flattened into leaves, tensors among them.
+
+    ``plain`` tells that every parameter was given a tensor, not a list of one: no call can differ.
+    """
 
     signature: inspect.Signature
     structure: Any
     leaves: list[Any]
+    plain: bool = False
 
     @classmethod
     def of(cls, signature: inspect.Signature, args: Any, kwargs: Any) -> Call:
         """Bind what was given to a signature and flatten it."""
         bound = signature.bind(*args, **kwargs)
         leaves, structure = pytree.tree_flatten(dict(bound.arguments))
-        return cls(signature, structure, leaves)
+        given = bound.arguments.values()
+        plain = (
+            len(given) == len(signature.parameters)
+            and all(isinstance(value, torch.Tensor) for value in given)
+            and all(
+                p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+                for p in signature.parameters.values()
+            )
+        )
+        return cls(signature, structure, leaves, plain)
 
     def names(self) -> list[str]:
         """Return a name for every leaf: the parameter's, numbered where it holds several."""
@@ -70,18 +83,7 @@ class Call:
         leaves = [TENSOR if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
         empty = inspect.Parameter.empty
         parameters = [p.replace(annotation=empty) for p in self.signature.parameters.values()]
-        return Call(inspect.Signature(parameters), self.structure, leaves)
-
-    def is_plain(self) -> bool:
-        """Tell whether the parameters are tensors, all of them, so that no call can differ."""
-        return (
-            len(self.leaves) == len(self.signature.parameters)
-            and all(leaf is TENSOR or isinstance(leaf, torch.Tensor) for leaf in self.leaves)
-            and all(
-                p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-                for p in self.signature.parameters.values()
-            )
-        )
+        return Call(inspect.Signature(parameters), self.structure, leaves, self.plain)
 
 
 def observe_calls(model: nn.Module, batch: Any) -> dict[nn.Module, Call]:
@@ -105,24 +107,22 @@ def guarded(forward: Callable[..., Any], call: Call, output: Any) -> Callable[..
     """Wrap a traced forward, which takes and returns tensors alone, in the original's signature.
 
     Args:
-        forward: takes the module and the tensors of ``call.leaves``, returns a tensor or a tuple.
+        forward: takes the module and the tensors of ``call.leaves``, returns leaves of ``output``.
         call: the observed call, which a call of the result must be like (`mismatch`).
-        output: structure of what the original returned, None for a single tensor.
+        output: structure of what the original returned.
     """
-    if call.is_plain() and output is None:
-        return forward
 
     @functools.wraps(forward)
     def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         result = forward(self, *tensors_of(Call.of(call.signature, args, kwargs).leaves))
-        return result if output is None else pytree.tree_unflatten(list(result), output)
+        return pytree.tree_unflatten(list(result), output)
 
     return wrapper
 
 
 def mismatch(call: Call, args: Any, kwargs: Any) -> str | None:
     """Return in what a call differs from the observed one, None where it is of the same kind."""
-    plain = call.is_plain() and not kwargs and len(args) == len(call.leaves)
+    plain = call.plain and not kwargs and len(args) == len(call.leaves)
     if plain and all(isinstance(a, torch.Tensor) for a in args):
         return None
     try:
@@ -143,14 +143,6 @@ def mismatch(call: Call, args: Any, kwargs: Any) -> str | None:
 
 def _brief(value: Any) -> str:
     return "a tensor" if value is TENSOR or isinstance(value, torch.Tensor) else repr(value)
-
-
-def flatten_output(result: Any) -> tuple[Any, Any]:
-    """Return ``(tensor, None)`` for a single tensor, else ``(leaves, structure)``."""
-    if isinstance(result, torch.Tensor):
-        return result, None
-    leaves, structure = pytree.tree_flatten(result)
-    return tuple(leaves), structure
 
 
 def tensors_of(value: Any) -> list[torch.Tensor]:

@@ -73,7 +73,7 @@ class Program(Code):
 
     Attributes:
         call: as seen on the first batch, without its tensors.
-        output: structure of what the owner returns, None for a single tensor.
+        output: structure of what the owner returns.
         trains: the graph is that of training too.
         sizes: sizes of the seen tensors behind the batch, where the graph holds for them alone.
         inlined: paths of the modules whose code the graph runs through, and whether the graph

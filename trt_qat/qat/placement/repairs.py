@@ -71,7 +71,7 @@ def _drop_unused_shapes(graph: fx.Graph, owner: nn.Module) -> None:
 
     What writes into a tensor has no readers yet: they read the tensor.
     """
-    for node in reversed(list(graph.nodes)):
+    for node in reversed([node for node in graph.nodes if node.op != "output"]):
         if not node.users and classify_leaf(node) is not None and not _in_place(node, owner):
             graph.erase_node(node)
 
@@ -139,6 +139,6 @@ def _in_place(node: fx.Node, owner: nn.Module) -> bool:
     in_operator = getattr(node.target, "__module__", "") == "_operator"
     return (
         bool(node.kwargs.get("inplace"))
-        or (name.startswith("i") and in_operator and name not in ("invert", "index", "is_", "inv"))
+        or (in_operator and name.startswith("i") and hasattr(operator, f"__{name[1:]}__"))
         or (name.endswith("_") and not name.endswith("__") and not in_operator)
     )

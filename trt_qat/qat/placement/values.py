@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
+from torch.utils import _pytree as pytree  # there is no public flattening of nested containers
 
 from trt_qat.qat.placement.attention import COMPOSITES, code_of
-from trt_qat.qat.placement.calls import Call, flatten_output, tensors_of
+from trt_qat.qat.placement.calls import Call, tensors_of
 from trt_qat.qat.placement.callsite import Scope, Scopes, current_line, operation_name
 from trt_qat.qat.placement.kinds import BATCH_NORMS, WEIGHTED_MODULES
 from trt_qat.qat.placement.proxy import ValueProxy, proxies_of, values_of
@@ -86,17 +87,16 @@ class ValueTracer(fx.Tracer):
             if isinstance(leaf, torch.Tensor):
                 proxy: Any = super().create_proxy("placeholder", name, (), {})
                 proxy.value = leaf.clone()
-                proxy.node.meta["integer"] = not leaf.is_floating_point()
+                proxy.node.meta.update(tensors=1, integer=not leaf.is_floating_point())
                 leaves.append(proxy)
             else:
                 leaves.append(leaf)
         bound = self.call.bind(leaves)
 
         def call(root: nn.Module) -> Any:
-            result, self.output_structure = flatten_output(
-                root.forward(*bound.args, **bound.kwargs)
-            )
-            return result
+            result = root.forward(*bound.args, **bound.kwargs)
+            leaves, self.output_structure = pytree.tree_flatten(result)
+            return tuple(leaves)
 
         return call, [self.root]
 
@@ -122,9 +122,6 @@ class ValueTracer(fx.Tracer):
         if target in _TYPE_QUESTIONS:
             return self._compute(kind, target, values_of(args), values_of(kwargs))
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **options)
-        if kind == "placeholder":
-            proxy.node.meta["tensors"] = 1
-            return proxy
         if kind in ("call_function", "call_method"):
             name = operation_name(target)
             proxy.node.meta["site"] = self._scopes.site(current_line(), name)

@@ -1,0 +1,304 @@
+"""The user's own code, run with the grids of the deployed graph, read where they are read there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.qat.placement.planned import Grid, Placed, net, placed, rounded
+from tests.qat.test_placement_rules import IMAGE, conv
+from trt_qat.qat.placement.program import PROGRAM
+
+Forward = Callable[[Any, Tensor], Any]
+
+
+def parts(forward: Forward, **more: nn.Module) -> Placed:
+    """Four layers placed with this forward."""
+    layers = {name: conv() for name in "abcd"}
+    return placed(net(forward, **layers, **more))
+
+
+def same(made: Placed, *args: Any) -> None:
+    """Training runs the grids that the deployed graph does, on the same tensors."""
+    expected, deployed = made.model.eval(), made.used(*args)
+    assert expected is made.model
+    wanted = {name: grid.seen[:] for name, grid in made.grids.items()}
+    made.model.train()
+    result, trained = made.used(*args)
+    assert trained == deployed[1]
+    for name, grid in made.grids.items():
+        assert all(map(torch.equal, grid.seen, wanted[name]))
+    outputs = [deployed[0]] if isinstance(deployed[0], Tensor) else list(deployed[0])
+    results = [result] if isinstance(result, Tensor) else list(result)
+    assert all(map(torch.equal, outputs, results))
+
+
+def noted(m: Any, x: Tensor) -> Tensor:
+    """What training alone does to a tensor: another way of the code, with the same result."""
+    return x.relu() if m.training else F.relu(x)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: m.b(noted(m, m.a(x))),
+        lambda m, x: m.c(noted(m, m.b(m.a(x)) + m.a(x))),
+        lambda m, x: m.b(noted(m, torch.cat([m.a(x), F.relu(m.c(x))], 1)[:, 8:24])),
+        lambda m, x: m.b(F.avg_pool2d(noted(m, m.a(x)), 2)),
+        lambda m, x: noted(m, x.add(m.b(x)) + x),
+        lambda m, x: m.d(noted(m, m.a(m.a(x)))),
+        lambda m, x: m.b(noted(m, m.a(x)) * m.c(x)),
+        lambda m, x: (noted(m, m.b(m.a(x))), m.c(x).mean((2, 3))),
+    ],
+)
+def test_training_that_takes_another_way_uses_the_same_grids(forward: Forward) -> None:
+    made = parts(forward)
+    assert not vars(made.model)[PROGRAM].trains
+    same(made, IMAGE)
+
+
+def test_an_operation_is_known_by_its_line_or_by_its_order() -> None:
+    """A branch that only training takes moves no other operation's grid."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        y = m.a(x)
+        if m.training:
+            y = y + y.mean()
+            y = y.relu() + 0
+        else:
+            y = y.relu()
+        z = F.avg_pool2d(y, 2)
+        return m.b(F.avg_pool2d(z, 2))
+
+    made = parts(forward)
+    _, deployed = made.used(IMAGE)
+    made.model.train()
+    _, trained = made.used(IMAGE)
+    assert trained == deployed
+
+    def other(m: Any, x: Tensor) -> Any:
+        y = m.a(x)
+        pooled = F.avg_pool2d(y, 2) if m.training else F.avg_pool2d(y, 2, 2)
+        return m.b(pooled)
+
+    made = parts(other)
+    _, deployed = made.used(IMAGE)
+    made.model.train()
+    assert made.used(IMAGE)[1] == deployed
+
+
+def test_what_is_called_more_often_than_deployed_reads_what_the_first_call_does() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = conv()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = F.avg_pool2d(self.a(x), 1)
+            return y
+
+    def forward(m: Any, x: Tensor) -> Any:
+        y = m.block(x)
+        return (m.b(y), m.block(x + 1)) if m.training else m.b(y)
+
+    made = parts(forward, block=Block())
+    _, deployed = made.used(IMAGE)
+    made.model.train()
+    _, trained = made.used(IMAGE)
+    assert trained["x"] == deployed["x"] + 1
+    assert trained["block_a"] == deployed["block_a"] + 1
+
+
+def test_one_tensor_is_quantized_once_for_all_who_read_it_and_again_when_it_was_changed() -> None:
+    made = parts(lambda m, x: noted(m, m.a(x)) + noted(m, m.b(x)))
+    made.model.train()
+    assert made.used(IMAGE)[1]["x"] == 1
+
+    def changing(m: Any, x: Tensor) -> Any:
+        y = x + 0
+        first = m.a(y)
+        y += 1
+        return noted(m, first) + m.b(y)
+
+    made = parts(changing)
+    same(made, IMAGE)
+    with torch.inference_mode():
+        same(parts(lambda m, x: noted(m, m.a(x))), IMAGE)
+
+
+def test_members_of_a_returned_tuple_are_quantized_by_their_place() -> None:
+    """A part that is placed by itself hands on tensors that the next one reads as INT8."""
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c = conv(), conv()
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.a(x)
+            extra = (self.c(y),) if self.training else ()
+            return {"note": 3, "out": (F.avg_pool2d(noted(self, y), 2), *extra)}
+
+    def whole(m: Any, x: Tensor) -> Any:
+        out = m.part(x)["out"]
+        if out[0].sum() > 1e9:
+            return x
+        return m.b(out[0])
+
+    made = parts(whole, part=Part())
+    assert made.trace.untraced
+    made.model.eval()
+    expected = made.model(IMAGE)
+    made.model.train()
+    with torch.no_grad():
+        made.model.part.eval()
+        assert torch.equal(made.model(IMAGE), expected)
+
+
+def test_tensors_that_are_read_as_float_have_their_places_too() -> None:
+    """An input among them: the weight alone is quantized, and stands behind it."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        return noted(m, F.linear(x, m.w))
+
+    rows, model = torch.randn(2, 128), net(forward)
+    model.register_parameter("w", nn.Parameter(torch.randn(16, 128)))
+    made = placed(model, rows, layers={"*": "int4"})
+    expected = F.relu(F.linear(rows, rounded(made.model.w)))
+    assert torch.equal(made.model.eval()(rows), expected)
+    assert torch.equal(made.model.train()(rows), expected)
+
+
+def test_a_model_that_calls_itself_has_its_graph_within() -> None:
+    class WithLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = conv(), conv()
+
+        def forward(self, x: Tensor, targets: Tensor | None = None) -> Any:
+            if targets is not None:
+                return F.mse_loss(self(x), targets)
+            return self.b(F.relu(self.a(x)))
+
+    made = placed(WithLoss().eval())
+    expected, deployed = made.used(IMAGE)
+    loss, used = made.used(IMAGE, torch.zeros_like(expected))
+    assert used == deployed
+    assert torch.equal(loss, F.mse_loss(expected, torch.zeros_like(expected)))
+    assert "qdq" in made.model._modules
+
+    class OtherInner(WithLoss):
+        def forward(self, x: Tensor, targets: Tensor | None = None, twice: bool = False) -> Any:
+            if targets is not None:
+                return F.mse_loss(self(x, twice=True), targets)
+            return self.b(F.relu(self.a(x)))
+
+    made = placed(OtherInner().eval())
+    loss, used = made.used(IMAGE, torch.zeros_like(expected))
+    assert used == {"x": 1, "relu": 1}
+
+
+def test_the_owners_children_are_its_own_while_its_code_runs() -> None:
+    class Walking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = conv(), conv()
+            self.fail = False
+
+        def forward(self, x: Tensor) -> Any:
+            if self.training:
+                if self.fail:
+                    msg = "asked to"
+                    raise ValueError(msg)
+                for layer in self.children():
+                    x = layer(x) * 1
+                return x
+            return self.b(self.a(x))
+
+    made = placed(Walking().eval())
+    same(made, IMAGE)
+    assert "qdq" in made.model._modules
+    made.model.fail = True
+    with pytest.raises(ValueError, match="asked to"):
+        made.model(IMAGE)
+    assert "qdq" in made.model._modules
+    made.model.fail = False
+    same(made, IMAGE)
+
+
+class Hooked(nn.Module):
+    """Layers within a part whose code the graph runs through, with a hook that changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(conv(), nn.ReLU())
+        self.b = conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(self.inner(x))
+        return y
+
+
+def test_hooks_on_parts_run_and_see_the_tensors_of_the_users_code() -> None:
+    made = placed(Hooked().eval())
+    _, deployed = made.used(IMAGE)
+    handle = made.model.inner.register_forward_hook(lambda *args: args[2] * 2)
+    doubled, used = made.used(IMAGE)
+    assert used == deployed
+    a, b = made.model.inner[0], made.model.b
+    assert torch.equal(doubled, b(rounded(F.relu(a(rounded(IMAGE))) * 2)))
+    handle.remove()
+
+
+def test_other_threads_are_not_followed() -> None:
+    other = nn.Sequential(conv())
+
+    def forward(m: Any, x: Tensor) -> Any:
+        if m.training:
+            thread = threading.Thread(target=lambda: other(x))
+            thread.start()
+            thread.join()
+        return m.b(m.a(x))
+
+    same(parts(forward), IMAGE)
+
+
+def test_a_layer_of_torch_with_parts_is_whole() -> None:
+    """Nothing is looked for within a leaf: a norm or an attention runs as it is."""
+
+    class Leaf(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 1e9:
+                return x
+            return super().forward(F.avg_pool2d(x, 1))
+
+    made = parts(lambda m, x: F.avg_pool2d(m.b(noted(m, m.leaf(m.a(x)))), 2), leaf=Leaf(16, 16, 1))
+    same(made, IMAGE)
+    assert type(made.grids["x"]) is Grid
+
+
+def test_attention_is_run_through_as_it_was_traced() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
+            self.last = nn.Linear(32, 32)
+
+        def forward(self, x: Tensor) -> Any:
+            y: Tensor = self.attention(x, x, x, need_weights=False)[0]
+            return self.last(y.relu() if self.training else F.relu(y))
+
+    x = torch.randn(2, 4, 32)
+    made = placed(Attending().eval(), x)
+    assert len(made.plan.weighted) > 2
+    expected, deployed = made.used(x)
+    made.model.train()
+    result, trained = made.used(x)
+    assert trained == deployed
+    torch.testing.assert_close(result, expected)
