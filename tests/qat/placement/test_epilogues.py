@@ -160,6 +160,9 @@ OTHERS: dict[str, tuple[Forward, dict[str, Any], str]] = {
     "a depthwise layer's sum takes INT8": (
         lambda m, x: soft(m.g(m.a(x)) + x), {}, "a>g x>a x>add",
     ),
+    "of two channels too": (
+        lambda m, x: soft(m.g2(m.q(x)) + x), {}, "q>g2 x>add x>q",
+    ),
     "with its norm": (lambda m, x: soft(m.n(m.g(m.a(x))) + x), {}, "a>g x>a x>add"),
     "not a layer's of several channels a group": (
         lambda m, x: soft(m.g4(m.a(x)) + x), {}, "a>g4 x>a",
@@ -171,7 +174,7 @@ OTHERS: dict[str, tuple[Forward, dict[str, Any], str]] = {
     ),
     "nor a product": (lambda m, x: soft(m.g(m.a(x)) * x), {}, "a>g x>a"),
     "one channel is no depthwise layer": (
-        lambda m, x: soft(m.g1(m.q(x)) + m.q(x)), {}, "q>g1 x>q x>q_1",
+        lambda m, x: soft(m.g1(m.q(x)) + x), {}, "q>g1 x>q",
     ),
     "an activation of a product is on one grid": (
         lambda m, x: m.e(F.relu(m.a(x) * m.b(x))), {}, "a>mul b>mul relu>e x>a x>b",
@@ -206,7 +209,8 @@ MORE: dict[str, Any] = {
     "a concat in a concat": {"h48": nn.Linear(48, 16)},
     "not a layer's of several channels a group": {"g4": conv(groups=4)},
     "nor a transposed one's": {"up": nn.ConvTranspose2d(16, 16, 1, groups=16)},
-    "one channel is no depthwise layer": {"q": conv(16, 1), "g1": conv(1, 1)},
+    "of two channels too": {"q": conv(16, 2), "g2": conv(2, 16, groups=2)},
+    "one channel is no depthwise layer": {"q": conv(16, 1), "g1": conv(1, 16)},
     "a gate by channels": {"one": conv(kernel=1)},
 }
 CASES = {

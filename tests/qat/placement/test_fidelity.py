@@ -70,6 +70,12 @@ def test_other_numbers_shapes_and_counts_are_found(traced: Forward) -> None:
         checked(lambda x: x * 2, traced, rows())
 
 
+def test_every_tensor_that_is_returned_counts() -> None:
+    for traced in (lambda x: (x, x), lambda x: (x + 1, x + 1)):
+        with pytest.raises(TraceError):
+            checked(lambda x: (x, x + 1), traced, rows())
+
+
 def test_rows_that_are_alike_do_not_hide_a_missing_one() -> None:
     same = torch.ones(2, 3)
     with pytest.raises(TraceError):

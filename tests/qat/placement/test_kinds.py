@@ -17,6 +17,7 @@ from trt_qat.qat.placement.kinds import (
     Kind,
     activations,
     argument,
+    classify,
     is_constant,
     module_kind,
     takes_member,
@@ -66,6 +67,7 @@ ROWS = torch.randn(2, 8)
         (lambda m, x: F.pad(x, (1, 1), "constant", 1.0), Kind.FLOAT),
         (lambda m, x: m.a(x) * 2 + m.c, Kind.POINTWISE),
         (lambda m, x: torch.add(m.a(x), x), Kind.ADD),
+        (lambda m, x: torch.add(m.a(x), m.c, alpha=x.shape[1]), Kind.POINTWISE),
         (lambda m, x: torch.multiply(m.a(x), x), Kind.MUL),
         (lambda m, x: m.a(x).multiply(x), Kind.MUL),
         (lambda m, x: torch.addcmul(x, m.a(x), x), Kind.FLOAT),
@@ -164,6 +166,25 @@ def test_what_only_a_shape_is_read_of_carries_nothing() -> None:
     assert inputs(lambda m, x: x.reshape(x.shape[0], -1)) == ["x"]
     assert inputs(lambda m, x: F.conv2d(x, m.k, m.b.repeat(2))) == ["x"]
     assert inputs(lambda m, x: torch.zeros_like(x)) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "wanted"),
+    [
+        (F.pad, ((1, 1),), Kind.COMMUTE),
+        (F.pad, ((1, 1), "constant"), Kind.COMMUTE),
+        (F.pad, ((1, 1), "reflect"), Kind.FLOAT),
+        (F.pad, ((1, 1), "constant", 2.0), Kind.FLOAT),
+        (F.interpolate, (9,), Kind.COMMUTE),
+        (F.interpolate, (None, 2.0, "nearest"), Kind.COMMUTE),
+        (F.interpolate, (None, 2.0, "bilinear"), Kind.AVERAGE),
+    ],
+)
+def test_arguments_may_stand_by_position(function: Any, more: Any, wanted: Kind) -> None:
+    """torch hands them on by keyword, a graph that is made otherwise need not."""
+    graph = fx.Graph()
+    node = graph.call_function(function, (graph.placeholder("x"), *more))
+    assert classify(node, {}) is wanted
 
 
 def test_leaves_are_parameters_sizes_and_what_is_made_of_them() -> None:

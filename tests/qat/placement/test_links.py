@@ -127,6 +127,7 @@ def test_demand_goes_through_parts() -> None:
     pools = Part(lambda m, x: m.b(F.relu(F.max_pool2d(x, 2))))
     made = in_parts(lambda m, x: m.q(m.p(x)), p=acts, q=pools)
     assert made.pairs == "given_0>a given_0>max_pool2d relu>b [max_pool2d>relu]"
+    assert all(made.plan.sites.values())  # what is quantized where it arrives is not where it left
     sums = Part(lambda m, x: m.a(x) + m.b(x))
     reads = Part(lambda m, x: m.b(F.relu(x)))
     made = in_parts(lambda m, x: m.q(m.p(x)), p=sums, q=reads)

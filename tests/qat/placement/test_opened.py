@@ -109,6 +109,17 @@ def test_a_layers_own_code_is_opened_and_called_whole_where_it_cannot_be() -> No
     assert set(tracer.inlined) == {"own"}
 
 
+def test_what_a_part_computes_is_of_no_layer() -> None:
+    class Block(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(x)
+
+    _, graph = traced(net(lambda m, x: m.block(m.a(x)), a=conv(), block=Block()))
+    (relu,) = (n for n in graph.nodes if n.name == "relu")
+    assert relu.meta["opened"] is None
+    assert relu.meta["site"].scope == Scope("block", 0)
+
+
 def test_norms_with_code_of_their_own_are_opened_too() -> None:
     model = net(lambda m, x: m.n(m.a(x)), a=conv(), n=own.NormAct(16))
     tracer, graph = traced(model)

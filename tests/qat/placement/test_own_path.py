@@ -93,6 +93,17 @@ def test_an_operation_is_known_by_its_line_or_by_its_order() -> None:
     assert made.used(IMAGE)[1] == deployed
 
 
+def test_what_a_grid_computes_is_no_operation_of_the_users() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        if m.training:
+            y = m.b(m.a(x) * m.c(x)).relu()
+            return m.d(y * m.a(x))
+        y = F.relu(m.b(m.a(x) * m.c(x)))
+        return m.d(y * m.a(x))
+
+    same(parts(forward), IMAGE)
+
+
 def test_what_is_called_more_often_than_deployed_reads_what_the_first_call_does() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -131,6 +142,15 @@ def test_one_tensor_is_quantized_once_for_all_who_read_it_and_again_when_it_was_
     with torch.inference_mode():
         same(parts(lambda m, x: noted(m, m.a(x))), IMAGE)
 
+    def twice(m: Any, x: Tensor) -> Any:
+        y = x * 1
+        first = m.a(y)
+        return (first, m.a(y.add_(1))) if m.training else first
+
+    model = parts(twice).model.train()
+    expected = F.conv2d(rounded(IMAGE + 1), model.a.weight, model.a.bias, padding=1)
+    assert torch.equal(model(IMAGE)[1], expected)
+
 
 def test_members_of_a_returned_tuple_are_quantized_by_their_place() -> None:
     """A part that is placed by itself hands on tensors that the next one reads as INT8."""
@@ -138,27 +158,26 @@ def test_members_of_a_returned_tuple_are_quantized_by_their_place() -> None:
     class Part(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.c = conv(), conv()
+            self.a, self.c, self.more = conv(), conv(), False
 
         def forward(self, x: Tensor) -> Any:
-            y = self.a(x)
-            extra = (self.c(y),) if self.training else ()
-            return {"note": 3, "out": (F.avg_pool2d(noted(self, y), 2), *extra)}
+            y = self.c(noted(self, self.a(x)))
+            return {"note": 3, "out": (y, y * 2) if self.more else (y,)}
 
     def whole(m: Any, x: Tensor) -> Any:
         out = m.part(x)["out"]
-        if out[0].sum() > 1e9:
-            return x
-        return m.b(out[0])
+        return x if out[0].sum() > 1e9 else m.b(out[0])
 
-    made = parts(whole, part=Part())
-    assert made.trace.untraced
-    made.model.eval()
-    expected = made.model(IMAGE)
-    made.model.train()
-    with torch.no_grad():
-        made.model.part.eval()
-        assert torch.equal(made.model(IMAGE), expected)
+    part = parts(whole, part=Part()).model.part
+    assert set(vars(part)[PROGRAM].own_path.returned) == {0}
+    (deployed,) = part.eval()(IMAGE)["out"]
+    assert torch.equal(deployed, rounded(deployed))
+    (trained,) = part.train()(IMAGE)["out"]
+    assert torch.equal(trained, deployed)
+    part.more = True  # which tensor is which is not known then
+    trained, _ = part(IMAGE)["out"]
+    assert torch.equal(rounded(trained), deployed)
+    assert not torch.equal(trained, deployed)
 
 
 def test_tensors_that_are_read_as_float_have_their_places_too() -> None:

@@ -106,6 +106,10 @@ CASES: Mapping[str, tuple[nn.Module, dict[str, Any], str]] = {
         two(lambda m, x: F.max_pool2d(x, 2).chunk(2, 1)[0], b=conv(8, 16)), {},
         "a>max_pool2d x>a [getitem>b]",
     ),
+    "indices have no grid": (
+        two(lambda m, x: F.max_pool2d(x, 2)[:, F.softmax(x, 1).mean((0, 2, 3)).argsort()]), {},
+        "a>max_pool2d x>a [getitem>b]",
+    ),
     "a dropout is gone": (
         two(lambda m, x: m.drop(F.max_pool2d(x, 2)), drop=nn.Dropout()), {},
         "a>max_pool2d x>a [drop>b]",

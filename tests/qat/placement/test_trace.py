@@ -186,6 +186,15 @@ def test_a_mask_reaches_a_layer_that_multiplies_by_its_weight(
     assert not multiplies_by_weight(layer, None)
 
 
+def test_it_is_asked_of_the_layer_as_it_is_deployed() -> None:
+    class Noisy(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.weight * 2 if self.training else self.weight)
+
+    layer = Noisy(16, 16, 1).train()
+    assert multiplies_by_weight(layer, observe_calls(layer, IMAGE)[layer])
+
+
 def test_code_that_cannot_be_followed_multiplies_by_nothing_known() -> None:
     class ByData(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:

@@ -16,11 +16,8 @@ from trt_qat.qat.placement.program import Code
 
 
 def constants_of(node: fx.Node) -> Iterator[fx.Node]:
-    """Yield the parameters and buffers that a constant node is computed of, itself if it is one."""
-    if node.op == "get_attr":
-        yield node
-    else:
-        yield from (n for n in _ancestry(node) if n.op == "get_attr")
+    """Yield the parameters and buffers that a constant is computed of, itself if it is one."""
+    yield from (n for n in _ancestry(node) if n.op == "get_attr")
 
 
 def constant_value(node: fx.Node, owner: nn.Module) -> torch.Tensor:

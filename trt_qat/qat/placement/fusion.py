@@ -121,7 +121,7 @@ def has_unfused_activation(layer: Vertex) -> bool:
     if not is_depthwise(layer):
         return False
     end = layer
-    while len(end.users) == 1 and end.users[0].kind is Kind.BATCH_NORM:
+    while _normed(end):
         end = end.users[0]
     names = {_operator(user) for user in end.users if user.kind is Kind.POINTWISE}
     return any("dropout" not in name and name not in _DEPTHWISE_ACTIVATIONS for name in names)
@@ -135,8 +135,9 @@ def _operator(vertex: Vertex) -> str:
 
 def has_unfused_norm(layer: Vertex) -> bool:
     """Tell whether a BatchNorm stays behind a layer: an INT8 ConvTranspose has one scale (E3)."""
-    return (
-        any(user.kind is Kind.BATCH_NORM for user in layer.users)
-        and layer.kind is Kind.WEIGHTED
-        and weight_shape(layer).transposed
-    )
+    return _normed(layer) and weight_shape(layer).transposed
+
+
+def _normed(layer: Vertex) -> bool:
+    """Tell whether a BatchNorm reads a layer: it alone does then, and it is a layer."""
+    return [user.kind for user in layer.users] == [Kind.BATCH_NORM]

@@ -208,7 +208,7 @@ def classify(node: fx.Node, modules: dict[str, nn.Module]) -> Kind:
     if is_module:
         return kind
     inputs = activations(node)
-    if kind in (Kind.ADD, Kind.MUL) and len(inputs) < 2 and len(set(node.all_input_nodes)) < 3:
+    if kind in (Kind.ADD, Kind.MUL) and len(inputs) < 2:
         return Kind.POINTWISE  # the other operand is a number or a parameter
     if kind is Kind.POINTWISE and len(inputs) > 1:
         return Kind.DIFFERENCE

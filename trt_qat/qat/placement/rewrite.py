@@ -24,7 +24,6 @@ from trt_qat.qat.placement.kinds import Kind, takes_member, weight_argument
 from trt_qat.qat.placement.layers import functional_parameters
 from trt_qat.qat.placement.program import derived, install
 from trt_qat.qat.placement.repairs import holder_of
-from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.placement.trace import Region, Trace
 from trt_qat.qat.quantizers.fake_quant import fake_quantize, rounds
 from trt_qat.qat.quantizers.formats import format_of
@@ -222,7 +221,7 @@ def _weight_source(vertex: Vertex, weight: fx.Node) -> WeightSource:
 def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:
     """Return layer -> the BatchNorm whose output the layer's node writes once it is folded in.
 
-    It is folded where it alone reads the layer.
+    It is folded where both are called once; the flow has seen that it alone reads the layer.
     """
     calls = Counter(vertex.module for vertex in flow.vertices if vertex.module is not None)
     return {
@@ -230,8 +229,6 @@ def _norms(flow: Flow) -> dict[nn.Module, nn.Module]:
         for norm in flow.of(Kind.BATCH_NORM)
         if norm.module is not None
         and (layer := norm.inputs[0].module) is not None
-        and all(user is norm for user in norm.inputs[0].users)
-        and stock_class(layer) is not None
         and calls[layer] == calls[norm.module] == 1
     }
 

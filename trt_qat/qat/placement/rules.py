@@ -265,8 +265,7 @@ def _place_sites(demand: Demand) -> None:
     plan = demand.plan
     for made in demand.wanted:
         for twin in (*made.leaves, *([made.source] if made.source else [])):
-            if twin in demand.wanted:
-                plan.groups.join(made, twin)
+            plan.groups.join(made, twin)
         readers = [u for u in made.users if (made, u) in demand.edges]
         if demand.carries(made):
             for operand in made.inputs:

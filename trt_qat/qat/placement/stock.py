@@ -89,9 +89,7 @@ def _overridden(cls: type, base: type[nn.Module]) -> str | None:
     That is whatever torch's class defines as well, and any property: ``forward`` may read it.
     """
     for name, value in vars(cls).items():
-        if name not in _HARMLESS and (
-            hasattr(base, name) or name == "__getattribute__" or _is_data_descriptor(value)
-        ):
+        if name not in _HARMLESS and (hasattr(base, name) or _is_data_descriptor(value)):
             return name
     return None
 
