@@ -6,8 +6,8 @@
     python benchmarks/mutation.py lint --sample 400 --again RESULT.json
 
 Each change (tests/mutants.py) is put into a process of its own, a fork of one that has imported
-all, and the tests that run its line, themselves or in a fixture, are run there, those named like its
-file first, then the quickest, until one fails. What none fails on has survived; what takes far
+all, and the tests that run its line, themselves or in a fixture, are run there, those named like
+its file first, then the quickest, until one fails. What none fails on has survived; what takes far
 longer than without counts as noticed. mutmut is not used: it leaves out functions with decorators,
 which all rules are.
 """

@@ -91,3 +91,27 @@ def test_zero_points_are_counted_of_q_and_of_dq() -> None:
     codes = b.quantize(x, scale, zeros, name="q")
     model = b.model(b.dequantize(codes, scale, zeros, name="dq"))
     assert [f.node for f in found(model, "QDQ014")] == ["q", "dq"]
+
+
+def test_a_tensor_of_several_pairs_says_whether_they_are_alike() -> None:
+    def told(second: float) -> tuple[str, str]:
+        b, x = image()
+        y = b.node("Relu", x)
+        first, other = b.qdq(y, 0.1, name="first"), b.qdq(y, second, name="other")
+        made = b.conv(first, (16, 16)), b.conv(other, (16, 16), name="other_conv")
+        (finding,) = found(b.model(*made), "QDQ106")
+        return finding.severity, finding.message
+
+    severity, message = told(0.1)
+    assert (severity, message.endswith("is quantized 2 times alike.")) == ("info", True)
+    severity, message = told(0.2)
+    assert severity == "warning"
+    assert message.endswith("is quantized 2 times with different scales.")
+
+
+def test_scales_of_a_concat_are_named() -> None:
+    b, x = image()
+    halves = [b.qdq(b.node("Relu", x), 0.25), b.qdq(b.node("Sigmoid", x), 0.5)]
+    model = b.model(b.qdq(b.node("Concat", *halves, axis=1), 0.5))
+    (finding,) = found(model, "QDQ102")
+    assert "tensors of scales 0.25, 0.5, so TensorRT" in finding.message

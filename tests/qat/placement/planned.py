@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from tests.qat import test_placement_rules
 from tests.qat.test_placement_rules import IMAGE, conv
 from trt_qat.qat import placement
-from trt_qat.qat.placement.calls import observe_calls
+from trt_qat.qat.placement.calls import observe_calls, tensors_of
 from trt_qat.qat.placement.kinds import Kind
 from trt_qat.qat.placement.values import ValueTracer
 from trt_qat.recipe.specs import QuantizeSpec
@@ -156,3 +156,27 @@ def names(forward: Forward, x: Tensor = IMAGE, **parts: nn.Module) -> list[str]:
     for one, other in zip(expected, got, strict=True):
         assert one == other if not isinstance(one, Tensor) else torch.equal(one, other)
     return [n.name for n in graph.nodes if n.op not in ("placeholder", "output")]
+
+
+def parts(forward: Forward, **more: nn.Module) -> Placed:
+    """Four layers placed with this forward."""
+    layers = {name: conv() for name in "abcd"}
+    return placed(net(forward, **layers, **more))
+
+
+def same(made: Placed, *args: Any) -> None:
+    """Training runs the grids that the deployed graph does, on the same tensors."""
+    made.model.eval()
+    expected, deployed = made.used(*args)
+    wanted = {name: grid.seen[:] for name, grid in made.grids.items()}
+    made.model.train()
+    result, trained = made.used(*args)
+    assert trained == deployed
+    for name, grid in made.grids.items():
+        assert all(map(torch.equal, grid.seen, wanted[name]))
+    assert all(map(torch.equal, tensors_of(result), tensors_of(expected)))
+
+
+def noted(m: Any, x: Tensor) -> Tensor:
+    """What training alone does to a tensor: another way of the code, with the same result."""
+    return x.relu() if m.training else torch.relu(x)

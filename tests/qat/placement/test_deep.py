@@ -36,10 +36,11 @@ def test_a_view_of_a_view_needs_no_stack() -> None:
 
 def test_ways_that_meet_again_are_walked_once() -> None:
     def forward(m: nn.Module, x: Tensor) -> Tensor:
+        first = F.relu(m.get_submodule("b")(x))
         y = m.get_submodule("a")(x)
         for _ in range(30):
             y = halves(y)
-        joined = torch.cat([y, F.relu(m.get_submodule("b")(x))], 1)
+        joined = torch.cat([first, y], 1)
         out: Tensor = m.get_submodule("h")(joined.mean((2, 3)))
         return out
 

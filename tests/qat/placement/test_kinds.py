@@ -68,6 +68,7 @@ ROWS = torch.randn(2, 8)
         (lambda m, x: m.a(x) * 2 + m.c, Kind.POINTWISE),
         (lambda m, x: torch.add(m.a(x), x), Kind.ADD),
         (lambda m, x: torch.add(m.a(x), m.c, alpha=x.shape[1]), Kind.POINTWISE),
+        (lambda m, x: m.a(x).add_(x), Kind.ADD),
         (lambda m, x: torch.multiply(m.a(x), x), Kind.MUL),
         (lambda m, x: m.a(x).multiply(x), Kind.MUL),
         (lambda m, x: torch.addcmul(x, m.a(x), x), Kind.FLOAT),

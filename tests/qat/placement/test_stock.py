@@ -30,6 +30,20 @@ class OwnPadding(nn.Conv2d):
         return super()._conv_forward(x * 2, weight, bias)
 
 
+class Setting:
+    """A descriptor that takes what is set, and may be read for something else."""
+
+    def __get__(self, instance: object, owner: type) -> float:
+        return 2.0
+
+    def __set__(self, instance: object, value: float) -> None:
+        """Keep nothing."""
+
+
+class BySetting(nn.ReLU):
+    slope = Setting()
+
+
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
@@ -56,6 +70,7 @@ def test_torchs_classes_and_subclasses_in_name_alone_are_stock(
         (own.Doubling(), "Doubling.forward"),
         (own.SquaredWeightLinear(3, 4), "SquaredWeightLinear.weight"),
         (ByDunderCall(), "ByDunderCall.__call__"),
+        (BySetting(), "BySetting.slope"),
         (OwnPadding(3, 4, 1), "OwnPadding._conv_forward"),
         (own.weight_normed(conv()), "a parametrization"),
         (own.replaced_forward(conv()), "a forward set on the instance"),

@@ -99,6 +99,17 @@ def test_sizes_are_kept_where_a_graph_holds_for_no_others() -> None:
     (region,) = placement.trace(net(lambda m, x: m.a(x), a=conv()), IMAGE).regions
     assert region.sizes is None
 
+    class Flagged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = conv()
+
+        def forward(self, x: Tensor, double: bool) -> Any:
+            return fixed(self, x * 2 if double else x)
+
+    (region,) = placement.trace(Flagged().eval(), (IMAGE, True)).regions
+    assert region.sizes == [(16, 8, 8)]
+
 
 # Training
 

@@ -103,7 +103,7 @@ def _name_opened_layers(flow: Flow) -> None:
     products: dict[tuple[int, Any], list[Vertex]] = {}
     for vertex in flow.of(Kind.WEIGHTED):
         opened = vertex.node.meta.get("opened")
-        if opened is not None and vertex.module is None:
+        if opened is not None:
             products.setdefault((id(vertex.region), opened), []).append(vertex)
     for (_, opened), made in products.items():
         for vertex in made:

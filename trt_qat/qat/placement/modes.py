@@ -73,7 +73,7 @@ def _differences(
         return None
     choices: list[Choice] = []
     for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        if isinstance(a, fx.Node) or isinstance(b, fx.Node):
+        if isinstance(a, fx.Node):
             if not isinstance(b, fx.Node) or twin.get(b) is not a:
                 return None
         elif type(a) is not type(b) or a != b:
