@@ -1,4 +1,4 @@
-"""``trt-qat sweep``: one table or one document, and exit codes for what did not end or fell short."""
+"""``trt-qat sweep``: a table or a document, and exit codes for what did not end or fell short."""
 
 from __future__ import annotations
 
