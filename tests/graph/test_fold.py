@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -14,7 +16,7 @@ from trt_qat.graph.tensors import Array
 VALUE = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
 
 
-def network(op: str, second: Array | None, opset: int = 17, **attributes: object) -> Graph:
+def network(op: str, second: Array | None, opset: int = 17, **attributes: Any) -> Graph:
     """A graph whose one output a node computes of stored values."""
     stored = [numpy_helper.from_array(VALUE, "value")]
     inputs = ["value"]
@@ -49,7 +51,7 @@ def integers(*values: int) -> Array:
     ],
 )
 def test_it_is_what_onnxruntime_computes(
-    op: str, second: Array | None, attributes: dict[str, object]
+    op: str, second: Array | None, attributes: dict[str, Any]
 ) -> None:
     graph = network(op, second, **attributes)
     session = ort.InferenceSession(graph.model.SerializeToString())
@@ -68,7 +70,7 @@ def test_it_is_what_onnxruntime_computes(
     ],
 )
 def test_what_fits_no_shape_names_the_node(
-    op: str, second: Array | None, attributes: dict[str, object], message: str
+    op: str, second: Array | None, attributes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(GraphError, match=message):
         network(op, second, **attributes).constant("out")
@@ -85,7 +87,7 @@ def test_what_fits_no_shape_names_the_node(
     ],
     ids=lambda given: next(iter(given)),
 )
-def test_literals_of_every_kind_are_read(attributes: dict[str, object]) -> None:
+def test_literals_of_every_kind_are_read(attributes: dict[str, Any]) -> None:
     node = helper.make_node("Constant", [], ["c"], name="it", **attributes)
     out = helper.make_tensor_value_info("c", TensorProto.FLOAT, None)
     if "value_int" in attributes or "value_ints" in attributes:
