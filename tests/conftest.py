@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,9 @@ from trt_qat.pipeline.run import RunResult, run
 # As the command line does, before anything imports torch: see `trt_qat.cli.app.main`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Processes that tests start would compile all of trt_qat again, each for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it to themselves
@@ -23,6 +27,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
 def pytest_sessionstart() -> None:
     """Parse onnxscript's functions once; see tests/parse_once.py."""
     parse_once()
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector pass by what is imported: a million objects that stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -28,7 +28,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from tests.in_process import command_line
+from tests.runs import command_line
 from trt_qat.engine.aot import load
 from trt_qat.engine.machine import why_not_run
 from trt_qat.errors import BackendUnavailable
@@ -173,8 +173,8 @@ class Reader:
         assert words[0] == "trt-qat", f"{block.where}: {words[0]} needs a mark: slow, or not run"
         unsafe = [word for word in words if re.fullmatch(r"[|&;<>]+|\$.*", word)]
         assert not unsafe, f"{block.where}: {unsafe[0]} needs a shell: mark it slow"
-        code, said, complained = command_line(words, self.monkeypatch, self.capsys)
-        return code, said + complained
+        done = command_line(*words[1:])
+        return done.returncode, done.stdout + done.stderr
 
     def _by_shell(self, line: str) -> tuple[int, str]:
         done = subprocess.run(

@@ -16,28 +16,28 @@ import pytest
 
 from tests.lint.violations import CASES
 from tests.runners.test_ort import feed, linear_onnx
-from tests.runs import command_line, write_engine
+from tests.runs import command_line, own_process, write_engine
 from trt_qat import __version__
-from trt_qat.cli.app import main
 from trt_qat.engine.machine import why_no_engines
 from trt_qat.pipeline.plan import STAGES
 from trt_qat.targets import names
 
 
 def test_the_version_is_printed() -> None:
-    done = command_line("--version")
+    done = own_process("--version")
     assert (done.returncode, done.stdout) == (0, f"trt-qat {__version__}\n")
 
 
 def test_help_names_every_command() -> None:
-    done = command_line("--help")
+    done = own_process("--help")
     assert done.returncode == 0
     for command in ("doctor", "init", "run", "preflight", "compare", "report"):
         assert command in done.stdout
 
 
 def test_no_command_shows_the_help() -> None:
-    assert "Commands" in "".join((command_line().stdout, command_line().stderr))
+    done = command_line()
+    assert "Commands" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_bad_usage_and_bad_input_are_exit_code_2_and_one_message(
 def test_a_backend_that_is_absent_is_exit_code_3(tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"plan")
     cand = f"trt-trusted:{tmp_path / 'model.engine'}"
-    done = command_line("compare", "--ref", f"ort:{linear_onnx(tmp_path)}", "--cand", cand)
+    done = own_process("compare", "--ref", f"ort:{linear_onnx(tmp_path)}", "--cand", cand)
     if why_no_engines() is None:
         pytest.skip("TensorRT and a GPU are here")
     assert done.returncode == 3
@@ -111,23 +111,16 @@ def test_a_run_prints_tables_for_people(run_folder: Path) -> None:
 
 
 def test_a_check_that_fails_is_exit_code_1_with_the_result_on_stdout(
-    run_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(run_folder, tmp_path / "run")
     worse = ("finetune.epochs=0.1", "finetune.lr=1e-9", "tolerances.accuracy_loss=0")
     settings = [text for setting in worse for text in ("--set", setting)]
-    where = [str(write_engine(tmp_path)), "--out", str(tmp_path / "run")]
-    # In this process, which has loaded torch already: a process of its own takes seconds for that.
-    monkeypatch.setattr(sys, "argv", ["trt-qat", "run", *where, "--json", *settings])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 1
-    printed = capsys.readouterr()
-    assert not json.loads(printed.out)["passed"]
-    assert "error: QAT reaches" in printed.err
+    where = (write_engine(tmp_path), "--out", tmp_path / "run")
+    done = command_line("run", *where, "--json", *settings)
+    assert done.returncode == 1
+    assert not json.loads(done.stdout)["passed"]
+    assert "error: QAT reaches" in done.stderr
     assert "do not ship" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -197,7 +190,7 @@ def test_fix_says_what_changed_and_what_remains(tmp_path: Path) -> None:
     assert "QDQ102 mended join: Gave 3 pairs one scale." in done.stdout
     assert "1 change; largest difference of an output on onnxruntime 0." in done.stdout
     assert path.read_bytes() == before
-    assert command_line("preflight", path, "--strict").returncode == 1
+    assert own_process("preflight", path, "--strict").returncode == 1
     assert command_line("preflight", out, "--strict").returncode == 0
 
 
@@ -266,7 +259,7 @@ def test_compare_prints_the_json_of_the_contract(tmp_path: Path) -> None:
 def test_compare_without_data_uses_the_same_random_inputs_every_time(tmp_path: Path) -> None:
     path = linear_onnx(tmp_path)
     sides = ("--ref", f"ort:{path}", "--cand", f"ort-int8:{path}", "--json")
-    assert command_line("compare", *sides).stdout == command_line("compare", *sides).stdout
+    assert command_line("compare", *sides).stdout == own_process("compare", *sides).stdout
 
 
 def test_two_that_differ_are_exit_code_1(tmp_path: Path) -> None:

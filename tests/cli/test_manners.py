@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.in_process import command_line
 from tests.runners.test_ort import linear_onnx
-from tests.runs import write_engine
+from tests.runs import command_line, write_engine
 from trt_qat import artifact
 from trt_qat.cli.app import COMMANDS
 from trt_qat.cli.tables.names import cut
@@ -35,25 +34,21 @@ RECORDED = ROOT / "tests" / "recordings" / "layer_info"
 
 
 class Line:
-    """The command line in this process."""
+    """The command line in a folder."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
-    ) -> None:
-        self._monkeypatch, self._capsys, self.folder = monkeypatch, capsys, folder
-        monkeypatch.chdir(folder)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
         """Return exit code, stdout and stderr."""
-        words = ["trt-qat", *map(str, arguments)]
-        return command_line(words, self._monkeypatch, self._capsys)
+        done = command_line(*arguments, cwd=self.folder)
+        return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
-def line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Line:
-    return Line(monkeypatch, capsys, tmp_path)
+def line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Line:
+    monkeypatch.chdir(tmp_path)
+    return Line(tmp_path)
 
 
 @pytest.mark.parametrize("command", [[], *([each.__name__] for each in COMMANDS)])

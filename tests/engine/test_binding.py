@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.engine.api import ENGINE, calls
-from tests.runs import command_line
+from tests.runs import own_process
 from trt_qat.engine import compat, log, machine
 from trt_qat.engine.build import configure
 from trt_qat.engine.build.implicit import make_calibrator
@@ -199,6 +199,6 @@ def test_without_a_gpu_an_engine_ends_in_a_sentence_and_not_in_a_crash(
 ) -> None:
     version = bytes(int(part) for part in trt.__version__.split(".")[:4])
     (tmp_path / "x.engine").write_bytes(b"ftrt" + bytes(20) + version.ljust(4, b"\0") + bytes(99))
-    done = command_line("inspect", tmp_path / "x.engine", *arguments)
+    done = own_process("inspect", tmp_path / "x.engine", *arguments)
     assert done.returncode == 0
     assert "there is no GPU" in done.stdout

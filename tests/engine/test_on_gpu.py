@@ -19,7 +19,7 @@ import pytest
 
 import trt_qat as tq
 from benchmarks.gpu import forms, net
-from tests.runs import command_line
+from tests.runs import own_process
 from trt_qat import backends
 from trt_qat.artifact import read_sidecar, sha256_file, sidecar_path
 from trt_qat.engine import compat, machine
@@ -314,5 +314,5 @@ def test_the_commands_work_on_an_engine(made: tuple[Path, EngineArtifact]) -> No
         ("compare", "--ref", f"ort:{path}", "--cand", f"trt:{engine.path}"),
         ("bench", f"trt:{engine.path}", "--batch", "1", "--json"),
     ):
-        done = command_line(*command)
+        done = own_process(*command)
         assert done.returncode == 0, (command, done.stderr)

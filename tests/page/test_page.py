@@ -337,16 +337,21 @@ def test_values_are_escaped_once_and_attributes_too() -> None:
 # The benchmark of a run
 
 
+@pytest.fixture(scope="module")
+def timed(run_folder: Path) -> dict[str, Any]:
+    """A benchmark of the run's ONNX, with a warning that could be markup."""
+    settings = Settings(seconds=0.02, sessions=1, warmup_s=0.01, layers=True, energy_s=0)
+    specs = [f"ort:{run_folder / 'model.onnx'}", f"ort-int8:{run_folder / 'model.onnx'}"]
+    found = bench(specs, accuracy=(0.99, 0.98), settings=settings).to_dict()
+    return {**found, "warnings": ["<script>alert(1)</script>"]}
+
+
 @pytest.fixture
-def measured(run_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the run, its ONNX timed; one engine of it under a name that could be markup."""
+def measured(run_folder: Path, timed: dict[str, Any], tmp_path: Path) -> Path:
+    """A copy of the run with the benchmark in it."""
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)
-    settings = Settings(seconds=0.02, sessions=1, warmup_s=0.01, layers=True, energy_s=0)
-    specs = [f"ort:{folder / 'model.onnx'}", f"ort-int8:{folder / 'model.onnx'}"]
-    found = bench(specs, accuracy=(0.99, 0.98), settings=settings).to_dict()
-    found["warnings"] = ["<script>alert(1)</script>"]
-    (folder / "bench.json").write_text(json.dumps(found))
+    (folder / "bench.json").write_text(json.dumps(timed))
     return folder
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.qat.launching import ROOT, launched
-from tests.runs import ENGINE, command_line, write_engine
+from tests.runs import ENGINE, own_process, write_engine
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def test_two_processes_leave_the_run_of_one(tmp_path: Path) -> None:
     done = launched(2, *words, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("INT8 QAT") == 1
-    alone = command_line("run", recipe, "--until", "finetune", "--out", tmp_path / "one")
+    alone = own_process("run", recipe, "--until", "finetune", "--out", tmp_path / "one")
     assert alone.returncode == 0, alone.stderr
     one, two = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("one", "two"))
     for name, entry in one.items():

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from typing import Any
 
 import onnx
 import pytest
 
 from benchmarks import recorded_engines
-from benchmarks.recorded_engines import FIELDS, judged
+from benchmarks.recorded_engines import FIELDS
 from tests.recorded.engines import ENGINES, Recorded
 from tests.recorded.resnet18 import resnet18
 
 by_name = pytest.mark.parametrize("recorded", ENGINES, ids=lambda each: each.name)
 BY_NAME = {each.name: each for each in ENGINES}
+
+
+@functools.cache
+def judged(recorded: Recorded) -> dict[str, Any]:
+    return recorded_engines.judged(recorded)
 
 
 @by_name

@@ -45,6 +45,8 @@ def redirect(graph: Graph, old: str, new: str, readers: Iterable[Node] | None = 
 def remove(graph: Graph, nodes: Iterable[Node]) -> None:
     """Take nodes out of the graph."""
     gone = {node.index for node in nodes}
+    if not gone:
+        return  # the nodes of an index stay those of its graph
     kept = [proto for i, proto in enumerate(graph.proto.node) if i not in gone]
     copies = [type(proto)() for proto in kept]
     for copy, proto in zip(copies, kept, strict=True):

@@ -132,11 +132,14 @@ def mended(
     chosen = list(mends.ALL)
     if version is not None and version < releases.ZERO_POINT_OPTIONAL:
         chosen.append(constants.add_zero_points)
+    graph: Graph | None = None  # what most mends leave as it is, and is costly to index
     for _ in range(_ROUNDS):
         made: list[Change] = []
         for mend in chosen:
             if _wanted(mend, rules):
-                made += mend(Graph(copy))
+                graph = graph or Graph(copy)
+                if done := mend(graph):
+                    made, graph = [*made, *done], None
         if not made:
             break
         changes += made
