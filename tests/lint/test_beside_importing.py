@@ -12,7 +12,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from tests.graph.build import Builder
-from tests.lint.beside import found, image, severities, sum_of
+from tests.lint.beside import found, image, nested, severities, sum_of
 
 
 def quantized_at(opset: int, scales: int, domain: str = "") -> ModelProto:
@@ -135,3 +135,29 @@ def test_names_of_pairs_are_told_of_q_and_of_dq() -> None:
     for node in model.graph.node:
         node.name = "same"  # which other nodes may share
     assert found(model, "QDQ021") == []
+
+
+def test_a_name_that_is_taken_twice_is_told_once_in_bodies_too() -> None:
+    b, x = image()
+    codes = b.quantize(x, name="same")
+    b.nodes[-1].output[0] = "codes"
+    assert codes == "same_out"
+    inner = b.model(b.dequantize("codes", name="same"))
+    told = sorted(f.node for f in found(nested(inner), "QDQ021"))
+    assert told == ["same", "same_0", "same_1"]
+
+
+def test_a_cast_is_refused_to_types_that_the_parser_lacks() -> None:
+    for kind, told in ((TensorProto.UINT16, 1), (TensorProto.FLOAT16, 0), (TensorProto.INT64, 0)):
+        b, x = image()
+        y = b.node("Cast", b.node("Cast", x, to=kind), to=TensorProto.FLOAT)
+        assert len(found(b.model(y), "QDQ024")) == told, kind
+
+
+@pytest.mark.parametrize(("kind", "told"), [(TensorProto.FLOAT, 1), (TensorProto.INT64, 0)])
+def test_limits_of_a_range_come_from_whole_inputs(kind: int, told: int) -> None:
+    b = Builder()
+    end = b.node("Cast", b.input("end", [], kind), to=TensorProto.INT64)
+    start, step = b.store("start", np.array(0)), b.store("step", np.array(1))
+    model = b.model(b.node("Range", start, end, step), kind=TensorProto.INT64)
+    assert len(found(model, "QDQ024")) == told

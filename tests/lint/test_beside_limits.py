@@ -203,3 +203,54 @@ def test_codes_are_read_by_dqs_and_integer_operators(op: str, told: int) -> None
     codes = b.quantize(x, name="q")
     model = b.model(b.dequantize(codes, name="dq"), b.node(op, codes, name="reader"))
     assert [f.node for f in found(model, "QDQ013")] == ["reader"] * told
+
+
+def test_types_of_operands_are_of_products_alone() -> None:
+    b, x = image()
+    b.opset = 19
+    b.initializers.append(helper.make_tensor("z8", TensorProto.FLOAT8E4M3FN, [], [0.0]))
+    scale = b.store("s", 0.1)
+    eight = b.node("DequantizeLinear", b.node("QuantizeLinear", x, scale, "z8"), scale, "z8")
+    whole = b.qdq(b.node("Relu", x), name="in")
+    assert found(b.model(b.node("Add", eight, whole)), "QDQ022") == []
+    assert len(found(b.model(b.node("MatMul", eight, whole)), "QDQ022")) == 1
+
+
+@pytest.mark.parametrize(("columns", "told"), [(16, 0), (1, 1)])
+def test_a_product_of_unknown_rows_is_a_vector_by_its_columns_alone(
+    columns: int, told: int
+) -> None:
+    b, x = image()
+    b.domains["mine"] = 1
+    rows = b.qdq(b.node("Unknown", x, domain="mine"), name="in")
+    assert len(found(b.model(b.linear(rows, (16, columns))), "QDQ111")) == told
+
+
+def test_a_convolution_may_be_cut_into_heads() -> None:
+    b, x = image()
+    y = b.conv(b.qdq(x, name="in"), (16, 48), kernel=1)
+    b.node("Split", y, b.store("sizes", np.full(3, 16)), name="cut", outputs=3, axis=1)
+    shape = b.store("shape", np.array([0, 2, 8, 64]))
+    parts = ["cut_out", "cut_out_1", "cut_out_2"]
+    turned = [b.node("Transpose", b.node("Reshape", p, shape), perm=[0, 1, 3, 2]) for p in parts]
+    assert found(b.model(*(b.node("Relu", t) for t in turned)), "QDQ126") == []
+
+
+@pytest.mark.parametrize(("behind", "told"), [(True, 1), (False, 1)])
+def test_a_recurrent_layer_reads_no_codes_even_of_an_int8_layer(behind: bool, told: int) -> None:
+    b = Builder()
+    x = b.input("x", [5, 1, 16])
+    x = b.linear(b.qdq(x, name="first"), (16, 16)) if behind else x
+    x = b.qdq(x, name="in")
+    w, r = b.float_weight("w", (1, 64, 16)), b.float_weight("r", (1, 64, 16))
+    y = b.node("LSTM", x, w, r, name="lstm", hidden_size=16)
+    assert [f.node for f in found(b.model(y), "QDQ123")] == ["lstm"] * told
+
+
+@pytest.mark.parametrize(("behind", "told"), [(True, 0), (False, 1)])
+def test_a_norm_reads_the_codes_that_an_int8_layer_writes(behind: bool, told: int) -> None:
+    b = Builder()
+    x = b.input("x", [4, 16])
+    x = b.linear(b.qdq(x, name="first"), (16, 16)) if behind else x
+    model = b.model(b.qdq(b.linear(b.norm(b.qdq(x, name="in"), 16, "norm"), (16, 16), "last")))
+    assert len(found(model, "QDQ123")) == told

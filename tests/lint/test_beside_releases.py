@@ -224,8 +224,23 @@ def test_a_computed_weight_is_told_by_its_own_rule_alone() -> None:
     b, x = image()
     w = b.node("Mul", b.weight("w", (16, 16, 3, 3)), b.store("two", 2.0), name="doubled")
     model = b.model(b.qdq(b.conv(b.qdq(x, name="in"), (16, 16), w=w), name="out"))
-    assert len(found(model, "QDQ116")) == 1
+    assert severities(model, "QDQ116") == ["warning"]
+    assert severities(model, "QDQ116", None, "8.2") == ["error"]
     assert found(model, "QDQ112") == []
+
+
+def test_a_weight_that_is_computed_of_floats_has_no_pair_to_stand_behind() -> None:
+    b, x = image()
+    w = b.node("Neg", b.input("given", [16, 16, 3, 3]), name="turned")
+    model = b.model(b.qdq(b.conv(b.qdq(x, name="in"), (16, 16), w=w), name="out"))
+    assert found(model, "QDQ116") == []
+
+
+def test_codes_that_the_network_hands_out_are_no_zero_point() -> None:
+    b, x = image()
+    b.node("Relu", x)
+    handed = b.node("Identity", b.store("codes", np.full(4, 3, np.int8)), name="copy")
+    assert len(found(b.model(handed, kind=TensorProto.INT8), "QDQ017")) == 1
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,8 @@ def dangling(context: Context) -> Iterator[Hit]:
 
 
 def _has_codes(context: Context, node: Node) -> bool:
-    graph, codes = context.graph, node.input(0)
-    writer = graph.producer(codes)
-    if writer is None or graph.is_constant(codes):
+    writer = context.graph.producer(node.input(0))
+    if writer is None:
         return True
     return not (writer.op in flow.POINTWISE or writer.op in ("Conv", "Gemm", "MatMul"))
 

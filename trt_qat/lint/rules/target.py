@@ -78,7 +78,7 @@ def _written(context: Context, nodes: Sequence[Node]) -> int:
 def _is_fp32_work(context: Context, node: Node) -> bool:
     """Tell whether a node computes in FP32 in the engine: no Q/DQ, not fused between them."""
     graph = context.graph
-    if node.is_quantize() or node.is_dequantize() or node.op in _TRIVIAL:
+    if node.is_dequantize() or node.op in _TRIVIAL:
         return False
     if graph.is_fixed(node.output) or node in context.fused:
         return False
