@@ -66,6 +66,7 @@ def mutants(path: Path) -> list[Mutant]:
 
 def functions_of(folder: Path) -> list[FunctionType]:
     """Return the living functions of the files in a folder."""
+    gc.unfreeze()  # what is frozen is not listed
     living = (thing for thing in gc.get_objects() if type(thing) is FunctionType)
     return [each for each in living if each.__code__.co_filename.startswith(str(folder))]
 
