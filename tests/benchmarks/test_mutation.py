@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks.mutation import PARTS, ROOT
-from tests.mutants import mutants, put
+from tests.mutants import functions_of, mutants, put
 
 SOURCE = '''
 from functools import cache
@@ -141,3 +142,11 @@ def test_the_tests_of_a_part_are_there() -> None:
     beside = {path.name for path in (ROOT / "tests/lint").glob("test_beside_*.py")}
     assert beside
     assert beside <= {Path(path).name for path in PARTS["lint"][1]}
+
+
+def test_functions_that_a_session_froze_are_found() -> None:
+    gc.freeze()
+    try:
+        assert test_functions_that_a_session_froze_are_found in functions_of(Path(__file__))
+    finally:
+        gc.unfreeze()
