@@ -254,3 +254,25 @@ def test_a_norm_reads_the_codes_that_an_int8_layer_writes(behind: bool, told: in
     x = b.linear(b.qdq(x, name="first"), (16, 16)) if behind else x
     model = b.model(b.qdq(b.linear(b.norm(b.qdq(x, name="in"), 16, "norm"), (16, 16), "last")))
     assert len(found(model, "QDQ123")) == told
+
+
+def test_codes_in_the_third_place_of_another_operator_are_no_zero_point() -> None:
+    b = Builder()
+    copied = b.node("Identity", b.store("codes", np.int8(3)), name="copy")
+    clipped = b.node("Clip", b.input("x", [4], TensorProto.INT8), "", copied)
+    assert [f.node for f in found(b.model(clipped, kind=TensorProto.INT8), "QDQ017")] == ["copy"]
+
+
+@pytest.mark.parametrize(
+    ("op", "pair", "told"),
+    [("MaxPool", True, 0), ("MaxPool", False, 1), ("Softmax", True, 1), ("AveragePool", True, 1)],
+)
+def test_what_moves_codes_is_no_float_work_in_front_of_a_pair(
+    op: str, pair: bool, told: int
+) -> None:
+    b, x = image()
+    more: dict[str, Any] = {} if op == "Softmax" else {"kernel_shape": [2, 2]}
+    y = b.node(op, x, name="moved", **more)
+    end = b.conv(b.qdq(b.input("z", ["N", 16, 8, 8]), name="in"), (16, 16))
+    outputs = (b.qdq(y, name="mid") if pair else y, b.qdq(end, name="out"))
+    assert len(found(b.model(*outputs), "QDQ201")) == told

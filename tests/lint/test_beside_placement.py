@@ -117,6 +117,26 @@ def test_a_float_shortcut_counts_where_codes_are_wanted_behind_it() -> None:
     assert severities(joined(quantized=False), "QDQ101") == []
 
 
+def test_a_shortcut_is_refused_of_depthwise_convolutions_alone() -> None:
+    (plain,) = found(joined(), "QDQ101", None, "8.6")
+    (depthwise,) = found(joined(group=16), "QDQ101", None, "8.6")
+    assert plain.message.endswith("writes float instead of INT8.")
+    assert len(depthwise.message) > len(plain.message)
+
+
+def test_a_sum_whose_other_side_comes_of_the_same_layer_is_that_layers_shortcut() -> None:
+    b, x = image()
+    y = b.conv(b.qdq(x, name="in"), (16, 16))
+    y = b.node("Add", b.node("Relu", y), y, name="join")
+    first = b.model(b.conv(b.qdq(y, name="mid"), (16, 16), "next"))
+    assert found(first, "QDQ101") == []
+    other = b.conv(b.qdq(x, name="in_2"), (16, 16), "other")
+    b.node("Relu", other, name="read_too")
+    sum_ = b.node("Add", b.conv(b.qdq(x, name="in_3"), (16, 16), "third"), x, name="join_2")
+    model = b.model(b.conv(b.qdq(sum_, name="end"), (16, 16), "last"), "read_too_out")
+    assert [f.node for f in found(model, "QDQ101")] == ["join_2"]
+
+
 def test_an_activation_before_the_add_counts_for_int8_where_codes_are_wanted() -> None:
     assert severities(joined(act="Relu"), "QDQ113") == ["warning"]
     assert severities(joined(act="Relu", pair=False), "QDQ113") == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from tests.graph.build import Builder
 from tests.lint import violations as v
@@ -171,3 +171,60 @@ def test_a_float_remainder_weighs_as_much_as_it_writes(
     (finding,) = found(b.model(y), "QDQ201", None, version)
     assert finding.severity == severity
     assert ("or more" in finding.message) == (float_part == "dynamic")
+
+
+def test_the_float_remainder_is_counted_once_for_the_whole_model() -> None:
+    b, x = image()
+    y = b.qdq(b.conv(b.qdq(x, name="in"), (16, 16)), name="mid")
+    model = b.model(b.qdq(b.node("Sin", y), name="out"))
+    assert len(found(nested(model), "QDQ201")) == 1
+
+
+def test_integer_products_are_quantized_without_pairs() -> None:
+    b = Builder()
+    product = b.node(
+        "MatMulInteger",
+        b.input("codes", [4, 4], TensorProto.INT8),
+        b.store("w", np.ones((4, 4), np.int8)),
+    )
+    y = b.linear(b.node("Cast", product, to=TensorProto.FLOAT), (4, 4), quantized=False)
+    assert found(b.model(y), "QDQ124") == []
+
+
+def test_an_output_that_is_no_tensor_is_told() -> None:
+    b, x = image()
+    model = b.model(b.node("SequenceConstruct", x, x, name="both"))
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    model.graph.output[0].type.CopyFrom(kind)
+    told = [f.message for f in found(model, "QDQ023")]
+    assert len(told) == 1
+    assert "'both_out' is no tensor (a sequence" in told[0]
+
+
+def test_a_scale_is_held_against_types_that_are_known() -> None:
+    for domain, told in (("", 1), ("mine", 0)):
+        b, x = image()
+        b.domains |= {domain: 1} if domain else {}
+        more: dict[str, Any] = {"domain": domain} if domain else {}
+        y = b.node("Relu", x, **more)
+        scale, zero = b.store("s", np.float16(0.1)), b.store("z", np.int8(0))
+        codes = b.node("QuantizeLinear", y, scale, zero)
+        model = b.model(b.node("DequantizeLinear", codes, scale, zero), kind=TensorProto.FLOAT16)
+        assert len(found(model, "QDQ009")) == told, domain
+
+
+def test_an_input_that_is_left_out_decides_nothing() -> None:
+    b = Builder()
+    axes = b.node("Clip", b.store("at", np.array([1])), "", b.store("most", np.array(2)))
+    squeezed = b.node("Squeeze", b.input("x", [4, 1, 8]), axes)
+    assert found(b.model(squeezed), "QDQ024") == []
+
+
+def test_attention_of_unknown_sizes_is_within_the_limits() -> None:
+    known = v.quantized_attention()
+    model = ModelProto()
+    model.CopyFrom(known)
+    for value in model.graph.input:
+        value.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    assert found(model, "QDQ122") == []
