@@ -180,3 +180,11 @@ def test_a_norm_stays_apart_by_an_identity_in_a_quantized_network() -> None:
     assert severities(normed(through="Identity", quantized=False), "QDQ115") == []
     assert severities(normed(through="Constant"), "QDQ115") == []
     assert severities(normed(through=""), "QDQ115") == []
+
+
+def test_a_pair_behind_a_pair_says_whether_its_scale_is_the_same() -> None:
+    for second, ending in ((0.1, "of the same scale."), (0.2, "of another scale.")):
+        b, x = image()
+        doubled = b.qdq(b.qdq(x, 0.1, name="first"), second, name="second")
+        (told,) = found(b.model(b.conv(doubled, (16, 16))), "QDQ108")
+        assert told.message.endswith(f"follows a DequantizeLinear {ending}")

@@ -228,3 +228,16 @@ def test_attention_of_unknown_sizes_is_within_the_limits() -> None:
         value.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
     assert found(model, "QDQ122") == []
+
+
+def test_a_dynamic_input_is_told_once_for_the_whole_model() -> None:
+    told = [f.message for f in found(nested(one_conv()), "QDQ305", "orin-agx-dla")]
+    assert len([message for message in told if "'x'" in message]) == 1
+
+
+def test_a_weight_that_is_handed_out_is_refused_by_old_releases() -> None:
+    b, x = image()
+    weight = b.weight("w", (16, 16, 3, 3))
+    model = b.model(b.conv(b.qdq(x, name="in"), (16, 16), w=weight), weight)
+    assert severities(model, "QDQ018") == ["warning"]
+    assert severities(model, "QDQ018", None, "8.2") == ["error"]
