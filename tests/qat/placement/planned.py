@@ -30,10 +30,11 @@ class Planned:
     """The plan of a model.
 
     Attributes:
-        pairs: in words, see above.
+        pairs: ``made>reader`` for every tensor and who reads its quantized form; in brackets those
+            that are on that grid already, behind what carries it.
         floats: reasons by layer.
         notes: why a layer writes float, by layer.
-        scales: how many scales there are, those that are shared counted once.
+        axes: of the scales of weights, by layer.
     """
 
     def __init__(
@@ -113,21 +114,18 @@ class Placed:
 
 def placed(model: nn.Module, x: Any = IMAGE, **spec: Any) -> Placed:
     """Put grids wherever the rules put quantizers of activations and of functional weights."""
-    trace = placement.trace(model, x)
-    flow = placement.build_flow(trace)
-    placement.observe_links(model, x, flow)
-    plan = placement.decide(flow, QuantizeSpec(**{"heads": "int8", **spec}))
+    made = Planned(model, x, **spec)
     axes: list[tuple[int | None, str]] = []
 
     def of_weight(axis: int | None, kind: str) -> nn.Module:
         axes.append((axis, kind))
         return Grid(kind)
 
-    told = placement.rewrite(trace, flow, plan, Grid, of_weight)
+    told = placement.rewrite(made.trace, made.flow, made.plan, Grid, of_weight)
     for owner, side, grid in told.closed:
         placement.enclose(owner)
         setattr(owner, side, grid)
-    return Placed(model, told, plan, trace, axes)
+    return Placed(model, told, made.plan, made.trace, axes)
 
 
 def in_parts(forward: Any, **parts: nn.Module) -> Planned:

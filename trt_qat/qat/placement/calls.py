@@ -36,31 +36,18 @@ TENSOR = Mark.TENSOR
 
 @dataclass
 class Call:
-    """One call of a module: its arguments flattened into leaves, tensors among them.
-
-    ``plain`` tells that every parameter was given a tensor, not a list of one: no call can differ.
-    """
+    """One call of a module: its arguments flattened into leaves, tensors among them."""
 
     signature: inspect.Signature
     structure: Any
     leaves: list[Any]
-    plain: bool = False
 
     @classmethod
     def of(cls, signature: inspect.Signature, args: Any, kwargs: Any) -> Call:
         """Bind what was given to a signature and flatten it."""
         bound = signature.bind(*args, **kwargs)
         leaves, structure = pytree.tree_flatten(dict(bound.arguments))
-        given = bound.arguments.values()
-        plain = (
-            len(given) == len(signature.parameters)
-            and all(isinstance(value, torch.Tensor) for value in given)
-            and all(
-                p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-                for p in signature.parameters.values()
-            )
-        )
-        return cls(signature, structure, leaves, plain)
+        return cls(signature, structure, leaves)
 
     def names(self) -> list[str]:
         """Return a name for every leaf: the parameter's, numbered where it holds several."""
@@ -83,7 +70,25 @@ class Call:
         leaves = [TENSOR if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
         empty = inspect.Parameter.empty
         parameters = [p.replace(annotation=empty) for p in self.signature.parameters.values()]
-        return Call(inspect.Signature(parameters), self.structure, leaves, self.plain)
+        return Call(inspect.Signature(parameters), self.structure, leaves)
+
+    @functools.cached_property
+    def plain(self) -> bool:
+        """Whether every parameter was given a tensor, not a list of one: no call can differ."""
+        return (
+            len(self.leaves) == len(self.signature.parameters)
+            and self.structure.num_nodes == 1 + len(self.leaves)
+            and all(leaf is TENSOR or isinstance(leaf, torch.Tensor) for leaf in self.leaves)
+            and all(
+                p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+                for p in self.signature.parameters.values()
+            )
+        )
+
+    def is_repeated(self, args: Any, kwargs: Any) -> bool:
+        """Tell whether another call is as plain, so that its arguments are its leaves."""
+        alike = self.plain and not kwargs and len(args) == len(self.leaves)
+        return alike and all(isinstance(given, torch.Tensor) for given in args)
 
 
 def observe_calls(model: nn.Module, batch: Any) -> dict[nn.Module, Call]:
@@ -114,16 +119,16 @@ def guarded(forward: Callable[..., Any], call: Call, output: Any) -> Callable[..
 
     @functools.wraps(forward)
     def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        result = forward(self, *tensors_of(Call.of(call.signature, args, kwargs).leaves))
-        return pytree.tree_unflatten(list(result), output)
+        if not call.is_repeated(args, kwargs):
+            args = tuple(tensors_of(Call.of(call.signature, args, kwargs).leaves))
+        return pytree.tree_unflatten(list(forward(self, *args)), output)
 
     return wrapper
 
 
 def mismatch(call: Call, args: Any, kwargs: Any) -> str | None:
     """Return in what a call differs from the observed one, None where it is of the same kind."""
-    plain = call.plain and not kwargs and len(args) == len(call.leaves)
-    if plain and all(isinstance(a, torch.Tensor) for a in args):
+    if call.is_repeated(args, kwargs):
         return None
     try:
         given = Call.of(call.signature, args, kwargs)
