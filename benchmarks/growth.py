@@ -11,9 +11,7 @@ A class or a graph of a quantized network that stays shows as a whole number of 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
-import re
 import shutil
 import sys
 import tempfile
@@ -28,6 +26,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from benchmarks.shared.side_by_side import resident_mib
 from tests.parse_once import parse_once
 from tests.runs import ENGINE, write_engine
 from trt_qat.artifact import platform_facts, versions, write_json
@@ -40,17 +39,6 @@ KINDS: dict[str, type] = {
     "classes": type,
 }
 RECIPE = ENGINE.replace("epochs = 4", "epochs = 1")
-
-
-def resident_mib() -> float:
-    """Return the resident memory of this process, what is free given back first."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
-    found = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 def counted() -> dict[str, int]:

@@ -266,10 +266,10 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=6, help="test crops of a picture")
     parser.add_argument("--objects", type=Path, help="Debian's tuxpaint-stamps-default")
     parser.add_argument("--train-crops", type=int, default=600, help="to distil on")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=180)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-5)
-    parser.add_argument("--features", type=float, default=0.01, help="weight of inner tensors")
+    parser.add_argument("--lr", type=float, default=1e-5)
+    parser.add_argument("--features", type=float, default=0.3, help="weight of inner tensors")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/cpu/accuracy_efficientnet.json")
     )

@@ -31,11 +31,8 @@ def files(folders: list[Path]) -> list[Path]:
     unpacked from Debian's packages.
     """
     found: dict[str, Path] = {}
-    for package, inner in (("skimage", "data"), ("sklearn", "datasets/images")):
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            folders = [*folders, Path(spec.origin).parent / inner]
-    for folder in folders:
+    packaged = (folder_of("skimage", "data"), folder_of("sklearn", "datasets/images"))
+    for folder in (*folders, *filter(None, packaged)):
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() not in (".jpg", ".jpeg") and not path.stem.startswith(
                 PHOTOGRAPHS
@@ -66,10 +63,14 @@ def crops(paths: list[Path], each: int, seed: int) -> torch.Tensor:
 
 def of_imagenet() -> list[Path]:
     """Return the 20 pictures of ImageNet's validation set that foolbox brings."""
-    spec = importlib.util.find_spec("foolbox")
-    if spec is None or spec.origin is None:
-        return []
-    return sorted((Path(spec.origin).parent / "data").glob("imagenet_*.jpg"))
+    folder = folder_of("foolbox", "data")
+    return [] if folder is None else sorted(folder.glob("imagenet_*.jpg"))
+
+
+def folder_of(package: str, inner: str) -> Path | None:
+    """Return a folder within a package, which is not imported; None: it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / inner
 
 
 def objects(folder: Path) -> list[Path]:

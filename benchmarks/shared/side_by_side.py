@@ -115,7 +115,20 @@ def peak_mib() -> float:
 
     Not ``getrusage``: its maximum survives ``exec``, so a child would count its parent.
     """
-    found = re.search(r"VmHWM:\s+(\d+)", STATUS.read_text(encoding="utf-8"))
+    return _status_mib("VmHWM")
+
+
+def resident_mib() -> float:
+    """Return the resident set of this process in MiB, what is free given back to the system."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+    return _status_mib("VmRSS")
+
+
+def _status_mib(field: str) -> float:
+    found = re.search(rf"{field}:\s+(\d+)", STATUS.read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1]) / 1024
 
@@ -123,11 +136,7 @@ def peak_mib() -> float:
 def growth(variant: Variant) -> dict[str, float]:
     """Prepare and call a variant; return how far the call raised the peak of this process."""
     call = variant()
-    gc.collect()
-    # What was freed before goes back to the system, or the call may live in it and grow nothing.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
+    resident_mib()  # what was freed is given back, or the call may live in it and grow nothing
     # The peak so far may be that of the preparation; from here on it is that of the call.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = peak_mib()
