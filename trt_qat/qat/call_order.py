@@ -45,8 +45,8 @@ class Kept:
     def orders(self) -> dict[nn.Module, list[int]]:
         """Return, of every quantizer, the point that each call belongs to.
 
-        A call that fits no point that is left takes the first of those: what is computed there may
-        be wrong for the order before it was.
+        A call that fits no point that is left takes the first of those of its shape: what is
+        computed there may be wrong for the order before it was.
         """
         return {
             module: self._order(calls, self._slots[module]) for module, calls in self._calls.items()
@@ -54,16 +54,20 @@ class Kept:
 
     def _order(self, calls: Sequence[Tensor], points: Sequence[Point]) -> list[int]:
         left = list(range(len(points)))
-        found: list[int | None] = []
-        for call in calls:
-            index = next((i for i in left if self._fits(call, points[i])), None)
-            found.append(index)
-            if index is not None:
-                left.remove(index)
-        return [left.pop(0) if index is None else index for index in found]
+        found: dict[int, int] = {}
+        for fits in (self._fits, self._has_shape, lambda call, point: True):
+            for place, call in enumerate(calls):
+                index = next((i for i in left if fits(call, points[i])), None)
+                if place not in found and index is not None:
+                    found[place] = index
+                    left.remove(index)
+        return [found[place] for place in range(len(calls))]
+
+    def _has_shape(self, call: Tensor, point: Point) -> bool:
+        made = self._made.get(point.before)
+        return made is not None and made.shape == call.shape
 
     def _fits(self, call: Tensor, point: Point) -> bool:
-        made = self._made.get(point.before)
-        if made is None or made.shape != call.shape:
+        if not self._has_shape(call, point):
             return False
-        return gap(call, made, point.scale) <= tolerance_of(call)
+        return gap(call, self._made[point.before], point.scale) <= tolerance_of(call)

@@ -247,6 +247,7 @@ class Match:
         got = torch.from_numpy(np.ascontiguousarray(made))
         if point is not None and want.numel() == got.numel() == 1:
             got = got.reshape(want.shape)  # the exporter writes a mean over everything as (1,)
+        self.kept.computed(name, got)
         if want.shape != got.shape:
             what = f"it is {tuple(got.shape)} in the file and {tuple(want.shape)} in the model"
             self._disagree(place, name, what, self._names(island))
@@ -263,7 +264,6 @@ class Match:
         if not error <= tolerance and not error <= self._noise(island, run, name, got):
             what = f"it is off by {error:.2g} of its largest magnitude (tolerance {tolerance:g})"
             self._disagree(place, name, what, self._names(island))
-        self.kept.computed(name, got)
         if not error <= found.worst:
             found.worst, found.worst_at = error, name
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, TypeGuard
 
 from torch import fx
 from torch.utils import _pytree as pytree
 
 from trt_qat.qat.placement.callsite import QUANTIZERS
-from trt_qat.qat.placement.own_path import OwnPath, Reads
+from trt_qat.qat.placement.kinds import takes_member
+from trt_qat.qat.placement.own_path import Cut, OwnPath, Reads
 from trt_qat.qat.placement.trace import Region
 
 
@@ -22,22 +24,41 @@ def own_path_of(region: Region) -> OwnPath:
             plan.returned, plan.returns = _reads(node), len(tensors)
         elif scope is not None:
             plan.leaves.add(scope.path)
-            if reads := _reads(node):
-                plan.modules[scope] = reads
+            plan.modules[scope] = _reads(node)
         elif site is not None:
             plan.lines.add((site.scope, site.line))
             plan.scopes.add(site.scope)
-            if reads := _reads(node):
+            if not (reads := _reads(node)):
+                continue
+            if _is_second_cut(node):
+                cuts = plan.cuts.setdefault(site, [])
+                cuts.append(Cut(reads, _quantizers_behind(node)))
+                plan.cuts_by_order[ordinal] = cuts
+            else:
                 plan.operations[site] = plan.by_order[ordinal] = reads
     return plan
 
 
 def _reads(node: fx.Node) -> Reads:
-    return {
-        position: str(given.target)
-        for position, given in enumerate(_tensors(node))
-        if given is not None and _is_quantizer(given)
-    }
+    found: Reads = {}
+    for position, given in enumerate(_tensors(node)):
+        if given is None:
+            continue
+        if _is_quantizer(given):
+            found[position] = str(given.target)
+        elif takes_member(given) and _is_second_cut(cut := given.args[0]):
+            found[position] = _reads(cut)[0]
+    return found
+
+
+def _is_second_cut(node: Any) -> TypeGuard[fx.Node]:
+    """Tell whether a node cuts the quantized tensor where another cuts the float one."""
+    return isinstance(node, fx.Node) and node.meta.get("cut_of") in node.graph.nodes
+
+
+def _quantizers_behind(cut: fx.Node) -> frozenset[str]:
+    readers = (reader for member in cut.users for reader in member.users)
+    return frozenset(str(reader.target) for reader in readers if _is_quantizer(reader))
 
 
 def _tensors(node: fx.Node) -> Iterator[fx.Node | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,21 @@ Reads = dict[int, str]
 """Position among the tensors that an operation is given -> path of its quantizer."""
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A second run of an operation that takes a tensor apart: of the quantized tensor.
+
+    Some members are read quantized and others as they are, so the deployed graph cuts both.
+
+    Attributes:
+        reads: what the second run reads; a member of it is read by the name of its quantizer.
+        behind: paths of the quantizers that are given its members.
+    """
+
+    reads: Reads
+    behind: frozenset[str]
+
+
 @dataclass
 class OwnPath:
     """What a run of the user's code has to know of the deployed graph; plain data throughout.
@@ -48,9 +63,11 @@ class OwnPath:
     Attributes:
         operations: functions and methods that read quantized tensors, by where they stand.
         by_order: the same ones, by name and order.
+        cuts: second runs of operations, by where these stand.
+        cuts_by_order: the same ones, by name and order.
         lines: every instruction of the deployed graph, with its scope.
         scopes: all of those scopes.
-        modules: calls of leaf modules that read quantized tensors.
+        modules: calls of leaf modules, with what they read quantized.
         leaves: paths of the leaf modules, in which nothing is looked for.
         returned: positions among the returned tensors.
         returns: how many tensors the deployed graph returns.
@@ -58,6 +75,8 @@ class OwnPath:
 
     operations: dict[Site, Reads] = field(default_factory=dict)
     by_order: dict[Ordinal, Reads] = field(default_factory=dict)
+    cuts: dict[Site, list[Cut]] = field(default_factory=dict)
+    cuts_by_order: dict[Ordinal, list[Cut]] = field(default_factory=dict)
     lines: set[tuple[Scope, Line]] = field(default_factory=set)
     scopes: set[Scope] = field(default_factory=set)
     modules: dict[Scope, Reads] = field(default_factory=dict)
@@ -143,11 +162,16 @@ class _Watch(TorchFunctionMode):
         # By their attributes: torch.export calls proxies of modules, which share these.
         self.paths = {id(vars(module)): path for path, module in self.quantizers.items()}
         self.scopes = Scopes()
-        self.names = {key.name for key in plan.by_order}
-        self.inside: list[bool] = []  # a leaf, for every call of a module that is going on
+        self.names = {key.name for key in (*plan.by_order, *plan.cuts_by_order)}
+        # By their attributes too; what their hooks do is part of their call.
+        self.hooked = {id(vars(m)): m for m in owner.modules() if m._forward_hooks}
+        self.closing: list[bool] = []  # known, for every call whose hooks are running
+        self.inside: list[bool] = []  # known, for every call of a module that is going on
         self.busy = 0  # in a leaf or in a quantizer
         self.thread = threading.get_ident()  # torch's hooks see the modules of all threads
         self.made: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        # Member of a cut, and who reads it quantized -> that member of the quantized tensor.
+        self.twins: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -159,22 +183,33 @@ class _Watch(TorchFunctionMode):
         if (code := code_of(func)) is not None:
             with self:
                 return code(*args, **kwargs)
-        reads = self._reads(operation_name(func))
-        if reads:
-            args, kwargs = self._replace(reads, args, kwargs)
-        return func(*args, **kwargs)
+        reads, cuts = self._known(operation_name(func))
+        own = self._replace(reads, args, kwargs) if reads else (args, kwargs)
+        made = func(*own[0], **own[1])
+        for cut in cuts:
+            twin = self._replace(cut.reads, args, kwargs)
+            self._remember(cut, made, func(*twin[0], **twin[1]))
+        return made
 
-    def _reads(self, name: str) -> Reads | None:
+    def _known(self, name: str) -> tuple[Reads, Sequence[Cut]]:
+        """Return what the operation at this line reads quantized, and its second runs."""
         if name not in self.names:
-            return None
+            return {}, ()
         line, plan = current_line(), self.plan
         site, ordinal = self.scopes.site(line, name), self.scopes.ordinal(name)
         if site.scope not in plan.scopes:  # called more often than in the deployed graph
             first = Scope(site.scope.path, 0)
             site, ordinal = site._replace(scope=first), ordinal._replace(scope=first)
         if (site.scope, line) in plan.lines:
-            return plan.operations.get(site)
-        return plan.by_order.get(ordinal)
+            return plan.operations.get(site, {}), plan.cuts.get(site, ())
+        return plan.by_order.get(ordinal, {}), plan.cuts_by_order.get(ordinal, ())
+
+    def _remember(self, cut: Cut, made: Any, twin: Any) -> None:
+        members = zip(pytree.tree_leaves(made), pytree.tree_leaves(twin), strict=True)
+        for member, other in members:
+            self.made[(cut.reads[0], *_state(member))] = other, member
+            for name in cut.behind:
+                self.twins[(name, *_state(member))] = other, member
 
     def _replace(self, reads: Reads, args: Any, kwargs: Any) -> tuple[Any, Any]:
         leaves, structure = pytree.tree_flatten((args, kwargs))
@@ -187,27 +222,33 @@ class _Watch(TorchFunctionMode):
 
     def quantized(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return ``tensor`` on the grid of a quantizer; once for all who read it."""
-        version = 0 if tensor.is_inference() else tensor._version
-        key = (name, id(tensor), version)
+        key = (name, *_state(tensor))
         if key not in self.made:
+            given = self.twins[key][0] if key in self.twins else tensor
             self.busy += 1
             try:
                 # The tensor is kept with its result: no other one may get its id.
-                self.made[key] = (self.quantizers[name](tensor), tensor)
+                self.made[key] = (self.quantizers[name](given), tensor)
             finally:
                 self.busy -= 1
         return self.made[key][0]
 
     @contextlib.contextmanager
     def modules(self) -> Iterator[None]:
-        """Follow the calls of modules by torch's global hooks, which torch calls in order."""
-        before = register_module_forward_pre_hook(self._before)
-        after = register_module_forward_hook(self._after, always_call=True)
+        """Follow the calls of modules by torch's global hooks, which torch calls in order.
+
+        They come before a module's own, so where it has some a last one of ours ends its call.
+        """
+        handles = [
+            register_module_forward_pre_hook(self._before),
+            register_module_forward_hook(self._after, always_call=True),
+            *(m.register_forward_hook(self._close, always_call=True) for m in self.hooked.values()),
+        ]
         try:
             yield
         finally:
-            before.remove()
-            after.remove()
+            for handle in handles:
+                handle.remove()
 
     def _before(self, module: nn.Module, args: Any) -> Any:
         if threading.get_ident() != self.thread:
@@ -220,14 +261,29 @@ class _Watch(TorchFunctionMode):
         scope = self.scopes.enter(path)
         if path not in self.plan.leaves:
             return None
-        # A further call of a layer reads what its first one does.
-        reads = self.plan.modules.get(scope) or self.plan.modules.get(Scope(path, 0))
+        # A call more than the deployed graph has reads what the first one does.
+        known_calls = self.plan.modules
+        reads = known_calls.get(scope, known_calls.get(Scope(path, 0)))
         replaced = self._replace(reads, args, {})[0] if reads else None
         self.busy += 1
         return replaced
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == self.thread and self.inside and self.inside.pop():
-            if self.scopes.stack[-1].path in self.plan.leaves:
-                self.busy -= 1
+        if threading.get_ident() != self.thread or not self.inside:
+            return
+        known = self.inside.pop()
+        if known and self.scopes.stack[-1].path in self.plan.leaves:
+            self.busy -= 1
+        if id(vars(module)) in self.hooked:
+            self.closing.append(known)
+        elif known:
             self.scopes.leave()
+
+    def _close(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self.thread and self.closing and self.closing.pop():
+            self.scopes.leave()
+
+
+def _state(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return what tells a tensor from others, and from itself after an operation in place."""
+    return id(tensor), 0 if tensor.is_inference() else tensor._version
