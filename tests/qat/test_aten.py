@@ -61,7 +61,13 @@ class Reshaped(nn.Module):
 
 @pytest.mark.parametrize(
     ("shape", "free"),
-    [((4, 144), True), ((4, 4, -1), True), ((4, -1, 36), True), ((16, 36), False), ((-1, 36), True)],
+    [
+        ((4, 144), True),
+        ((4, 4, -1), True),
+        ((4, -1, 36), True),
+        ((16, 36), False),
+        ((-1, 36), True),
+    ],
 )
 def test_a_reshape_that_keeps_the_samples_takes_any_number_of_them(
     shape: tuple[int, ...], free: bool
