@@ -57,7 +57,7 @@ class Compiler(Opened):
         self.version = ""
 
     def close(self) -> None:
-        """End the process: at the end of its input it goes by itself, and is killed if it does not."""
+        """End the process, by the end of its input; it is killed if it does not go."""
         process, self._process = self._process, None
         if process is not None:
             _shut(process.stdin)
