@@ -195,5 +195,5 @@ def test_a_packed_result_is_unpacked_first(run_folder: Path, packed: Path, tmp_p
 
 def test_what_is_no_run_is_not_merged(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(InputError, match="manifest"):
+    with pytest.raises(InputError, match=r"manifest\.json: not the manifest of a run"):
         merge(run_folder, tmp_path)

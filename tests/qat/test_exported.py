@@ -35,6 +35,7 @@ class Trained(nn.Module):
         self.shift = nn.Parameter(torch.randn(1, 8, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        assert self.norm.running_var is not None
         factor = torch.rsqrt(self.norm.running_var + self.norm.eps)
         y = F.conv2d(x, self.conv.weight * factor.reshape(-1, 1, 1, 1))
         y = y / factor.reshape(1, -1, 1, 1)
@@ -69,7 +70,7 @@ def convolution(
     module = graph_of(Model().eval())
     (node,) = [n for n in module.graph.nodes if operator_name(n.target) == "conv2d"]
     layer = nn.Conv2d(3, 8, 3)
-    layer.load_state_dict(dict(module.conv.state_dict()))  # type: ignore[union-attr,arg-type]
+    layer.load_state_dict(dict(module.conv.state_dict()))  # type: ignore[union-attr]
     return module, node, layer
 
 
