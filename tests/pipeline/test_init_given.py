@@ -69,8 +69,8 @@ def test_a_task_of_the_users_own_takes_a_function(tmp_path: Path) -> None:
 def test_a_folder_of_no_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images; embedding takes images, below train/"):
         of_folder(tmp_path, "embedding")
+    (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match=r"annotations\.json is not there; detection takes images/"):
-        (tmp_path / "images").mkdir()
         of_folder(tmp_path, "detection")
 
 

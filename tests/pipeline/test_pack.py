@@ -135,7 +135,7 @@ def test_stages_of_another_version_are_refused(packed: Path, tmp_path: Path) -> 
         (tmp_path / "digest").write_text(content)
         document["files"]["run/manifest.json"] = artifact.sha256_file(tmp_path / "digest")
         new.writestr(CONTENTS, json.dumps(document))
-    with pytest.raises(InputError, match="another version of trt-qat .*colour"):
+    with pytest.raises(InputError, match=r"another version of trt-qat .*colour"):
         run_pack(path, out=tmp_path / "out", start="report")
 
 
@@ -164,7 +164,7 @@ def test_samples_come_back_with_their_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize("document", [{"shards": [{}], "ids": []}, {"ids": []}, []])
 def test_samples_without_their_list_are_refused(tmp_path: Path, document: Any) -> None:
     (tmp_path / "samples.json").write_text(json.dumps(document))
-    with pytest.raises(DataError, match="not the samples of a run .*; pack the run again"):
+    with pytest.raises(DataError, match=r"not the samples of a run .*; pack the run again"):
         Shards(tmp_path)
 
 
