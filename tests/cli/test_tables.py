@@ -74,9 +74,7 @@ def test_more_profiles_than_engines_are_refused() -> None:
     assert "--profile is given 2 times for 1 engine" in done.stderr
 
 
-MEMORY = (
-    "[W] Tactic Device request: 470MB Available: 238MB. Device memory is insufficient to use tactic."
-)
+MEMORY = "[W] Tactic Device request: 470MB Available: 238MB. Device memory is insufficient to use tactic."
 
 
 def with_log(*lines: str) -> dict[str, Any]:
