@@ -213,7 +213,7 @@ class Careful(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.inner(x)
-        return made if float(made.sum()) > 0 else made
+        return made if float(made.sum()) > 0 else -made
 
 
 def test_a_model_that_holds_another_is_looked_into() -> None:
