@@ -33,7 +33,9 @@ def test_options_that_it_lacks_are_refused(given: dict[str, Any], message: str) 
 
 
 def test_a_backend_that_is_misspelt_is_corrected() -> None:
-    with pytest.raises(InputError, match="allowed are auto, tensorrt, rtx; did you mean 'tensorrt'"):
+    with pytest.raises(
+        InputError, match="allowed are auto, tensorrt, rtx; did you mean 'tensorrt'"
+    ):
         checked("tensorr")
 
 
@@ -63,7 +65,9 @@ def test_what_preflight_calls_an_error_is_not_built(tmp_path: Path) -> None:
     y = b.conv(b.qdq(x, zero=3), (16, 16))
     path.write_bytes(b.model(y).SerializeToString())
     pytest.importorskip("tensorrt_rtx_bindings")
-    with pytest.raises(CheckFailed, match=r"preflight finds \d+ errors? for TensorRT .*; the first"):
+    with pytest.raises(
+        CheckFailed, match=r"preflight finds \d+ errors? for TensorRT .*; the first"
+    ):
         build(path, tmp_path / "m.engine", backend="rtx")
     assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
 
