@@ -20,12 +20,16 @@ from trt_qat.gate.snapshot import Scores, read_baseline
 Document = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def baseline(tmp_path_factory: pytest.TempPathFactory) -> Document:
-    folder = tmp_path_factory.mktemp("baseline")
+def made(folder: Path) -> Document:
+    """The baseline of an evaluation of the user's own."""
     update(evaluation(folder / "run", fp32=logits(np.ones(COUNT, bool))), folder / "b.json")
     document: Document = json.loads((folder / "b.json").read_text())
     return document
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Document:
+    return made(tmp_path_factory.mktemp("baseline"))
 
 
 def changed(baseline: Document, folder: Path, change: Callable[[Document], Any]) -> Path:

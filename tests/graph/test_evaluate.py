@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_what_cannot_be_run_has_no_value() -> None:
         (TensorProto.BOOL, [True, False]),
     ],
 )
-def test_each_field_of_a_tensor_is_read(kind: int, values: list[object]) -> None:
+def test_each_field_of_a_tensor_is_read(kind: int, values: Any) -> None:
     tensor = helper.make_tensor("t", kind, [2], values)
     assert not tensor.HasField("raw_data")
     np.testing.assert_array_equal(read_array(tensor), np.array(values))
