@@ -85,3 +85,54 @@ def test_mistakes_are_one_sentence_and_leave_nothing(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert {path for path in tmp_path.iterdir() if path.suffix == ".onnx"} <= before
+
+
+# By quantizers of ours
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Path:
+    """A QDQ ONNX whose pairs have the names that export gives them."""
+    path, model = tmp_path / "quantized.onnx", take_over(float_residual(), RANGES).model
+    for at, node in enumerate(model.graph.node):
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = f"qdq.range{at}/{node.op_type}"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_ranges_by_quantizer_and_by_tensor_become_each_other(
+    quantized: Path, cache: Path, tmp_path: Path
+) -> None:
+    by_name, back = tmp_path / "r.json", tmp_path / "back.cache"
+    done = command_line("ranges", cache, "--onnx", quantized, "-o", by_name)
+    assert done.returncode == 0, done.stderr
+    named = Ranges.load(by_name).amax
+    assert not set(named) & set(RANGES)
+    assert all(name.startswith("range") for name in named)
+    done = command_line("ranges", by_name, "--onnx", quantized, "-o", back)
+    assert done.returncode == 0, done.stderr
+    told = calibration_cache.load(back).scales
+    assert {name: 127 * scale for name, scale in told.items()} == pytest.approx(
+        {name: RANGES[name] for name in told}
+    )
+    assert told
+
+
+def test_ranges_of_another_network_are_refused(quantized: Path, tmp_path: Path) -> None:
+    Ranges("max", {"elsewhere": 1.0}).save(tmp_path / "r.json")
+    done = command_line("ranges", tmp_path / "r.json", "--onnx", quantized, "-o", tmp_path / "c")
+    assert done.returncode == 2
+    assert "is one of the ranges (elsewhere); they are of another network" in done.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_cannot_be_quantized_is_told_with_its_file(tmp_path: Path) -> None:
+    Ranges("max", {"elsewhere": 1.0}).save(tmp_path / "r.json")
+    network = tmp_path / "bare.onnx"
+    network.write_bytes(float_residual().SerializeToString())
+    out = tmp_path / "q.onnx"
+    done = command_line("ranges", tmp_path / "r.json", "--onnx", network, "-o", out)
+    assert done.returncode == 2
+    assert f"{network}: " in done.stderr
+    assert not out.exists()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trt_qat.artifact import write_sidecar
-from trt_qat.engine.evidence.trust import check_home
+from trt_qat.engine.evidence.trust import check_home, check_rtx_home
 from trt_qat.engine.origin import IMPLICIT, origin_of
 from trt_qat.errors import InputError
 from trt_qat.recipe.specs import BuildSpec
@@ -80,3 +80,13 @@ def test_a_sidecar_of_something_else_is_refused(tmp_path: Path) -> None:
     engine = sealed(tmp_path, {"sparsity": {}, "layers": 3}, {})
     with pytest.raises(InputError, match=r"holds no options of a build \(2 of them are not known"):
         origin_of(engine)
+
+
+def test_what_tensorrt_for_rtx_compiled_is_refused_by_name(tmp_path: Path) -> None:
+    engine = sealed(tmp_path, BuildSpec().model_dump(mode="json"), {"rtx": "1.7.1.116"})
+    with pytest.raises(InputError, match=r"TensorRT for RTX 1\.7\.1\.116 compiled it.* trt-rtx:FI"):
+        check_home(engine, "10.3.0", (8, 7))
+    bare = tmp_path / "bare.engine"
+    bare.write_bytes(b"plan")
+    check_home(bare, "10.3.0", (8, 7))  # of which nothing is known
+    check_rtx_home(bare, (8, 7))

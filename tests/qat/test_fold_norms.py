@@ -196,3 +196,58 @@ def test_an_operator_of_another_domain_is_no_norm() -> None:
     mended = ir.from_proto(model)
     fold_norms(mended)
     assert [node.op_type for node in mended.graph] == ["Conv", "BatchNormalization"]
+
+
+# Where a norm stays, because no weight can take its factor
+
+
+def dequantized(scales: NDArray[np.float32], **attributes: Any) -> list[onnx.NodeProto]:
+    pair = helper.make_node("DequantizeLinear", ["w", "s"], ["dw"], **attributes)
+    return [pair, helper.make_node("Gemm", ["x", "dw"], ["c"])]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "more"),
+    [
+        ([helper.make_node("Gemm", ["x", "w"], ["c"], alpha=0.5)], {"w": weight((K, K))}),
+        ([helper.make_node("Gemm", ["x", "w"], ["c"], transA=1)], {"w": weight((K, K))}),
+        ([helper.make_node("Gemm", ["x", "x"], ["c"])], {}),  # no weight
+        ([helper.make_node("Abs", ["w"], ["a"]), helper.make_node("Gemm", ["x", "a"], ["c"])],
+         {"w": weight((K, K))}),  # a weight that is computed
+        ([helper.make_node("Gemm", ["x", "w", "b"], ["c"])],
+         {"w": weight((K, K)), "b": weight((K, K))}),  # a bias of rows
+        ([helper.make_node("Gemm", ["x", "w", "x"], ["c"])], {"w": weight((K, K))}),
+        (dequantized(np.ones(K, np.float32), axis=0),
+         {"w": codes((K, K)), "s": np.full(K, 0.02, np.float32)}),  # scales of what it reads
+        ([helper.make_node("Abs", ["t"], ["s"]), *dequantized(np.ones(1, np.float32))],
+         {"w": codes((K, K)), "t": np.full((), 0.02, np.float32)}),  # a scale that is computed
+        ([helper.make_node("Gemm", ["x", "w"], ["c"])],
+         {"w": np.full((K, K), 3e38, np.float32)}),  # beyond float
+        ([helper.make_node("Relu", ["x"], ["c"])], {}),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_a_norm_stays_behind_what_cannot_take_it(
+    nodes: list[onnx.NodeProto], more: dict[str, NDArray[Any]]
+) -> None:
+    end, constants = norm("c", "y")
+    model = ir.from_proto(network([*nodes, end], constants | more, (K, K)))
+    fold_norms(model)
+    assert [node.op_type for node in model.graph] == [
+        *(node.op_type for node in nodes), "BatchNormalization"
+    ]  # fmt: skip
+
+
+def test_a_norm_of_the_input_stays() -> None:
+    end, constants = norm("x", "y")
+    assert folded(network([end], constants, (3, K))) == ["BatchNormalization"]
+
+
+def test_codes_that_are_all_zero_take_any_scale() -> None:
+    end, constants = norm("c", "y")
+    constants |= {"w": np.zeros((K, 4), np.int8), "s": np.full(K, 0.02, np.float32)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["dw"], axis=0),
+        helper.make_node("Gemm", ["x", "dw"], ["c"], transB=1),
+    ]
+    assert folded(network([*nodes, end], constants, (3, 4))) == ["DequantizeLinear", "Gemm"]

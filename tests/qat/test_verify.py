@@ -345,3 +345,40 @@ def test_inputs_of_another_batch_keep_samples_apart_and_ids_with_their_masks() -
     assert found["scale"] is batch["scale"]
     assert found["flag"] is True
     assert torch.equal(resized(ids, 1), ids[:1])
+
+
+# What can be told before anything is compared
+
+
+def test_a_file_whose_batch_is_fixed_breaks_the_promise_of_a_dynamic_one(
+    written: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
+    model, path = written
+    file = onnx.load(path)
+    file.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    name = file.graph.input[0].name
+    with pytest.raises(ExportMismatch, match=f"and the file fixes that of '{name}'"):
+        against(model, file, tmp_path)
+
+
+def test_inputs_and_outputs_are_counted(written: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    model, path = written
+    with pytest.raises(ExportMismatch, match="the file has 1 inputs where 2 tensors are given"):
+        verify(model, path, (BATCH[:2], BATCH[:2]), name="model.onnx", dynamic=False)
+    file = onnx.load(path)
+    relu = next(node for node in file.graph.node if node.op_type == "Relu")
+    file.graph.output.append(onnx.ValueInfoProto(name=relu.output[0]))
+    with pytest.raises(ExportMismatch, match="the file has 2 outputs where 1 tensors are returned"):
+        against(model, file, tmp_path)
+
+
+def test_a_model_that_takes_no_batch_is_told_with_its_reason(
+    written: tuple[nn.Module, Path],
+) -> None:
+    model, path = written
+    narrow = torch.zeros(2, BATCH.shape[1] + 1, *BATCH.shape[2:])
+    with pytest.raises(ModelError, match=r"the model does not take its example inputs: .*channels"):
+        verify(model, path, narrow, name="model.onnx", dynamic=False)
+    message = r"takes no two sizes of it \(.*channels.*\); set export\.dynamic_batch = false"
+    with pytest.raises(ModelError, match=message):
+        verify(model, path, narrow, name="model.onnx", dynamic=True)

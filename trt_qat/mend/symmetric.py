@@ -154,6 +154,7 @@ def _rewrite(graph: Graph, nodes: list[Node], scale: Array) -> None:
         while len(node.proto.input) <= _ZERO_POINT:
             node.proto.input.append("")
         node.proto.input[_SCALE], node.proto.input[_ZERO_POINT] = held, zero
-        for attribute in node.proto.attribute:
+        # The zero point says the type; onnxruntime (1.32) rewrites that alone where both do.
+        for at, attribute in reversed(list(enumerate(node.proto.attribute))):
             if attribute.name == "output_dtype" and node.is_quantize():
-                attribute.CopyFrom(helper.make_attribute("output_dtype", int(TensorProto.INT8)))
+                del node.proto.attribute[at]

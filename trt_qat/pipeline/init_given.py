@@ -104,13 +104,24 @@ def of_npz(path: Path, task: str) -> tuple[Facts, tuple[str, str]]:
         message = f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; {NPZ_HELP}"
         raise DataError(message)
     inputs, targets = arrays[keys[0]], arrays.get(keys[1])
-    square = inputs.ndim == 4 and inputs.shape[2] == inputs.shape[3]
+    channels, height, width = _image_shape(inputs)
     return Facts(
-        channels=inputs.shape[1] if inputs.ndim == 4 else None,
+        channels=channels,
         answers=None if targets is None else _answers(targets, task),
-        size=inputs.shape[2] if square else None,
+        size=height if height == width else None,
         samples=len(inputs) if "x_test" in arrays else len(inputs) * 4 // 5,
     ), keys
+
+
+def _image_shape(inputs: np.ndarray[Any, Any]) -> tuple[int | None, int | None, int | None]:
+    """Return channels, height and width, as the project's ``data.py`` gives them to a network."""
+    if inputs.ndim == 3 and inputs.dtype == np.uint8:
+        return 1, inputs.shape[1], inputs.shape[2]
+    if inputs.ndim != 4:
+        return None, None, None
+    last = inputs.shape[3] in (1, 3) and inputs.shape[1] not in (1, 3)
+    height, width, channels = inputs.shape[1:] if last else (*inputs.shape[2:], inputs.shape[1])
+    return channels, height, width
 
 
 def _answers(targets: np.ndarray[Any, Any], task: str) -> int | None:

@@ -91,8 +91,6 @@ def _lower_node(node: ir.Node) -> None:
         axes = _take_constant_input(node, 1)
         if axes is not None:
             node.attributes["axes"] = ir.AttrInt64s("axes", [int(a) for a in axes])
-        elif node.attributes.pop("noop_with_empty_axes", None):
-            pass
         node.attributes.pop("noop_with_empty_axes", None)
     elif node.op_type == "Split":
         node.attributes.pop("num_outputs", None)  # equal parts are opset 13's default

@@ -37,7 +37,15 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "verbosity": ("detailed", "layer_names_only", "none"),
 }  # fmt: skip
 PAIRED = {"strip_weights", "exclude_lean_runtime"}
-NOT_A_NAME = {"batch", "profiles", "timing_cache", "backend", "more_targets", "timeout_s"}
+NOT_A_NAME = {
+    "batch",
+    "compare_fp16",
+    "profiles",
+    "timing_cache",
+    "backend",
+    "more_targets",
+    "timeout_s",
+}
 ALL = [(key, value) for key, values in CHOICES.items() for value in values]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.runs import command_line
 from trt_qat.engine import machine
-from trt_qat.engine.evidence.plan_header import NO_GPU, PlanHeader, read_header
+from trt_qat.engine.evidence.plan_header import NO_GPU, PlanHeader, is_plan, read_header
 from trt_qat.engine.evidence.trust import inspect_file
 from trt_qat.errors import InputError
 
@@ -135,3 +135,21 @@ def test_onnxruntimes_name_tells_the_gpu(tmp_path: Path, name: str, said: str) -
     path = tmp_path / f"TensorrtExecutionProvider_TRTKernel_graph_main_1_0_fp16_{name}.engine"
     path.write_bytes(plan())
     assert f"compute capability {said}" in read_header(path).notes[0]
+
+
+def test_a_plan_of_an_older_release_says_that_it_does_not_say_which(tmp_path: Path) -> None:
+    found = header_of(tmp_path, plan(tag=b"ptrt"))
+    assert found.version is None
+    assert "plans of older releases do, which do not say of which" in found.notes[-1]
+
+
+def test_metadata_that_are_no_json_are_passed_by(tmp_path: Path) -> None:
+    found = header_of(tmp_path, (4).to_bytes(4, "little") + b"{no}" + plan((10, 3, 0, 26)))
+    assert found.version == "10.3.0.26"
+    assert found.metadata == {}
+
+
+def test_what_cannot_be_read_is_no_plan(tmp_path: Path) -> None:
+    assert not is_plan(tmp_path)
+    with pytest.raises(InputError, match="cannot be read: "):
+        read_header(tmp_path)

@@ -30,6 +30,7 @@ START_S = 60.0
 PARSE_S = 300.0
 BUILD_S = 3600.0
 SAY_EVERY_S = 20.0
+END_S = 2.0
 # Run by -c and not by -m, which would put the working folder in front of the path.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -56,15 +57,16 @@ class Compiler(Opened):
         self.version = ""
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, by the end of its input; it is killed if it does not go."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):  # what was not flushed has no reader
-                        stream.close()
+            _shut(process.stdin)
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            _shut(process.stdout)
         if self._errors is not None:
             self._errors.close()
             self._errors = None
@@ -211,6 +213,12 @@ class Compiler(Opened):
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
         return lines[-1][:300] if lines else ""
+
+
+def _shut(stream: IO[str] | None) -> None:
+    if stream is not None:
+        with contextlib.suppress(OSError):  # what was not flushed has no reader
+            stream.close()
 
 
 def _listen(process: subprocess.Popen[str]) -> queue.Queue[dict[str, Any] | None]:
