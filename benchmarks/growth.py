@@ -6,6 +6,9 @@ The recipe of tests/runs.py, from training to verification, again and again, eac
 its own that is deleted. After every ``--every`` runs, with what is unreachable collected, the
 process's resident memory and its live objects are counted: modules, parameters, graphs, classes.
 A class or a graph of a quantized network that stays shows as a whole number of objects a run.
+
+Every ``torch.export.export`` with a dynamic dimension leaves its ShapeEnv and the cache of that
+behind (torch 2.13, of a network of two layers too): 0.4 MiB a run, which is what memory grows by.
 """
 
 from __future__ import annotations
