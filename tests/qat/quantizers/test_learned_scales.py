@@ -17,7 +17,12 @@ from trt_qat.qat.export import export
 from trt_qat.qat.models import residual_cnn
 from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
 from trt_qat.qat.quantizers.fake_quant import scale_of
-from trt_qat.qat.quantizers.learned_scales import START, fake_quantize_learned
+from trt_qat.qat.quantizers.learned_scales import (
+    START,
+    _LearnedScale,
+    fake_quantize_learned,
+    pass_inside,
+)
 from trt_qat.recipe.specs import QuantizeSpec
 from trt_qat.runners.ort import OrtRunner
 
@@ -221,3 +226,33 @@ def test_the_export_holds_the_learned_scales_and_onnxruntime_agrees(
         ours = model(batch(8)).numpy()
     (theirs,) = OrtRunner(path).infer({"x": batch(8).numpy()}).values()
     assert np.abs(theirs - ours).max() < 0.05 * np.abs(ours).max()
+
+
+@pytest.mark.parametrize("low", [-128, -127])
+def test_a_gradient_passes_wherever_the_code_is_in_range_and_at_ties_by_the_even_code(
+    low: int,
+) -> None:
+    ends = [low - 0.5, low - 0.50002, low - 0.4999, low, 0.0, 127.0, 127.4999, 127.5]
+    quotient = torch.tensor(ends)
+    inside = (quotient.round() >= low) & (quotient.round() <= 127)
+    assert torch.equal(pass_inside(torch.ones(len(ends)), quotient, low), inside.float())
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("following", [False, True])
+def test_the_gradient_of_one_scale_is_as_exact_as_a_sum_of_half_a_million_can_be(
+    order: torch.memory_format, following: bool
+) -> None:
+    """Also where it follows the values, so that two large sums are nearly equal."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 64, 32, 32, generator=draw).to(memory_format=order)
+    g = x.clone() if following else torch.randn(x.shape, generator=draw).to(memory_format=order)
+    scale = torch.tensor(0.02, requires_grad=True)
+    _LearnedScale.apply(x, scale, -128, 1.0).backward(g)  # type: ignore[no-untyped-call]
+    quotient = x.double() / 0.02
+    codes = quotient.round().clamp(-128, 127)
+    inside = (quotient.round() >= -128) & (quotient.round() <= 127)
+    wanted = (g.double() * (codes - quotient * inside)).sum()
+    largest = (g.double() * codes).abs().sum()
+    assert scale.grad is not None
+    assert abs(float(scale.grad) - float(wanted)) <= 1e-6 * float(largest)
