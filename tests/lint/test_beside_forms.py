@@ -85,7 +85,7 @@ def test_a_remainder_of_an_unknown_type_is_not_told() -> None:
     b, x = image()
     b.domains["mine"] = 1
     y = b.node("Anything", x, domain="mine")
-    assert told(b.model(b.node("Mod", y, b.store("by", np.array(3)), x))) == []
+    assert told(b.model(b.node("Mod", y, b.store("by", 2.5), name="mod"))) == []
 
 
 def limits(start: str, limit: str) -> ModelProto:
