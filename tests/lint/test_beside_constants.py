@@ -12,9 +12,7 @@ from tests.graph.build import Builder
 from tests.lint.beside import found, image, severities
 
 
-@pytest.mark.parametrize(
-    ("value", "told"), [(np.ones(4, np.float32), 0), (np.ones(4, np.int8), 1)]
-)
+@pytest.mark.parametrize(("value", "told"), [(np.ones(4, np.float32), 0), (np.ones(4, np.int8), 1)])
 def test_constants_of_codes_alone_stand_before_a_dq(value: Any, told: int) -> None:
     b = Builder()
     stored = numpy_helper.from_array(value)

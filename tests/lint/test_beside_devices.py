@@ -65,7 +65,7 @@ def test_a_tenth_of_what_is_written_is_no_large_remainder(count: int, severity: 
 )  # fmt: skip
 def test_operators_between_pairs_and_behind_one(op: str, quantized: bool, counted: int) -> None:
     b = Builder()
-    more = {"kernel_shape": [2, 2]} if op.endswith("Pool") else {}
+    more: dict[str, Any] = {"kernel_shape": [2, 2]} if op.endswith("Pool") else {}
     y = b.node(op, behind_pair(b), **more)
     model = b.model(b.qdq(y, name="out") if quantized else y)
     assert len(remainder(model)) == counted
