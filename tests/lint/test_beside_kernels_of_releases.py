@@ -104,3 +104,10 @@ def test_a_relu_between_two_scales_that_several_layers_read_does_not_build(
 ) -> None:
     assert severities(around(op, **more), "QDQ315", None, "8.5") == told
     assert severities(around(op, **more), "QDQ315", None, "8.6") == []
+
+
+def test_a_relu_of_the_input_has_no_pair_before_it() -> None:
+    b, x = image()
+    y = b.qdq(b.node("Relu", x, name="act"), name="behind")
+    layers = [b.conv(y, (16, 16), f"layer{number}") for number in range(2)]
+    assert found(b.model(*layers), "QDQ315", None, "8.5") == []
