@@ -125,8 +125,7 @@ def _from_float_inputs(*positions: int) -> Test:
     """Return a test of whether a float input decides a size, which TensorRT has as a shape."""
     return lambda context, node: any(
         context.shapes.types.get(name, 0) in _FLOATS
-        for at in positions
-        if node.input(at) and context.graph.parent is None
+        for at in positions  # in a body no type is known, and nothing is told
         for name in _inputs_behind(context.graph, node.input(at))
     )
 
@@ -198,7 +197,6 @@ def form(context: Context) -> Iterator[Hit]:
                 "parser does not take.",
                 "Convert the model up (onnx.version_converter), or export it again.",
             )
-            continue
         for what, test in FORMS.get(node.op, ()):
             if test(context, node):
                 yield Hit(

@@ -46,8 +46,7 @@ def scalar_constants(graph: Graph) -> Iterator[Node]:
     """Yield the DQs of stored codes of rank 0, as onnxruntime writes for an added scalar."""
     for node in filter(Node.is_dequantize, graph.nodes):
         codes = node.input(0)
-        stored = graph.is_constant(codes) and graph.element_type(codes) in _QUANTIZED
-        if stored and graph.constant_shape(codes) == ():
+        if graph.element_type(codes) in _QUANTIZED and graph.constant_shape(codes) == ():
             yield node
 
 
@@ -117,7 +116,7 @@ def operand_codes(context: Context) -> Iterator[Hit]:
             graph.scaling(before).code_type
             for name in node.inputs[:2]
             if (before := graph.producer(name)) is not None and before.is_dequantize()
-        } - {0}
+        }
         if len(kinds) > 1 and kinds <= {TensorProto.INT8, 17, 19}:
             names = " and ".join(sorted(map(type_name, kinds)))
             yield Hit(

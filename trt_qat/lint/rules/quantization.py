@@ -106,9 +106,9 @@ def scale_constant(context: Context) -> Iterator[Hit]:
     for node in qdq(context.graph):
         for position, what in ((1, "scale"), (2, "zero point")):
             name = node.input(position)
-            if name and scale_of_fp4(context.graph, node, name):
+            if not name or scale_of_fp4(context.graph, node, name):
                 continue
-            how, taken = computed(context.graph, name, what) if name else ("", False)
+            how, taken = computed(context.graph, name, what)
             if not how or (free and taken):
                 continue
             until = " (TensorRT 10.13 and newer take it)" if taken else ""

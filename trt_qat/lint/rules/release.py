@@ -127,8 +127,10 @@ def _relu_between_scales(context: Context) -> Iterator[Hit]:
         return
     for pair in graph.pairs:
         relu = graph.producer(pair.source)
-        before = graph.producer(relu.input(0)) if relu is not None and relu.op == "Relu" else None
-        if relu is None or before is None or not before.is_dequantize():
+        if relu is None or relu.op != "Relu":
+            continue
+        before = graph.producer(relu.input(0))
+        if before is None or not before.is_dequantize():
             continue
         read = (relu.output, *(each.output for each in pair.dequantizes))
         readers = max(len(graph.consumers(each)) for each in read)

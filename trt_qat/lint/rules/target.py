@@ -17,10 +17,10 @@ from trt_qat.capabilities import INT4_SINCE as INT4_CAPABILITY
 from trt_qat.capabilities import dotted
 from trt_qat.graph import flow
 from trt_qat.graph.node import STANDARD_DOMAINS
-from trt_qat.graph.qdq import Graph, Node
+from trt_qat.graph.qdq import Node
 from trt_qat.graph.sparsity import GROUP, holds_2_4
 from trt_qat.graph.tensors import type_name
-from trt_qat.lint.fate import FLOAT8_CODES
+from trt_qat.lint.fate import FLOAT8_CODES, Layer
 from trt_qat.lint.rule import Context, Hit, rule
 from trt_qat.wording import counted
 
@@ -48,7 +48,7 @@ def float_remainder(context: Context) -> Iterator[Hit]:
     TensorRT 11 is always strongly typed and 10.12 on advise it; ultralytics issue 26159 measured
     21 % below FP16 for this reason alone.
     """
-    if not context.is_main or not context.is_quantized:
+    if not context.is_quantized:
         return
     nodes = [node for node in context.graph.nodes if _is_fp32_work(context, node)]
     if not nodes:
@@ -76,7 +76,10 @@ def _written(context: Context, nodes: Sequence[Node]) -> int:
 
 
 def _is_fp32_work(context: Context, node: Node) -> bool:
-    """Tell whether a node computes in FP32 in the engine: no Q/DQ, not fused between them."""
+    """Tell whether a node computes in FP32 in the engine: no Q/DQ, not fused between them.
+
+    In a body no type is known, and none does.
+    """
     graph = context.graph
     if node.is_dequantize() or node.op in _TRIVIAL:
         return False
@@ -229,7 +232,7 @@ def int64(context: Context) -> Iterator[Hit]:
         if tensor.data_type == TensorProto.INT64 and math.prod(tensor.dims) < 1 << 16:
             held = context.graph.constant(name)
             # Slice ends of INT64_MAX mean "to the end" and survive clamping.
-            big = held is not None and held.size and np.any(
+            big = held is not None and np.any(
                 (np.abs(held) > _INT32_MAX) & (held < 2**63 - 1025) & (held > 1025 - 2**63)
             )  # fmt: skip
             if big:
@@ -282,7 +285,7 @@ def almost_sparse(context: Context) -> Iterator[Hit]:
         if layer.fate.sparse != "dense" or not _HALF_ZERO <= held.zero_fraction < 1:
             continue
         width = held.shape[held.axis]
-        elsewhere = _sparse_elsewhere(layer.graph, layer.node)
+        elsewhere = _sparse_elsewhere(layer)
         reason = (
             f"its axis {held.axis} has {width} elements, no multiple of 4"
             if width % GROUP
@@ -297,10 +300,7 @@ def almost_sparse(context: Context) -> Iterator[Hit]:
         )
 
 
-def _sparse_elsewhere(graph: Graph, node: Node) -> int | None:
-    weight = graph.weight(node)
-    if weight is None:
-        return None
-    values = graph.weight_values(weight)
+def _sparse_elsewhere(layer: Layer) -> int | None:
+    values = layer.graph.weight_values(layer.weight)
     axes = (axis for axis in range(values.ndim) if values.shape[axis] % GROUP == 0)
     return next((axis for axis in axes if holds_2_4(values, axis)), None)
