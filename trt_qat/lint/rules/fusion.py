@@ -136,7 +136,7 @@ def unfolded_norm(context: Context) -> Iterator[Hit]:
 
 
 def _kept_float(context: Context) -> Iterator[tuple[Layer, Node]]:
-    """Yield the INT8 convolutions that write float though codes are wanted, and what they end at."""
+    """Yield INT8 convolutions that write float though codes are wanted, and the node in the way."""
     for layer in context.layers:
         blocker = layer.epilogue.blocker
         if layer.fate.precision != "int8" or not layer.node.op.startswith("Conv"):
