@@ -30,7 +30,8 @@ def behind(b: Builder, x: str, ops: Sequence[str]) -> str:
         elif op == "Sum":
             x = b.node("Add", x, b.input("other", ["N", 8, 32]))
         else:
-            x = b.node(op, x, **({"to": TensorProto.FLOAT} if op == "Cast" else {}))
+            more: dict[str, Any] = {"to": TensorProto.FLOAT} if op == "Cast" else {}
+            x = b.node(op, x, **more)
     return x
 
 
@@ -144,8 +145,9 @@ def test_a_product_that_is_not_taken_apart_keeps_its_scales() -> None:
 def test_a_block_of_all_values_has_its_scale_in_a_list() -> None:
     def product(block: int) -> ModelProto:
         b = Builder(21)
-        scale, zero = np.full(1, 0.1, np.float32), np.zeros(1, np.int8)
-        more = {"block_size": block, "axis": 0} if block else {}
+        scale: Any = np.full(1, 0.1, np.float32)
+        zero = np.zeros(1, np.int8)
+        more: dict[str, Any] = {"block_size": block, "axis": 0} if block else {}
         codes = b.quantize(b.input("x", [16]), scale, zero, "q", **more)
         x = b.dequantize(codes, scale, zero, "dq", **more)
         return b.model(b.node("MatMul", x, b.weight("w", (16, 16), 1), name="product"))

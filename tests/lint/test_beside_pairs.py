@@ -73,7 +73,7 @@ def test_a_dq_reads_no_codes_behind_a_layer(op: str, told: int) -> None:
     b = Builder()
     shape = (16, 16, 1, 1) if op == "Conv" else (16, 16)
     codes = b.input("codes", ["N", 16, 8, 8] if op == "Conv" else ["N", 16], TensorProto.INT8)
-    others = {"Neg": [], "Gather": [b.store("at", np.array(0))]}
+    others: dict[str, list[str]] = {"Neg": [], "Gather": [b.store("at", np.array(0))]}
     rest = others.get(op, [b.store("w", np.ones(shape, np.int8))])
     made = b.node(op, codes, *rest, name="layer")
     assert [f.node for f in found(b.model(b.dequantize(made, name="dq")), "QDQ107")] == [
@@ -128,7 +128,7 @@ def test_a_weight_alone_is_quantized_in_blocks_or_in_four_bits(
     codes = helper.make_tensor("codes", kind, [32, 16], [1] * 512)
     b.initializers.append(codes)
     scales = np.full((2, 16) if block else 16, 0.1, np.float32)
-    more = {"block_size": block, "axis": 0} if block else {"axis": 1}
+    more: dict[str, Any] = {"block_size": block, "axis": 0} if block else {"axis": 1}
     w = b.node("DequantizeLinear", "codes", b.store("scales", scales), name="w_dq", **more)
     model = b.model(b.node("MatMul", b.input("x", ["N", 32]), w, name="product"))
     assert severities(model, "QDQ112") == told

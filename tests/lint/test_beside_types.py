@@ -85,7 +85,7 @@ def product(
     ("opset", "domain"), [(17, ""), (19, ""), (17, "com.microsoft"), (19, "com.microsoft")]
 )
 def test_a_dq_hands_out_the_type_of_its_scale(opset: int, domain: str) -> None:
-    given = {"opset": opset, "domain": domain}
+    given: dict[str, Any] = {"opset": opset, "domain": domain}
     assert found(product(HALF, HALF, **given), "QDQ009") == []
     assert found(product(FLOAT, FLOAT, **given), "QDQ009") == []
     (finding,) = found(product(HALF, FLOAT, **given), "QDQ009")
@@ -98,7 +98,7 @@ def test_types_of_a_sum_are_not_those_of_a_layer() -> None:
 
 
 def test_a_dq_may_say_what_it_hands_out() -> None:
-    half = {"output_dtype": TensorProto.FLOAT16}
+    half: dict[str, Any] = {"output_dtype": TensorProto.FLOAT16}
     assert found(product(FLOAT, HALF, opset=23, **half), "QDQ009") == []
     assert len(found(product(FLOAT, FLOAT, opset=23, **half), "QDQ009")) == 1
 
