@@ -30,7 +30,9 @@ def test_a_scale_that_is_not_known_is_named_so(how: str) -> None:
         scale = b.node("ReduceMax", x, keepdims=0)
     else:
         scale = b.store("none", np.zeros(0, np.float32))
-    left = b.node("DequantizeLinear", codes, scale, b.store("zero", np.int8(0)), name="left_dq")
+    left = b.node(
+        "DequantizeLinear", codes, scale, b.store("zero", np.zeros((), np.int8)), name="left_dq"
+    )
     right = b.qdq(b.node("Sigmoid", x), 0.5, name="right")
     model = b.model(b.node("Concat", left, right, name="join", axis=1))
     (finding,) = found(model, "QDQ102")

@@ -73,7 +73,7 @@ def product(
     inside: dict[str, Any] = {"domain": domain} if domain else {}
     if domain:
         b.domains[domain] = 1
-    scales = np.array(0.1, left), np.array(0.1, right)
+    scales: Any = np.array(0.1, left), np.array(0.1, right)
     x = b.input("x", [16, 16], TensorProto.INT8)
     x = b.dequantize(x, scales[0], name="dq", **inside, **more)
     w = b.store("codes", np.ones((16, 16), np.int8))
