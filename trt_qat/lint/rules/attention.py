@@ -62,9 +62,9 @@ def _size_limit(context: Context, found: Attention) -> str:
     head = query[-1] if query else None
     if head is not None and head not in _HEAD_SIZES:
         return f"its head size is {head}, and the kernels take 16, 32 and 64"
-    longest = max((dim for dim in scores[-2:] if dim is not None), default=0)
-    if longest > _LONGEST:
-        return f"it spans {longest} positions, and the kernels take {_LONGEST}"
+    beyond = [dim for dim in scores[-2:] if dim is not None and dim > _LONGEST]
+    if beyond:
+        return f"it spans {max(beyond)} positions, and the kernels take {_LONGEST}"
     return ""
 
 

@@ -30,17 +30,12 @@ def shortcut(context: Context) -> Iterator[Hit]:
     """
     seen: set[Node] = set()
     new = context.tensorrt is not None and context.tensorrt >= releases.DEPTHWISE_ADD_BUILDS
-    for layer in context.layers:
-        add = layer.epilogue.blocker
-        if not _int8_conv(layer) or add is None or add.op != "Add" or add in seen:
-            continue
-        if layer.epilogue.limit:  # QDQ113
+    for layer, add in _kept_float(context):
+        if add.op != "Add" or add in seen or layer.epilogue.limit:  # QDQ113
             continue
         other = streams.other_input(context.graph, add, layer.epilogue.tensor)
         alone = len(context.graph.consumers(layer.epilogue.tensor)) == 1  # else it is the shortcut
         if not alone or other is None:
-            continue
-        if not streams.reaches_quantizer(context.graph, add.output):
             continue
         seen.add(add)
         refused = is_depthwise(context.graph, layer.node) and not new
@@ -72,13 +67,9 @@ def float_output(context: Context) -> Iterator[Hit]:
     NVIDIA/TensorRT issue 2204. Pooling and resizing run in INT8 when Q/DQ stand on both sides.
     """
     graph = context.graph
-    for layer in context.layers:
-        blocker = layer.epilogue.blocker
-        if not _int8_conv(layer) or layer.fate.output_int8 or blocker is None:
-            continue
+    for layer, blocker in _kept_float(context):
         readers = [n for n in graph.consumers(layer.epilogue.tensor) if not n.is_quantize()]
-        capable = all(reader.op in flow.INT8_CAPABLE for reader in readers)
-        if capable and streams.reaches_quantizer(graph, blocker.output):
+        if all(reader.op in flow.INT8_CAPABLE for reader in readers):
             yield Hit(
                 layer.node.name,
                 f"This layer reads INT8 and writes float, because {blocker.op} {blocker.name!r} "
@@ -94,11 +85,8 @@ def activated_residual(context: Context) -> Iterator[Hit]:
     A log of TensorRT 8.4.12 (``EltwiseAddToPwn``) and NVIDIA/TensorRT issues 2204, 2572 and 3861;
     docs/evidence.md.
     """
-    for layer in context.layers:
-        add = layer.epilogue.blocker
-        if layer.epilogue.limit != "activation before Add" or not _int8_conv(layer) or add is None:
-            continue
-        if streams.reaches_quantizer(context.graph, add.output):
+    for layer, add in _kept_float(context):
+        if layer.epilogue.limit == "activation before Add":
             yield Hit(
                 layer.node.name,
                 f"An activation stands between this Conv and the Add {add.name!r}, so the two do "
@@ -114,15 +102,13 @@ def unfused_epilogue(context: Context) -> Iterator[Hit]:
     NVIDIA/TensorRT issues 3385 (TensorRT 8.5.2 refuses to build depthwise with SiLU) and 3205 (it
     stays apart); 3412 and 1699 for ConvTranspose.
     """
-    for layer in context.layers:
+    for layer, blocker in _kept_float(context):
         end = layer.epilogue
-        if end.limit not in ("depthwise", "transposed") or end.blocker is None:
-            continue
-        if _int8_conv(layer) and streams.reaches_quantizer(context.graph, end.blocker.output):
+        if end.limit in ("depthwise", "transposed"):
             yield Hit(
                 layer.node.name,
                 f"This INT8 layer writes float: {end.reason}.",
-                f"Put a QuantizeLinear and DequantizeLinear before {end.blocker.name!r}"
+                f"Put a QuantizeLinear and DequantizeLinear before {blocker.name!r}"
                 + (", or use Relu or Clip." if end.limit == "depthwise" else "."),
             )
 
@@ -149,5 +135,11 @@ def unfolded_norm(context: Context) -> Iterator[Hit]:
             )
 
 
-def _int8_conv(layer: Layer) -> bool:
-    return layer.fate.precision == "int8" and layer.node.op.startswith("Conv")
+def _kept_float(context: Context) -> Iterator[tuple[Layer, Node]]:
+    """Yield INT8 convolutions that write float though codes are wanted, and the node in the way."""
+    for layer in context.layers:
+        blocker = layer.epilogue.blocker
+        if layer.fate.precision != "int8" or not layer.node.op.startswith("Conv"):
+            continue
+        if blocker is not None and streams.reaches_quantizer(context.graph, blocker.output):
+            yield layer, blocker

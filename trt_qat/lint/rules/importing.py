@@ -29,7 +29,7 @@ def weight_axis(context: Context) -> Iterator[Hit]:
     """
     for layer in context.layers:
         scaling = layer.weight.scaling
-        if scaling is None or scaling.scale is None or scaling.per_tensor or scaling.block_size:
+        if scaling is None or scaling.scale is None or scaling.block_size:
             continue
         if layer.node.op == "ConvTranspose":
             yield from _transposed_axis(layer)
@@ -85,8 +85,6 @@ def opset_old(context: Context) -> Iterator[Hit]:
 
     TensorRT's parser reads several scales in an older model along axis 0, other runtimes do not.
     """
-    if not context.is_main:
-        return
     opset = context.graph.opset
     for node in qdq(context.graph):
         if node.domain not in STANDARD_DOMAINS:
@@ -101,7 +99,7 @@ def opset_old(context: Context) -> Iterator[Hit]:
                 f"{node.op} {'per channel ' if wide else ''}needs opset {needed}, the model has "
                 f"{opset}{read}.",
                 "Export with opset 17 or newer.",
-                "warning" if wide and opset >= _PER_TENSOR_OPSET else None,
+                "warning" if opset >= _PER_TENSOR_OPSET else None,
             )
 
 
@@ -121,7 +119,7 @@ def scale_type(context: Context) -> Iterator[Hit]:
     for node in graph.nodes:
         if node.op not in WEIGHTED:
             continue
-        held_types = {_output_type(context, name) for name in node.inputs if name} - {0}
+        held_types = {_output_type(context, name) for name in node.inputs} - {0}
         if len(held_types) > 1:
             names = " and ".join(sorted(map(type_name, held_types)))
             yield Hit(
@@ -161,8 +159,8 @@ def operator(context: Context) -> Iterator[Hit]:
 
 def _known_elsewhere(node: Node) -> bool:
     """Q/DQ and integer operators have rules of their own; TensorRT's plugins are known."""
-    qdq = node.is_quantize() or node.is_dequantize() or node.op.startswith("Q")
-    return qdq or node.domain.startswith("trt") or node.op in QUANTIZED
+    own = node.is_dequantize() or node.op.startswith("Q")
+    return own or node.domain.startswith("trt") or node.op in QUANTIZED
 
 
 @rule("QDQ013", "INT8 tensor read by another operator than DQ", "error")

@@ -148,8 +148,7 @@ def alignment(context: Context) -> Iterator[Hit]:
         if not layer.quantized or layer.node.op == "MatMul":
             continue
         inputs, outputs = layer.channels
-        depthwise = layer.groups > 1 and inputs == layer.groups
-        if depthwise or inputs < _FEW_INPUTS:
+        if inputs == layer.groups or inputs < _FEW_INPUTS:  # depthwise, or an image
             continue
         if inputs % _TENSOR_CORE_CHANNELS or outputs % _TENSOR_CORE_CHANNELS:
             yield Hit(
@@ -167,8 +166,8 @@ def gemv(context: Context) -> Iterator[Hit]:
         if not layer.quantized or layer.node.op not in ("Gemm", "MatMul"):
             continue
         made = context.shapes.known(layer.node.output)
-        rows = 1 if made is None else (made[-2] if len(made) > 1 else 1)
-        if layer.channels[1] == 1 or (made is not None and rows == 1):
+        one_row = made is not None and (len(made) == 1 or made[-2] == 1)
+        if layer.channels[1] == 1 or one_row:
             yield Hit(
                 layer.node.name,
                 f"At these shapes this {layer.node.op} is a product of a matrix and a vector.",

@@ -23,7 +23,10 @@ def listed_scale(context: Context) -> Iterator[Hit]:
     It then computes the layer in float; a scale without dimensions keeps it INT8.
     """
     for layer in context.layers:
-        if layer.fate.precision == "int8" and is_listed(context.graph, layer.source):
+        source = layer.source
+        if source is None or not is_listed(context.graph, source):
+            continue
+        if layer.fate.precision == "int8":
             yield Hit(
                 layer.node.name,
                 "The scale of its activation has shape [1]: TensorRT for RTX 1.7 takes it for a "
@@ -32,14 +35,12 @@ def listed_scale(context: Context) -> Iterator[Hit]:
             )
 
 
-def is_listed(graph: Graph, node: Node | None) -> bool:
+def is_listed(graph: Graph, node: Node) -> bool:
     """Tell whether the one scale of a Q or DQ is a list of one; or that of the Q before a DQ."""
-    if node is None:
-        return False
     scaling = graph.scaling(node)
     if scaling.scale is not None and scaling.scale.shape == (1,) and not scaling.block_size:
         return True
-    before = graph.producer(node.input(0)) if node.is_dequantize() else None
+    before = graph.producer(node.input(0))
     return before is not None and before.is_quantize() and is_listed(graph, before)
 
 
@@ -51,7 +52,7 @@ def cut_product(context: Context) -> Iterator[Hit]:
     """
     for layer in context.layers:
         scaling = layer.weight.scaling
-        if layer.fate.precision != "int8" or scaling is None or scaling.scale is None:
+        if scaling is None or scaling.scale is None or layer.fate.precision != "int8":
             continue
         if layer.node.op in ("Gemm", "MatMul") and scaling.scale.size > 1 and _is_cut(layer):
             yield Hit(
