@@ -207,9 +207,9 @@ class _Watch(TorchFunctionMode):
     def _remember(self, cut: Cut, made: Any, twin: Any) -> None:
         members = zip(pytree.tree_leaves(made), pytree.tree_leaves(twin), strict=True)
         for member, other in members:
-            self.made[(cut.reads[0], *_state(member))] = other, member
+            self.made[_key(cut.reads[0], member)] = other, member
             for name in cut.behind:
-                self.twins[(name, *_state(member))] = other, member
+                self.twins[_key(name, member)] = other, member
 
     def _replace(self, reads: Reads, args: Any, kwargs: Any) -> tuple[Any, Any]:
         leaves, structure = pytree.tree_flatten((args, kwargs))
@@ -222,7 +222,7 @@ class _Watch(TorchFunctionMode):
 
     def quantized(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return ``tensor`` on the grid of a quantizer; once for all who read it."""
-        key = (name, *_state(tensor))
+        key = _key(name, tensor)
         if key not in self.made:
             given = self.twins[key][0] if key in self.twins else tensor
             self.busy += 1
@@ -284,6 +284,6 @@ class _Watch(TorchFunctionMode):
             self.scopes.leave()
 
 
-def _state(tensor: torch.Tensor) -> tuple[int, int]:
+def _key(name: str, tensor: torch.Tensor) -> tuple[str, int, int]:
     """Return what tells a tensor from others, and from itself after an operation in place."""
-    return id(tensor), 0 if tensor.is_inference() else tensor._version
+    return name, id(tensor), 0 if tensor.is_inference() else tensor._version
