@@ -164,7 +164,7 @@ class _Watch(TorchFunctionMode):
         self.scopes = Scopes()
         self.names = {key.name for key in (*plan.by_order, *plan.cuts_by_order)}
         # By their attributes too; what their hooks do is part of their call.
-        self.hooked = {id(vars(m)): m for m in owner.modules() if m._forward_hooks}
+        self.hooked = {id(vars(m)): m for m in self.quantizers.values() if m._forward_hooks}
         self.closing: list[bool] = []  # known, for every call whose hooks are running
         self.inside: list[bool] = []  # known, for every call of a module that is going on
         self.busy = 0  # in a leaf or in a quantizer
