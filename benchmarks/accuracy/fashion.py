@@ -140,6 +140,8 @@ class Lab:
         start = partial(self.pruned, "magnitude")
         moving = partial(self.trained, start, sparse, recompute_masks=0.5)
         found["2:4 by magnitude, QAT with moving masks"] = (moving, seen)
+        again = partial(self.trained, start, sparse, epochs=self.style.train["epochs"])
+        found["2:4 by magnitude, QAT as long as FP32"] = (again, calibrated + once)
         return found
 
     def validated(self, make: Make, rate: float) -> float:
@@ -220,8 +222,10 @@ class Table:
         """Put a row in, in the place of the one before."""
         self.read()
         key = {name: row[name] for name in ("style", "seed", "name")}
-        self.told["rows"] = [old for old in self.told["rows"] if not key.items() <= old.items()]
-        self.told["rows"].append(row)
+        rows = self.told["rows"]
+        there = [at for at, old in enumerate(rows) if key.items() <= old.items()]
+        at = there[0] if there else len(rows)
+        rows[at : at + 1] = [row]
         self.write()
         print(row, flush=True)
 
@@ -231,10 +235,15 @@ def choose(lab: Lab) -> dict[str, Any]:
     starts: dict[str, Make] = {"dense": lab.quantized, "2:4": partial(lab.pruned, "magnitude")}
     found: dict[str, Any] = {"validation": {}}
     for name, make in starts.items():
-        tried = {rate: lab.validated(make, rate) for rate in lab.style.rates}
+        tried = {rate: lab.validated(make, rate) for rate in lab.style.rates[name]}
         found["validation"][name] = {str(rate): round(value, 4) for rate, value in tried.items()}
         found[name] = max(tried, key=lambda rate: tried[rate])
     return found
+
+
+def named(row: str, patterns: list[str]) -> bool:
+    """Tell whether a row is meant by a pattern."""
+    return any(fnmatch.fnmatchcase(row, pattern) for pattern in patterns)
 
 
 def measure(name: str, seed: int, table: Table, given: argparse.Namespace) -> None:
@@ -251,7 +260,7 @@ def measure(name: str, seed: int, table: Table, given: argparse.Namespace) -> No
         table.write()
     lab.rates = table.told["styles"][name]["rates"]
     for row, (make, samples) in lab.rows().items():
-        asked = any(fnmatch.fnmatchcase(row, pattern) for pattern in given.only or ["*"])
+        asked = named(row, given.only or ["*"]) and not named(row, given.without)
         if not asked or (given.only is None and table.has(style=name, seed=seed, name=row)):
             continue
         start = time.perf_counter()
@@ -268,6 +277,7 @@ def main() -> None:
     parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", help="patterns of rows, which are made again")
+    parser.add_argument("--without", nargs="+", default=[], help="patterns of rows to leave out")
     parser.add_argument("--samples", type=int, help="of each part at most, to try the script")
     parser.add_argument("--keep", type=Path, default=Path("runs/fashion"), help="float networks")
     parser.add_argument(

@@ -8,6 +8,8 @@ from typing import Any
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Quantiles of a two-sided interval of 95 %, by the number of seeds."""
 
+METRICS = {"top1": "top-1", "miou": "mIoU"}
+
 Row = dict[str, Any]
 
 
@@ -48,20 +50,16 @@ def estimate(values: list[float]) -> list[float | None]:
 def table(document: Row) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: scores of FP32 in percent, of the others points above it."""
     found, styles = document["summary"], document["styles"]
-    names = list(dict.fromkeys(name for style in styles for name in found[style]))
-    names.sort(key=lambda name: len(found["ViT"]) and _place(name, list(found["ViT"])))
-    header = ["method", *(f"{name}, {told['metric']}" for name, told in styles.items()), "seconds"]
+    fullest = sorted(found.values(), key=len, reverse=True)
+    order = dict.fromkeys(name for named in fullest for name in named)
+    header = ["method", *(f"{name}, {METRICS[told['metric']]}" for name, told in styles.items())]
     rows = []
-    for name in names:
+    for name in order:
         each = [found[style].get(name) for style in styles]
         seconds = [entry["seconds"] for entry in each if entry]
         spent = f"{min(seconds):.0f} to {max(seconds):.0f}"
         rows.append([name, *(_cell(entry, name == "FP32") for entry in each), spent])
-    return header, rows
-
-
-def _place(name: str, order: list[str]) -> int:
-    return order.index(name) if name in order else len(order)
+    return [*header, "seconds"], rows
 
 
 def _cell(entry: Row | None, absolute: bool) -> str:

@@ -38,7 +38,7 @@ class Style:
         build: the network with new weights.
         train: keys of `TrainSpec`.
         finetune: keys of `FinetuneSpec` that all quantized rows share.
-        rates: of the quantized rows, from which validation chooses.
+        rates: of dense and of 2:4 rows, from which validation chooses.
         samples: to train on.
         canvases: whether pixels are labelled, and not pictures.
         linear: whether its linear layers are wide enough for formats of weights alone.
@@ -47,7 +47,7 @@ class Style:
     build: Callable[[], nn.Module]
     train: dict[str, Any]
     finetune: dict[str, Any]
-    rates: tuple[float, ...]
+    rates: dict[str, tuple[float, ...]]
     samples: int
     canvases: bool = False
     linear: bool = False
@@ -67,21 +67,21 @@ STYLES: dict[str, Style] = {
         partial(residual_cnn, **_SMALL, widths=[32, 64, 128], blocks=1),
         {"epochs": 4.0, "lr": 0.1, **_SGD},
         {"epochs": 1.0, **_SGD},
-        (5e-3, 2e-2),
+        {"dense": (5e-3, 2e-2), "2:4": (2e-2, 5e-2)},
         24_000,
     ),
     "MobileNet": Style(
         partial(mobilenet_cnn, **_SMALL, widths=[16, 32, 64], blocks=1),
         {"epochs": 5.0, "lr": 4e-3},
         {"epochs": 1.0},
-        (2e-4, 1e-3),
+        {"dense": (2e-4, 1e-3), "2:4": (1e-3, 4e-3)},
         24_000,
     ),
     "ViT": Style(
         partial(vit, in_channels=1, num_classes=10, image=28, patch=7, dim=128, depth=4),
         {"epochs": 6.0, "lr": 1e-3},
         {"epochs": 1.0},
-        (1e-4, 4e-4),
+        {"dense": (1e-4, 4e-4), "2:4": (4e-4, 1e-3)},
         24_000,
         linear=True,
     ),
@@ -89,7 +89,7 @@ STYLES: dict[str, Style] = {
         partial(unet, in_channels=1, num_classes=5, width=16, levels=2),
         {"epochs": 6.0, "lr": 4e-3, **_PIXELS},
         {"epochs": 1.5, **_PIXELS},
-        (2e-4, 1e-3),
+        {"dense": (2e-4, 1e-3), "2:4": (1e-3, 4e-3)},
         3_000,
         canvases=True,
     ),
