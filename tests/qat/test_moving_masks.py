@@ -119,6 +119,16 @@ def test_what_is_behind_a_mask_decays_and_nothing_else(student: nn.Module) -> No
     assert torch.allclose(after[~mask], 0.75 * before[~mask])
 
 
+def test_masks_do_not_wander_under_an_adaptive_optimizer(student: nn.Module) -> None:
+    """AdamW moves what nothing answers as far as what matters: the default holds it back."""
+    long = MOVING | {"epochs": 8.0, "recompute_masks": 1.0, "lr": 2e-3}
+
+    def left(decay: dict[str, Any]) -> int:
+        return moved(masks(student), masks(trained(student, long | decay)))
+
+    assert 0 < 3 * left({}) < left({"mask_decay": 2e-4})
+
+
 @pytest.mark.slow
 def test_a_loop_of_the_users_own_moves_masks_and_exports(
     student: nn.Module, tmp_path: Path

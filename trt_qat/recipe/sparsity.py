@@ -37,7 +37,7 @@ class MovingMasksSpec(Spec):
     )
     recompute_every: int = Field(default=10, ge=1, description="steps between two choices of masks")
     mask_decay: Fraction = Field(
-        default=2e-4,
+        default=0.5,
         description="of the weights behind a mask, taken off at each choice (SR-STE, 2102.04010)",
     )
 
