@@ -20,10 +20,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import layers, rtx_tables
+from benchmarks.accuracy import fashion_table
 from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
+    ROOT / "docs" / "accuracy.md",
     ROOT / "docs" / "measured.md",
     ROOT / "docs" / "costs.md",
     ROOT / "docs" / "bench.md",
@@ -330,6 +332,7 @@ def schedule() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "depthwise": depthwise,
+    "accuracy-fashion": lambda: markdown(*fashion_table.table(read("accuracy_fashion"))),
     "placement": placement,
     "qat-step": qat_step,
     "calibration": calibration,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from trt_qat.wording import counted
+
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Quantiles of a two-sided interval of 95 %, by the number of seeds."""
 
@@ -52,19 +54,22 @@ def table(document: Row) -> tuple[list[str], list[list[str]]]:
     found, styles = document["summary"], document["styles"]
     fullest = sorted(found.values(), key=len, reverse=True)
     order = dict.fromkeys(name for named in fullest for name in named)
+    most = max(entry["seeds"] for named in fullest for entry in named.values())
     header = ["method", *(f"{name}, {METRICS[told['metric']]}" for name, told in styles.items())]
     rows = []
     for name in order:
         each = [found[style].get(name) for style in styles]
         seconds = [entry["seconds"] for entry in each if entry]
         spent = f"{min(seconds):.0f} to {max(seconds):.0f}"
-        rows.append([name, *(_cell(entry, name == "FP32") for entry in each), spent])
+        cells = (_cell(entry, name == "FP32", most) for entry in each)
+        rows.append([name, *cells, spent])
     return [*header, "seconds"], rows
 
 
-def _cell(entry: Row | None, absolute: bool) -> str:
+def _cell(entry: Row | None, absolute: bool, most: int) -> str:
     if entry is None:
         return ""
     middle, half = entry["score" if absolute else "to_fp32"]
     text = f"{middle:.2f} %" if absolute else f"{middle:+.2f}"
-    return text if half is None else f"{text} ± {half:.2f}"
+    text = text if half is None else f"{text} ± {half:.2f}"
+    return text if entry["seeds"] == most else f"{text} ({counted(entry['seeds'], 'seed')})"

@@ -97,6 +97,8 @@ def test_a_summary_is_of_the_seeds_and_against_fp32_of_the_same_seed() -> None:
     assert header == ["method", "ViT, top-1", "seconds"]
     assert lines[0] == ["FP32", "92.00 % ± 4.97", "2 to 2"]
     assert lines[1] == ["QAT", "+1.00 ± 2.48", "2 to 2"]
+    fewer = {"summary": summary(rows[:-1]), "styles": {"ViT": {"metric": "top1"}}}
+    assert table(fewer)[1][1] == ["QAT", "+0.50 ± 6.35 (2 seeds)", "2 to 2"]  # 12.706 x 0.5
 
 
 def test_one_seed_has_no_interval() -> None:
