@@ -57,8 +57,10 @@ class Kept:
         found: dict[int, int] = {}
         for fits in (self._fits, self._has_shape, lambda call, point: True):
             for place, call in enumerate(calls):
+                if place in found:
+                    continue
                 index = next((i for i in left if fits(call, points[i])), None)
-                if place not in found and index is not None:
+                if index is not None:
                     found[place] = index
                     left.remove(index)
         return [found[place] for place in range(len(calls))]

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from trt_qat.qat.placement.callsite import QUANTIZERS
 from trt_qat.qat.placement.kinds import takes_member
-from trt_qat.qat.placement.own_path import Cut, OwnPath, Reads
+from trt_qat.qat.placement.own_path import Cut, Operation, OwnPath, Reads
 from trt_qat.qat.placement.trace import Region
 
 
@@ -30,12 +30,12 @@ def own_path_of(region: Region) -> OwnPath:
             plan.scopes.add(site.scope)
             if not (reads := _reads(node)):
                 continue
+            operation = plan.operations.setdefault(site, Operation())
+            plan.by_order[ordinal] = operation
             if _is_second_cut(node):
-                cuts = plan.cuts.setdefault(site, [])
-                cuts.append(Cut(reads, _quantizers_behind(node)))
-                plan.cuts_by_order[ordinal] = cuts
+                operation.cuts.append(Cut(reads, _quantizers_behind(node)))
             else:
-                plan.operations[site] = plan.by_order[ordinal] = reads
+                operation.reads = reads
     return plan
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,14 +57,25 @@ class Cut:
 
 
 @dataclass
+class Operation:
+    """A function or method of the deployed graph that is given quantized tensors.
+
+    Attributes:
+        reads: what it reads.
+        cuts: its second runs.
+    """
+
+    reads: Reads = field(default_factory=dict)
+    cuts: list[Cut] = field(default_factory=list)
+
+
+@dataclass
 class OwnPath:
     """What a run of the user's code has to know of the deployed graph; plain data throughout.
 
     Attributes:
         operations: functions and methods that read quantized tensors, by where they stand.
         by_order: the same ones, by name and order.
-        cuts: second runs of operations, by where these stand.
-        cuts_by_order: the same ones, by name and order.
         lines: every instruction of the deployed graph, with its scope.
         scopes: all of those scopes.
         modules: calls of leaf modules, with what they read quantized.
@@ -73,10 +84,8 @@ class OwnPath:
         returns: how many tensors the deployed graph returns.
     """
 
-    operations: dict[Site, Reads] = field(default_factory=dict)
-    by_order: dict[Ordinal, Reads] = field(default_factory=dict)
-    cuts: dict[Site, list[Cut]] = field(default_factory=dict)
-    cuts_by_order: dict[Ordinal, list[Cut]] = field(default_factory=dict)
+    operations: dict[Site, Operation] = field(default_factory=dict)
+    by_order: dict[Ordinal, Operation] = field(default_factory=dict)
     lines: set[tuple[Scope, Line]] = field(default_factory=set)
     scopes: set[Scope] = field(default_factory=set)
     modules: dict[Scope, Reads] = field(default_factory=dict)
@@ -162,7 +171,7 @@ class _Watch(TorchFunctionMode):
         # By their attributes: torch.export calls proxies of modules, which share these.
         self.paths = {id(vars(module)): path for path, module in self.quantizers.items()}
         self.scopes = Scopes()
-        self.names = {key.name for key in (*plan.by_order, *plan.cuts_by_order)}
+        self.names = {key.name for key in plan.by_order}
         # By their attributes too; what their hooks do is part of their call.
         self.hooked = {id(vars(m)): m for m in self.quantizers.values() if m._forward_hooks}
         self.closing: list[bool] = []  # known, for every call whose hooks are running
@@ -183,26 +192,28 @@ class _Watch(TorchFunctionMode):
         if (code := code_of(func)) is not None:
             with self:
                 return code(*args, **kwargs)
-        reads, cuts = self._known(operation_name(func))
-        own = self._replace(reads, args, kwargs) if reads else (args, kwargs)
+        known = self._known(operation_name(func))
+        if known is None:
+            return func(*args, **kwargs)
+        own = self._replace(known.reads, args, kwargs) if known.reads else (args, kwargs)
         made = func(*own[0], **own[1])
-        for cut in cuts:
+        for cut in known.cuts:
             twin = self._replace(cut.reads, args, kwargs)
             self._remember(cut, made, func(*twin[0], **twin[1]))
         return made
 
-    def _known(self, name: str) -> tuple[Reads, Sequence[Cut]]:
-        """Return what the operation at this line reads quantized, and its second runs."""
+    def _known(self, name: str) -> Operation | None:
+        """Return the operation of the deployed graph that stands at this line."""
         if name not in self.names:
-            return {}, ()
+            return None
         line, plan = current_line(), self.plan
         site, ordinal = self.scopes.site(line, name), self.scopes.ordinal(name)
         if site.scope not in plan.scopes:  # called more often than in the deployed graph
             first = Scope(site.scope.path, 0)
             site, ordinal = site._replace(scope=first), ordinal._replace(scope=first)
         if (site.scope, line) in plan.lines:
-            return plan.operations.get(site, {}), plan.cuts.get(site, ())
-        return plan.by_order.get(ordinal, {}), plan.cuts_by_order.get(ordinal, ())
+            return plan.operations.get(site)
+        return plan.by_order.get(ordinal)
 
     def _remember(self, cut: Cut, made: Any, twin: Any) -> None:
         members = zip(pytree.tree_leaves(made), pytree.tree_leaves(twin), strict=True)
