@@ -25,6 +25,9 @@ START = 0.125
 """Of the parameter: about the magnitude of weights, so that one rate suits both; a power of two, so
 that the scale it starts from is the calibrated one to the bit."""
 
+_LAST_PLACE = 2.0**-16
+"""Of a float32 between 128 and 256."""
+
 
 class _InParts(torch.autograd.Function):
     """A scale from its parameter; its gradient is divided, so that SGD moves the scale as before.
@@ -51,30 +54,41 @@ class _LearnedScale(torch.autograd.Function):
         ctx: Any, inputs: torch.Tensor, scale: torch.Tensor, low: int, gradient_scale: float
     ) -> torch.Tensor:
         quotient = inputs / scale
-        rounded = torch.round(quotient)
-        ctx.save_for_backward(quotient, rounded)
+        codes = torch.round(quotient).clamp_(low, CODE_MAX)
+        ctx.save_for_backward(quotient, codes)
         ctx.low, ctx.gradient_scale, ctx.shape = low, gradient_scale, scale.shape
-        return rounded.clamp(low, CODE_MAX).mul_(scale)
+        return codes * scale
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        quotient, rounded = ctx.saved_tensors
+        quotient, codes = ctx.saved_tensors
+        of_inputs = pass_inside(gradient, quotient, ctx.low)
         # Outside the range d(output)/d(scale) is the clamped code, inside it is the rounding error.
-        slope = rounded.clamp(ctx.low, CODE_MAX).sub_(pass_inside(quotient, rounded, ctx.low))
-        per_value = slope.mul_(gradient)
-        axes = [i for i in range(per_value.dim()) if i >= len(ctx.shape) or ctx.shape[i] == 1]
-        of_scale = per_value.sum(dim=axes, keepdim=len(ctx.shape) > 0) if axes else per_value
-        of_inputs = pass_inside(gradient, rounded, ctx.low)
+        if not ctx.shape and gradient.dtype == torch.float32:
+            of_scale = _dot(gradient, codes) - _dot(of_inputs, quotient)
+        else:
+            per_value = (gradient * codes).addcmul_(of_inputs, quotient, value=-1)
+            axes = [i for i in range(per_value.dim()) if i >= len(ctx.shape) or ctx.shape[i] == 1]
+            of_scale = per_value.sum(dim=axes, keepdim=len(ctx.shape) > 0) if axes else per_value
         return of_inputs, of_scale.reshape(ctx.shape) * ctx.gradient_scale, None, None
 
 
-def pass_inside(values: torch.Tensor, rounded: torch.Tensor, low: int) -> torch.Tensor:
-    """Return ``values`` where the code ``rounded`` is in ``low..127``, and 0 elsewhere.
+def pass_inside(values: torch.Tensor, quotient: torch.Tensor, low: int) -> torch.Tensor:
+    """Return ``values`` where ``quotient`` rounds to a code of ``low..127``, and 0 elsewhere.
 
-    torch's hardtanh has this as its gradient, in one pass and without a mask.
+    torch's hardtanh has this as its gradient, in one pass and without a mask; its bounds are left
+    out themselves, and a half rounds to the even code.
     """
-    inside = torch.ops.aten.hardtanh_backward(values, rounded, low - 0.5, CODE_MAX + 0.5)
+    first = low - 0.5 - (_LAST_PLACE if low % 2 == 0 else 0.0)
+    inside = torch.ops.aten.hardtanh_backward(values, quotient, first, CODE_MAX + 0.5)
     return cast("torch.Tensor", inside)
+
+
+def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the sum of products, without a tensor of them where neither has to be copied."""
+    if one.is_contiguous() and other.is_contiguous():
+        return torch.dot(one.view(-1), other.view(-1))
+    return (one * other).sum()
 
 
 def learn_scales(model: nn.Module) -> None:
