@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from tests.runs import ENGINE, write_engine
 from trt_qat import artifact, backends
@@ -371,9 +372,15 @@ def test_a_run_that_was_killed_in_training_is_resumed_to_the_same_weights(
 ) -> None:
     engine = write_engine(tmp_path)
     command = [sys.executable, "-m", "trt_qat", "run", str(engine), "--out", str(tmp_path / "run")]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # As many threads as here: another number adds in another order.
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not list(tmp_path.glob("run/checkpoints/*/*.pt")) and child.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)

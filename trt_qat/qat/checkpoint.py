@@ -15,6 +15,7 @@ from torch import nn
 
 from trt_qat.artifact import atomic_path
 from trt_qat.errors import ModelError, first_line, nearest
+from trt_qat.qat.stopping import signals_held
 
 
 def save(model: nn.Module, path: str | Path) -> Path:
@@ -29,7 +30,11 @@ def write(state: Any, path: Path) -> Path:
         OSError: it cannot be written, as for want of room.
     """
     # Not by its path: torch would store the temporary name, which holds the process's id.
-    with atomic_path(path) as partial, _Stream(io.FileIO(partial, "w")) as stream:
+    with (
+        signals_held(),
+        atomic_path(path) as partial,
+        _Stream(io.FileIO(partial, "w")) as stream,
+    ):
         try:
             torch.save(state, stream)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What ends a training from outside: SIGTERM, and a process of a DataLoader that dies."""
+"""What ends a training from outside: signals, and a process of a DataLoader that dies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from trt_qat.errors import DataError, InputError, first_line
 
@@ -46,6 +47,33 @@ def stop_after_step() -> Iterator[Stop]:
         signal.raise_signal(signal.SIGTERM)
         message = "training was stopped by SIGTERM; resume = True goes on from its checkpoint"
         raise InputError(message)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block, and then do what they did.
+
+    For C++ that calls Python back, as ``torch.save`` does to write: an exception that a signal's
+    handler raises there is replaced by another, lost, or ends the process by ``std::terminate``.
+    """
+    noted: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        noted.append(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: handler for number, handler in found.items() if callable(handler)}
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in sorted(set(noted), reverse=True):  # SIGTERM first: it is heard but once
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager
