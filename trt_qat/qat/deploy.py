@@ -27,8 +27,8 @@ from trt_qat.qat.quantize import (
     quantized,
     weight_quantizers,
 )
-from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.fake_quant import channel_axis, scale_of
+from trt_qat.qat.quantizers.axes import along_axis, channel_axis
+from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.quantizers.formats import (
     FP8,
     INT8,

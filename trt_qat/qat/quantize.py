@@ -105,7 +105,7 @@ def quantize(
     gptq_block = spec.int4_block if spec.seeks_int4 and spec.int4_method == "gptq" else 0
     refine(model, _weights_to_round(model, placed), mine, ptq_spec, gptq_block=gptq_block)
     if spec.learned_scales:
-        learn_scales(model)
+        learn_scales(model, {quantizers[name] for name in placed.of_inputs})
     write_report(model, plan)
     return model
 

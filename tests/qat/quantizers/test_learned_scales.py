@@ -19,7 +19,6 @@ from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.quantizers.learned_scales import (
     START,
-    _LearnedScale,
     fake_quantize_learned,
     pass_inside,
 )
@@ -146,8 +145,8 @@ def test_scales_start_from_the_calibrated_ranges() -> None:
     model = learned()
     state = quantized(model)
     for name, quantizer in state.placed.activations.items():
-        parameter = quantizer.get_parameter("learned_scale")
-        assert parameter.shape == ()
+        if name != "x":
+            assert quantizer.get_parameter("learned_scale").shape == ()
         assert torch.equal(scale_of(quantizer), torch.tensor(state.ranges.amax[name]) / QMAX)
 
 
@@ -171,11 +170,13 @@ def test_adam_moves_small_and_large_scales_alike() -> None:
 
 
 @pytest.mark.parametrize(("weights", "count"), [("per_channel", None), ("per_tensor", 1)])
-def test_every_scale_of_activations_and_weights_is_trained(weights: Any, count: int | None) -> None:
+def test_every_scale_but_that_of_the_networks_input_is_trained(
+    weights: Any, count: int | None
+) -> None:
     model = learned(weights)
     before = {name: p.detach().clone() for name, p in scales(model).items()}
     layers = list(weight_quantizers(model))
-    assert len(before) == len(layers) + len(quantized(model).placed.activations)
+    assert len(before) == len(layers) + len(quantized(model).placed.activations) - 1
     for _, layer, quantizer in layers:
         channels = count or layer.get_parameter("weight").shape[0]
         assert quantizer.get_parameter("learned_scale").numel() == channels
@@ -183,6 +184,57 @@ def test_every_scale_of_activations_and_weights_is_trained(weights: Any, count: 
     for name, parameter in scales(model).items():
         assert parameter.grad is not None, name
         assert not torch.equal(parameter, before[name]), name
+
+
+def test_the_first_layers_input_gets_no_gradient() -> None:
+    """Its scale stays calibrated, and nothing else asks for what costs as much as a convolution."""
+    model = learned().train()
+    seen: list[bool] = []
+    first = quantized(model).placed.activations["x"]
+    first.register_forward_hook(lambda module, given, made: seen.append(made.requires_grad))
+    model(batch())
+    assert seen == [False]
+    assert "learned_scale" not in dict(first.named_parameters())
+
+
+class Joined(nn.Module):
+    """An input that one Concat joins with what a layer makes: one scale for both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(16, 16, 3, padding=1)
+        self.two = nn.Conv2d(32, 16, 3)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(torch.cat([x, self.one(x).relu()], 1)).relu().mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_scale_that_an_input_shares_is_trained() -> None:
+    wide = torch.randn(4, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = quantize(Joined(), [wide], spec=QuantizeSpec(learned_scales=True))
+    state = quantized(model).placed
+    assert state.of_inputs == set()
+    assert len(scales(model)) == len(list(weight_quantizers(model))) + len(state.activations)
+
+
+class Inner(nn.Module):
+    """Reads a number of its input, so that it is traced as a region of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x if float(x.detach().abs().amax()) > 0 else -x)  # type: ignore[no-any-return]
+
+
+def test_the_input_of_a_part_is_not_taken_for_that_of_the_network() -> None:
+    layers = (nn.Conv2d(1, 8, 3), nn.ReLU(), Inner(), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3))
+    model = quantize(nn.Sequential(*layers), [batch()], spec=QuantizeSpec(learned_scales=True))
+    state = quantized(model).placed
+    assert state.of_inputs == set()
+    assert len(scales(model)) == len(list(weight_quantizers(model))) + len(state.activations)
 
 
 def test_without_the_option_no_scale_is_a_parameter() -> None:
@@ -248,11 +300,13 @@ def test_the_gradient_of_one_scale_is_as_exact_as_a_sum_of_half_a_million_can_be
     x = torch.randn(8, 64, 32, 32, generator=draw).to(memory_format=order)
     g = x.clone() if following else torch.randn(x.shape, generator=draw).to(memory_format=order)
     scale = torch.tensor(0.02, requires_grad=True)
-    _LearnedScale.apply(x, scale, -128, 1.0).backward(g)  # type: ignore[no-untyped-call]
+    y = fake_quantize_learned(x, scale, None, of_weight=False)
+    y.backward(g)  # type: ignore[no-untyped-call]
     quotient = x.double() / 0.02
     codes = quotient.round().clamp(-128, 127)
     inside = (quotient.round() >= -128) & (quotient.round() <= 127)
     wanted = (g.double() * (codes - quotient * inside)).sum()
     largest = (g.double() * codes).abs().sum()
     assert scale.grad is not None
-    assert abs(float(scale.grad) - float(wanted)) <= 1e-6 * float(largest)
+    got = float(scale.grad) * math.sqrt(x[0].numel() * QMAX)
+    assert abs(got - float(wanted)) <= 1e-6 * float(largest)

@@ -62,7 +62,8 @@ class Placed:
     """What the model holds after rewriting.
 
     ``activations`` maps a quantizer's name to the quantizer, ``closed`` maps a layer that no
-    region covers to the quantizer of its input or output, ``norms`` a layer to its BatchNorm.
+    region covers to the quantizer of its input or output, ``norms`` a layer to its BatchNorm,
+    ``of_inputs`` names quantizers of what the network is given, and of nothing else.
     """
 
     activations: dict[str, nn.Module] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class Placed:
     echoes: dict[str, Echo] = field(default_factory=dict)
     closed: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
     norms: dict[nn.Module, nn.Module] = field(default_factory=dict)
+    of_inputs: set[str] = field(default_factory=set)
 
 
 def rewrite(
@@ -97,8 +99,11 @@ def rewrite(
         if group not in of_group:
             of_group[group] = _unique(_label(site), placed.activations)
             placed.activations[of_group[group]] = of_activation(kind)
+            placed.of_inputs.add(of_group[group])
         name = of_group[group]
         quantizer = placed.activations[name]
+        if not _is_given(site):
+            placed.of_inputs.discard(name)
         if site.region.leaf:
             side = "input_quantizer" if site.kind is Kind.INPUT else "output_quantizer"
             placed.closed.append((site.region.owner, side, quantizer))
@@ -121,6 +126,12 @@ def rewrite(
         if not region.leaf:
             _install(region)
     return placed
+
+
+def _is_given(site: Vertex) -> bool:
+    """Tell whether a tensor is an input of the whole network."""
+    region = site.region
+    return site.kind is Kind.INPUT and site.source is None and not (region.leaf or region.path)
 
 
 def _split(

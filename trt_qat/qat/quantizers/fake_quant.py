@@ -16,9 +16,8 @@ from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backe
 from torch import nn
 
 from trt_qat.errors import DataError
-from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.folded_grid import AXIS as FOLDED_AXIS
-from trt_qat.qat.quantizers.folded_grid import factor_of, unfolded_scale
+from trt_qat.qat.quantizers.axes import along_axis, channel_axis
+from trt_qat.qat.quantizers.folded_grid import unfolded_scale
 from trt_qat.qat.quantizers.formats import (
     FORMATS,
     INT8,
@@ -30,8 +29,9 @@ from trt_qat.qat.quantizers.formats import (
 )
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.quantizers.learned_scales import (
-    fake_quantize_learned,
+    fake_quantize_by,
     learned_scale_of,
+    learns_scale,
     pass_inside,
 )
 from trt_qat.wording import AS_FLOATS
@@ -81,7 +81,7 @@ def scale_of(quantizer: nn.Module) -> torch.Tensor:
     learned = learned_scale_of(quantizer)
     if learned is not None:
         tiny = torch.finfo(torch.float32).tiny
-        return unfolded_scale(quantizer, learned.detach().abs().clamp_min(tiny))
+        return unfolded_scale(quantizer, learned.abs().clamp_min(tiny))
     kind = format_of(quantizer)
     if kind is NVFP4:
         blocks, whole = two_levels(cast("torch.Tensor", quantizer.amax))
@@ -144,11 +144,8 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     if kind is not INT8:
         return _in_format(inputs, quantizer, kind)
     low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
-    learned = learned_scale_of(quantizer) if torch.is_grad_enabled() else None
-    if learned is not None:
-        scale = unfolded_scale(quantizer, learned)
-        axis, narrow = channel_axis(quantizer, scale), bool(quantizer.narrow_range)
-        return fake_quantize_learned(inputs, scale, axis, of_weight=narrow, learned=learned.numel())
+    if torch.is_grad_enabled() and learns_scale(quantizer):
+        return fake_quantize_by(quantizer, inputs)
     scale = scale_of(quantizer).to(inputs.device)
     axis = channel_axis(quantizer, scale)
     trains = torch.is_grad_enabled() and inputs.requires_grad
@@ -196,16 +193,6 @@ def rounds(quantizer: nn.Module) -> bool:
     """
     enabled = getattr(quantizer, "is_enabled", False) and getattr(quantizer, "_if_quant", True)
     return bool(enabled) and getattr(quantizer, "amax", None) is not None
-
-
-def channel_axis(quantizer: nn.Module, scale: torch.Tensor) -> int | None:
-    """Return the channel axis of a per-channel quantizer, None for a per-tensor one."""
-    if scale.dim() == 0:
-        return None
-    axis = quantizer.axis
-    if axis is None:
-        return FOLDED_AXIS if factor_of(quantizer) is not None else None
-    return int(axis[0] if isinstance(axis, tuple) else cast("int", axis))
 
 
 for _kind in FORMATS.values():

@@ -12,65 +12,75 @@ tenth in one step, which ruins a network of real weights in ten. SGD moves scale
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
-from trt_qat.qat.quantizers.axes import along_axis
+from trt_qat.qat.quantizers.axes import along_axis, channel_axis
+from trt_qat.qat.quantizers.folded_grid import factor_of
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
 START = 0.125
 """Of the parameter: about the magnitude of weights, so that one rate suits both; a power of two, so
 that the scale it starts from is the calibrated one to the bit."""
 
+_TINY = torch.finfo(torch.float32).tiny
+
 _LAST_PLACE = 2.0**-16
 """Of a float32 between 128 and 256."""
 
 
-class _InParts(torch.autograd.Function):
-    """A scale from its parameter; its gradient is divided, so that SGD moves the scale as before.
+class _LearnedScale(torch.autograd.Function):
+    """Fake quantization whose scale has the gradient of equation 3 of the paper.
 
-    With ``scale = k p``, ``p -= rate * g / k`` is ``scale -= rate * g``.
+    All of it in one function, from the parameter on: a step runs a hundred of these, and what is
+    small costs as much as what autograd notes of it.
+
+    The gradient is divided by the parameter's unit, so that SGD moves the scale as in the paper:
+    with ``scale = k p``, ``p -= rate * g / k`` is ``scale -= rate * g``.
     """
 
     @staticmethod
-    def forward(ctx: Any, parameter: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(unit)
-        return parameter * unit
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        (unit,) = ctx.saved_tensors
-        return gradient / unit, None
-
-
-class _LearnedScale(torch.autograd.Function):
-    """Fake quantization whose scale has the gradient of equation 3 of the paper."""
-
-    @staticmethod
     def forward(
-        ctx: Any, inputs: torch.Tensor, scale: torch.Tensor, low: int, gradient_scale: float
+        ctx: Any,
+        inputs: torch.Tensor,
+        parameter: torch.Tensor,
+        unit: torch.Tensor | float,
+        factor: torch.Tensor | None,
+        axis: int | None,
+        low: int,
+        gradient_scale: float,
     ) -> torch.Tensor:
+        signed = parameter * unit
+        if factor is not None:
+            signed = signed / factor
+        scale = along_axis(signed.abs().clamp_min_(_TINY), axis, inputs.dim())
         quotient = inputs / scale
         codes = torch.round(quotient).clamp_(low, CODE_MAX)
-        ctx.save_for_backward(quotient, codes)
-        ctx.low, ctx.gradient_scale, ctx.shape = low, gradient_scale, scale.shape
+        ctx.save_for_backward(quotient, codes, signed)
+        ctx.of, ctx.shape = (unit, factor, axis, low, gradient_scale), parameter.shape
         return codes * scale
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        quotient, codes = ctx.saved_tensors
-        of_inputs = pass_inside(gradient, quotient, ctx.low)
+        quotient, codes, signed = ctx.saved_tensors
+        unit, factor, axis, low, gradient_scale = ctx.of
+        of_inputs = pass_inside(gradient, quotient, low)
         # Outside the range d(output)/d(scale) is the clamped code, inside it is the rounding error.
-        if not ctx.shape and gradient.dtype == torch.float32:
-            of_scale = _dot(gradient, codes) - _dot(of_inputs, quotient)
+        if axis is None and gradient.dtype == torch.float32:
+            of_scale = _dot(gradient, codes).sub_(_dot(of_inputs, quotient))
         else:
             per_value = (gradient * codes).addcmul_(of_inputs, quotient, value=-1)
-            axes = [i for i in range(per_value.dim()) if i >= len(ctx.shape) or ctx.shape[i] == 1]
-            of_scale = per_value.sum(dim=axes, keepdim=len(ctx.shape) > 0) if axes else per_value
-        return of_inputs, of_scale.reshape(ctx.shape) * ctx.gradient_scale, None, None
+            axes = [other for other in range(per_value.dim()) if other != axis]
+            of_scale = per_value.sum(dim=axes) if axes else per_value
+        of_scale = of_scale * signed.sign()
+        if factor is not None:
+            of_scale = (of_scale / factor).sum()
+        of_parameter = of_scale.mul_(gradient_scale).div_(unit).reshape(ctx.shape)
+        return of_inputs, of_parameter, None, None, None, None, None
 
 
 def pass_inside(values: torch.Tensor, quotient: torch.Tensor, low: int) -> torch.Tensor:
@@ -91,23 +101,35 @@ def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one * other).sum()
 
 
-def learn_scales(model: nn.Module) -> None:
-    """Give every enabled quantizer of ``model`` a trainable scale, started from its amax."""
+def learn_scales(model: nn.Module, given: Collection[nn.Module] = ()) -> None:
+    """Give every enabled quantizer of ``model`` a trainable scale, started from its amax.
+
+    Args:
+        model: calibrated.
+        given: quantizers of the network's inputs, whose ranges stay. No training changes what is
+            in them, and the gradient of their scale is that of the first layer's input, which
+            nothing else asks for: a convolution of all pixels more in each step.
+    """
     for module in model.modules():
-        if isinstance(module, TensorQuantizer) and module.is_enabled and module.amax is not None:
+        if not isinstance(module, TensorQuantizer) or module in given:
+            continue
+        if module.is_enabled and module.amax is not None:
             module.learned_scale = nn.Parameter(torch.full_like(_unit(module), START))
+
+
+def learns_scale(quantizer: nn.Module) -> bool:
+    """Tell whether a quantizer's scale is a parameter."""
+    return getattr(quantizer, "learned_scale", None) is not None
 
 
 def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
     """Return the scale that a quantizer learns, scalar or ``(channels,)``; None: it learns none.
 
-    Its magnitude is the scale: a step of an optimizer may turn the parameter negative.
+    It has no gradient, and its magnitude is the scale: a step of an optimizer may turn it negative.
     """
-    parameter = getattr(quantizer, "learned_scale", None)
-    if parameter is None:
+    if not learns_scale(quantizer):
         return None
-    apply: Any = _InParts.apply  # torch leaves it untyped
-    return cast("torch.Tensor", apply(parameter, _unit(quantizer)))
+    return cast("torch.Tensor", quantizer.learned_scale).detach() * _unit(quantizer)
 
 
 def _unit(quantizer: nn.Module) -> torch.Tensor:
@@ -116,31 +138,42 @@ def _unit(quantizer: nn.Module) -> torch.Tensor:
     return unit.reshape(()) if unit.numel() == 1 else unit.reshape(-1)
 
 
+def fake_quantize_by(quantizer: TensorQuantizer, inputs: torch.Tensor) -> torch.Tensor:
+    """Return ``inputs`` on the grid of a quantizer that learns its scale."""
+    unit, factor = _unit(quantizer), factor_of(quantizer)
+    parameter = cast("torch.Tensor", quantizer.learned_scale)
+    axis = channel_axis(quantizer, unit if factor is None else factor)
+    of_weight = bool(quantizer.narrow_range)
+    return fake_quantize_learned(
+        inputs, parameter, axis, of_weight=of_weight, unit=unit, factor=factor
+    )
+
+
 def fake_quantize_learned(
     inputs: torch.Tensor,
-    scale: torch.Tensor,
+    parameter: torch.Tensor,
     axis: int | None,
     *,
     of_weight: bool,
-    learned: int | None = None,
+    unit: torch.Tensor | float = 1.0,
+    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return ``inputs`` on the grid of a learned scale.
+    """Return ``inputs`` on the grid of a learned scale, ``|parameter * unit / factor|``.
 
     Args:
         inputs: activation or weight.
-        scale: scalar or ``(channels,)``; its magnitude is used, so a step of the
-            optimizer cannot turn it negative (E2 asks for a scale above 0).
-        axis: channel axis of ``scale``, None for one scale per tensor.
+        parameter: what is learned, scalar or ``(channels,)``; its magnitude counts, so a step of
+            the optimizer cannot turn the scale negative (E2 asks for one above 0).
+        axis: channel axis of the scale, None for one per tensor.
         of_weight: a weight has a narrow range, and no samples among which values are counted.
-        learned: how many parameters ``scale`` was made of, which share the values; None: as many
-            as it has elements.
+        unit: of the parameter, of its shape.
+        factor: ``(channels,)`` of the norm that is folded into a weight with one scale.
     """
-    count = inputs.numel() / max(learned or scale.numel(), 1)
+    count = inputs.numel() / max(parameter.numel(), 1)
     if not of_weight:
         count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
-    shaped = along_axis(scale, axis, inputs.dim())
     low = WEIGHT_MIN if of_weight else ACTIVATION_MIN
-    positive = shaped.abs().clamp_min(torch.finfo(torch.float32).tiny)
     apply: Any = _LearnedScale.apply  # torch leaves it untyped
-    result = apply(inputs, positive, low, 1.0 / math.sqrt(count * CODE_MAX))
+    gradient_scale = 1.0 / math.sqrt(count * CODE_MAX)
+    result = apply(inputs, parameter, unit, factor, axis, low, gradient_scale)
     return cast("torch.Tensor", result)
