@@ -59,6 +59,10 @@ LINEAR: dict[str, dict[str, Any]] = {
         for method in ("round-to-nearest", "awq", "gptq")
     },
     "NVFP4 weights": {"spec": {"format": "nvfp4"}},
+    **{
+        f"NVFP4 weights, {method}": {"spec": {"format": "nvfp4", "nvfp4_method": method}}
+        for method in ("awq", "gptq")
+    },
 }
 METHODS = ("magnitude", "wanda", "sparsegpt")
 DISTILL = {"match": "logits", "feature_weight": 0.3}

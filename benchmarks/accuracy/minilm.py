@@ -55,6 +55,10 @@ METHODS: dict[str, dict[str, Any]] = {
         for method in ("round-to-nearest", "awq", "gptq")
     },
     "ours: nvfp4": {"spec": {"format": "nvfp4"}},
+    **{
+        f"ours: nvfp4, {method}": {"spec": {"format": "nvfp4", "nvfp4_method": method}}
+        for method in ("awq", "gptq")
+    },
     "ours: nvfp4, rounding": {"spec": {"format": "nvfp4"}, "ptq": {"rounding": "learned"}},
 }
 

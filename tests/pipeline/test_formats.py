@@ -48,11 +48,12 @@ def test_a_run_in_fp8_is_verified_and_no_float_network(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["awq", "gptq"])
-def test_int4_weights_are_trained_from_what_the_method_made_of_them(
-    method: str, tmp_path: Path
+@pytest.mark.parametrize("kind", ["int4", "nvfp4"])
+def test_weights_are_trained_from_what_the_method_made_of_them(
+    kind: str, method: str, tmp_path: Path
 ) -> None:
     text = ENGINE.replace(FACTORY, 'factory = "tests.pipeline.test_formats:mlp"')
-    keys = f'format = "int4"\nint4_block = 64\nint4_method = "{method}"'
+    keys = f'format = "{kind}"\nint4_block = 64\n{kind}_method = "{method}"'
     found = made(tmp_path, f"\n[quantize]\n{keys}\n\n[sparsity]\nenabled = false\n", text=text)
     assert found["state"] == "onnx-verified"
     assert found["summary"]["weight_only"] == 2

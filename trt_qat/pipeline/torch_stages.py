@@ -256,7 +256,7 @@ def _placed_model(run: Run) -> nn.Module:
     spec = run.recipe.spec
     model = sparsify_model(float_model(run), example_of(run), _plain(_settled(run)))
     ranges = Ranges.load(run.path("ranges.json"))
-    if spec.ptq.smooth is not None or spec.quantize.seeks_int4:
+    if spec.ptq.smooth is not None or spec.quantize.methods:
         # A multiplication may stand before a layer.
         state = torch.load(run.path("ptq.pt"), map_location="cpu", weights_only=True)
         smoothed_structure(model, state)

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from trt_qat.qat import placement
-from trt_qat.qat.awq import awq_factors
+from trt_qat.qat.awq import Blocked, awq_factors
 from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, own_weight
 from trt_qat.qat.masked import sparse_layers
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.formats import FORMATS, INT4, Format
+from trt_qat.qat.quantizers.formats import FORMATS, Format
 from trt_qat.qat.smooth import LEAST, Part, best_factors, rows_of, shared_factors, smooth_alone
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
 
@@ -37,8 +37,8 @@ EVEN = 0.5
 
 def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqSpec) -> None:
     """Do what ``ptq.equalize``, ``ptq.smooth`` and AWQ ask of the layers that are quantized."""
-    awq = spec.seeks_int4 and spec.int4_method == "awq"
-    if not ptq.equalize and ptq.smooth is None and not awq:
+    asked = [name for name, method in spec.methods.items() if method == "awq"]
+    if not ptq.equalize and ptq.smooth is None and not asked:
         return
     trial = copy.deepcopy(model)
     flow = placement.build_flow(placement.trace(trial, batches[0]))
@@ -46,8 +46,8 @@ def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqS
     known = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
     quantized = (*plan.weighted, *plan.weight_only)
     kinds = {v.path: FORMATS[plan.weight_format(v)] for v in quantized if v.path in known}
-    kinds = {path: kind for path, kind in kinds.items() if kind is INT4 or not kind.blocked}
-    equalize(model, batches, ptq, kinds, spec.int4_block if awq else 0)
+    blocks = {FORMATS[name]: spec.block_of(name) for name in asked}
+    equalize(model, batches, ptq, kinds, blocks)
 
 
 def equalize(
@@ -55,7 +55,7 @@ def equalize(
     batches: list[Any],
     spec: PtqSpec,
     layers: Mapping[str, Format],
-    awq_block: int = 0,
+    awq: Mapping[Format, int],
 ) -> None:
     """Even out channels, in place; the float function stays what it is, but for rounding.
 
@@ -66,9 +66,9 @@ def equalize(
         batches: inputs.
         spec: ``equalize`` and ``smooth``.
         layers: paths of those that will be quantized, and to what.
-        awq_block: weights that share a scale in layers for which AWQ is asked; 0: it is not.
+        awq: formats for which AWQ is asked, and how many weights share a scale.
     """
-    search = _Search(layers, spec.smooth, awq_block)
+    search = _Search(layers, spec.smooth, awq)
     spaces = [
         space
         for space in channel_spaces(model, batches[0], "scale")
@@ -86,7 +86,7 @@ def equalize(
         if path in ranges:
             layer = cast("nn.Linear", model.get_submodule(path))
             some = torch.cat(rows[path])
-            factors = search.factors([layer], (path,), ranges[path], _of_columns(layer), some)
+            factors = search.factors({path: layer}, ranges[path], _of_columns(layer), some)
             smooth_alone(layer, factors)
 
 
@@ -96,28 +96,29 @@ class _Search:
 
     kinds: Mapping[str, Format]
     smooth: Part | None
-    awq_block: int
+    awq: Mapping[Format, int]
 
     def of(self, paths: Iterable[str]) -> bool:
         """Tell whether the layers are to be smoothed."""
-        return bool(self.awq_block) if self._blocked(paths) else self.smooth is not None
+        kinds = self._kinds(paths)
+        if all(kind.blocked for kind in kinds):
+            return all(kind in self.awq for kind in kinds)
+        return self.smooth is not None
 
     def factors(
-        self,
-        layers: list[nn.Linear],
-        paths: Iterable[str],
-        seen: Tensor,
-        columns: Tensor,
-        rows: Tensor,
+        self, layers: Mapping[str, nn.Linear], seen: Tensor, columns: Tensor, rows: Tensor
     ) -> Tensor | None:
         """Return what to divide the channels by that the layers read; None: they stay."""
-        if self._blocked(paths):
-            return awq_factors(layers, rows, self.awq_block)
-        kind = next(self.kinds[path] for path in paths if path in self.kinds)
-        return best_factors(layers, seen, columns, rows, cast("Part", self.smooth), kind)
+        of_activations = [kind for kind in self._kinds(layers) if not kind.blocked]
+        if of_activations:
+            part, kind = cast("Part", self.smooth), of_activations[0]
+            return best_factors(list(layers.values()), seen, columns, rows, part, kind)
+        kinds = {path: self.kinds[path] for path in layers if path in self.kinds}
+        readers = [Blocked(layers[path], kind, self.awq[kind]) for path, kind in kinds.items()]
+        return awq_factors(readers, rows)
 
-    def _blocked(self, paths: Iterable[str]) -> bool:
-        return all(self.kinds[path] is INT4 for path in paths if path in self.kinds)
+    def _kinds(self, paths: Iterable[str]) -> list[Format]:
+        return [self.kinds[path] for path in paths if path in self.kinds]
 
 
 def _wanted(model: nn.Module, space: Space, spec: PtqSpec, search: _Search) -> bool:
@@ -181,9 +182,10 @@ def _move(
     factors = (seen / top).clamp_min(LEAST)
     if dense:
         columns = torch.stack([_of_columns(layer) for layer in dense]).amax(0)
-        linear = [layer for layer in dense if isinstance(layer, nn.Linear)]
+        both = zip(space.readers, readers, strict=True)
+        linear = {path: layer for path, layer in both if isinstance(layer, nn.Linear)}
         if search.of(space.readers) and rows and len(linear) == len(dense):
-            found = search.factors(linear, space.readers, seen, columns, torch.cat(rows))
+            found = search.factors(linear, seen, columns, torch.cat(rows))
             if found is None:
                 return
             factors = found

@@ -25,7 +25,17 @@ PIECE = 8
 HELD_BYTES = 1 << 30
 """Of second moments; layers beyond it are seen in a further pass."""
 
+DAMPING = 0.01
+"""Of the mean square of the inputs: what a few samples do not tell must not decide a code."""
+
 _CONV = {torch.conv1d: 1, torch.conv2d: 2}
+
+_PRODUCTS: dict[Any, tuple[str, ...]] = {
+    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__), ("input", "other")),
+    **dict.fromkeys((torch.mm, Tensor.mm), ("input", "mat2")),
+    **dict.fromkeys((torch.addmm, Tensor.addmm), ("input", "mat1", "mat2")),
+}
+"""What multiplies by a weight whose output channels are its columns, by names of what it takes."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,12 @@ class Known:
     Attributes:
         weight: what it multiplies by: the parameter, or the quantizer that makes it.
         columns: of the weight, for each output channel.
+        transposed: whether the layer is ``x @ weight``, and no convolution or ``F.linear``.
     """
 
     weight: nn.Module | Tensor
     columns: int
+    transposed: bool = False
 
 
 @dataclass
@@ -72,6 +84,13 @@ class Moments:
         """Return the mean square of every column, ``(groups, K)``."""
         return self.second.diagonal(dim1=1, dim2=2)
 
+    def damped(self) -> Tensor:
+        """Return the second moments as they weigh errors, ``(groups, K, K)``, a copy."""
+        products = self.second.clone()
+        more = DAMPING * self.power.mean(1) + torch.finfo(torch.float32).tiny
+        products.diagonal(dim1=1, dim2=2).add_(more[:, None])
+        return products
+
 
 def input_moments(
     model: nn.Module, weights: Mapping[str, Known], batches: Iterable[Any]
@@ -84,11 +103,11 @@ def input_moments(
         batches: inputs; can be read again.
 
     Returns:
-        Of those layers that ran as a convolution or a linear layer.
+        Of those layers that ran as a convolution, a linear layer or, where known as one, a product.
     """
     found: dict[str, Moments] = {}
     for names in _portions(weights):
-        watch = _Watch({name: weights[name].weight for name in names})
+        watch = _Watch({name: weights[name] for name in names})
         with watch.marked():
             for batch in batches:
                 for piece in pieces(batch):
@@ -128,13 +147,14 @@ def _portions(weights: Mapping[str, Known]) -> Iterator[list[str]]:
 
 
 class _Watch(TorchFunctionMode):
-    """Sees every convolution and linear layer that multiplies by a tensor that it knows."""
+    """Sees every convolution, linear layer and product with a tensor that it knows."""
 
-    def __init__(self, weights: Mapping[str, nn.Module | Tensor]) -> None:
+    def __init__(self, known: Mapping[str, Known]) -> None:
         super().__init__()
         self.moments: dict[str, Moments] = {}
-        self._weights = weights
-        self._names = {id(w): n for n, w in weights.items() if isinstance(w, Tensor)}
+        self._weights = {name: each.weight for name, each in known.items()}
+        self._names = {id(w): n for n, w in self._weights.items() if isinstance(w, Tensor)}
+        self._transposed = {name for name, each in known.items() if each.transposed}
         self._passing: dict[int, str] = {}
         self._held: list[Tensor] = []  # so that no id is used twice
 
@@ -168,6 +188,9 @@ class _Watch(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in _CONV or func is F.linear:
             self._layer(func, result, *args, **kwargs)
+        elif func in _PRODUCTS:
+            given = dict(zip(_PRODUCTS[func], args, strict=False)) | kwargs
+            self._product(result, *(given.get(name) for name in _PRODUCTS[func][-2:]))
         elif func is F.batch_norm:
             name = self._passing.get(-id(args[0]))
             if name is not None and isinstance(args[1], Tensor):
@@ -186,17 +209,30 @@ class _Watch(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> None:
-        name = self._names.get(id(weight)) or self._passing.get(id(weight))
-        if name is None:
+        name = self._name(weight)
+        if name is None or name in self._transposed:
             return
         dims = _CONV.get(func, 0)
         columns = _unfolded(input, weight, dims, stride, padding, dilation, groups)
+        self._add(name, columns, result)
+        self.moments[name].bias = bias
+
+    def _product(self, result: Tensor, given: Tensor, weight: Tensor) -> None:
+        """Look at a product by a matrix; a bias that it adds itself is not corrected."""
+        name = self._name(weight)
+        if name in self._transposed:
+            columns = given.detach().float().reshape(1, -1, given.shape[-1]).transpose(1, 2)
+            self._add(name, columns, result)
+
+    def _name(self, weight: Tensor) -> str | None:
+        return self._names.get(id(weight)) or self._passing.get(id(weight))
+
+    def _add(self, name: str, columns: Tensor, result: Tensor) -> None:
         if name not in self.moments:
             size = columns.shape[:2]
             zeros = columns.new_zeros
             self.moments[name] = Moments(zeros((*size, size[1])), zeros(size))
         self.moments[name].add(columns)
-        self.moments[name].bias = bias
         self._passing[-id(result)] = name
         self._held.append(result)
 

@@ -88,7 +88,7 @@ def quantize(
     batches, own, first = shared_batches(model, calibration_batches)
     mine: Iterable[Any] = batches if own is None else itertools.chain([own], batches)
     ptq_spec = spec_of(PtqSpec, ptq, "quantize")
-    if ptq_spec.changes_weights or spec.seeks_int4:
+    if ptq_spec.changes_weights or spec.methods:
         ranks.refuse("quantize.ptq changes weights by what one process sees")
         mine = list(mine)
         even_out(model, mine, spec, ptq_spec)
@@ -102,8 +102,7 @@ def quantize(
     _keep_state(model, Quantized(placed, ranges, spec))
     make_picklable(model)
     _follow_device(model)
-    gptq_block = spec.int4_block if spec.seeks_int4 and spec.int4_method == "gptq" else 0
-    refine(model, _weights_to_round(model, placed), mine, ptq_spec, gptq_block=gptq_block)
+    refine(model, _weights_to_round(model, placed), mine, ptq_spec, spec.methods)
     if spec.learned_scales:
         learn_scales(model, {quantizers[name] for name in placed.of_inputs})
     write_report(model, plan)
@@ -212,7 +211,7 @@ def formats_in(model: nn.Module) -> tuple[Format, ...]:
 
 
 def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, Rounded]:
-    """Return every weight that is a parameter with its output channels first."""
+    """Return every weight that is a parameter with its output channels first or last."""
     masks = {
         id(m._parameters["weight"]): cast("torch.Tensor", m._weight_mask)
         for m in masked_layers(model).values()
@@ -223,10 +222,12 @@ def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, R
         if not isinstance(layer, TRANSPOSED_MODULES):
             found[name] = Rounded(weight, quantizer, masks.get(id(weight)))
     for name, (maker, source, axis) in placed.functional_weights.items():
+        if not isinstance(source, nn.Parameter):
+            continue
         quantizer = cast("TensorQuantizer", maker)
-        blocked = format_of(quantizer).blocked
-        if isinstance(source, nn.Parameter) and axis in ((1,) if blocked else (0, None)):
-            found[f"{name}()"] = Rounded(source, quantizer, masks.get(id(source)))
+        # A scale a block has the axis of the reduction, others that of the output channels.
+        last = source.dim() == 2 and axis == (0 if format_of(quantizer).blocked else 1)
+        found[f"{name}()"] = Rounded(source, quantizer, masks.get(id(source)), last)
     return found
 
 

@@ -9,24 +9,23 @@ can raise it, and no rate has to be chosen. What is left of a bias is taken out 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from trt_qat.qat.clip import clipped
 from trt_qat.qat.gptq import gptq
 from trt_qat.qat.moments import Known, Moments, input_moments
 from trt_qat.qat.quantizers.fake_quant import spread_scale
-from trt_qat.qat.quantizers.formats import INT4, INT8, Format, format_of
+from trt_qat.qat.quantizers.formats import INT8, Format, format_of
 from trt_qat.recipe.accuracy import PtqSpec
+from trt_qat.recipe.quantizing import Method
 
 if TYPE_CHECKING:
     from modelopt.torch.quantization.nn import TensorQuantizer
-
-DAMPING = 0.01
-"""Of the mean square of the inputs: what a few samples do not tell must not decide a code."""
 
 
 @dataclass
@@ -34,14 +33,25 @@ class Rounded:
     """A weight that is to be rounded, and the quantizer that does it.
 
     Attributes:
-        weight: the parameter, output channels first.
+        weight: the parameter.
         quantizer: of the weight.
         mask: of 2:4, None: dense.
+        transposed: whether its output channels come last, as in ``x @ weight``, and not first.
     """
 
     weight: nn.Parameter
     quantizer: TensorQuantizer
     mask: Tensor | None = None
+    transposed: bool = False
+
+    def turned(self, values: Tensor) -> Tensor:
+        """Return a view with output channels first; of such a one, what it was made of."""
+        return values.T if self.transposed else values
+
+    @property
+    def columns(self) -> int:
+        """Weights of each output channel."""
+        return self.turned(self.weight)[0].numel()
 
 
 def refine(
@@ -49,8 +59,7 @@ def refine(
     weights: dict[str, Rounded],
     batches: Iterable[Any],
     spec: PtqSpec,
-    *,
-    gptq_block: int = 0,
+    methods: Mapping[str, Method],
 ) -> None:
     """Choose codes and correct biases of a quantized and calibrated model, in place.
 
@@ -58,32 +67,52 @@ def refine(
     training and in export, gives the same ones.
 
     Args:
-        model: quantized; its ranges stay.
+        model: quantized; ranges of its activations stay, and those of weights but by a method.
         weights: of its layers, by any names.
         batches: calibration inputs; can be read again.
         spec: ``rounding``, ``rounding_steps``, ``bias_correction``.
-        gptq_block: of INT4 weights that are rounded by GPTQ; 0: none are.
+        methods: of formats of weights alone, by their names: GPTQ, or AWQ's search for ranges.
     """
-    if not gptq_block and spec.rounding == "nearest" and not spec.bias_correction:
+    if not methods and spec.rounding == "nearest" and not spec.bias_correction:
         return
-    known = {name: Known(w.quantizer, w.weight[0].numel()) for name, w in weights.items()}
+    known = {name: Known(w.quantizer, w.columns, w.transposed) for name, w in weights.items()}
     seen = input_moments(model, known, batches)
     with torch.no_grad():
         for name, moments in seen.items():
-            rounded = weights[name]
-            before = _masked(rounded).float().clone()
-            scale = spread_scale(rounded.quantizer, rounded.weight.float())
-            kind = format_of(rounded.quantizer)
-            after = kind.rounded(before / scale, of_weight=True) * scale
-            if kind is INT4 and gptq_block:
-                after, amax = gptq(before, moments, rounded.mask, gptq_block, kind)
-                rounded.quantizer.amax = amax
-                rounded.weight.copy_(_with_pruned(rounded, after))
-            elif spec.rounding == "learned":
-                after = learned(before, scale, moments, rounded.mask, spec.rounding_steps, kind)
-                rounded.weight.copy_(_with_pruned(rounded, after))
-            if spec.bias_correction:
-                _correct(before - after, moments)
+            _refine(weights[name], moments, spec, methods)
+
+
+def _refine(
+    rounded: Rounded, moments: Moments, spec: PtqSpec, methods: Mapping[str, Method]
+) -> None:
+    """Choose the codes of one weight, and correct the bias behind it."""
+    kind, turned = format_of(rounded.quantizer), rounded.turned
+    method = methods.get(kind.name)
+    before = turned(_masked(rounded)).float().clone()
+    mask = None if rounded.mask is None else turned(rounded.mask)
+    amax = cast("Tensor", rounded.quantizer.amax)
+    if method == "awq":
+        amax = turned(clipped(before, moments, turned(amax), kind))
+    elif method == "gptq":
+        block = before.shape[1] // turned(amax).shape[1]
+        after, ends = gptq(before, moments, mask, block, kind)
+        amax = turned(ends)
+    if method is not None:
+        rounded.quantizer.amax = amax.contiguous()
+    scale = turned(spread_scale(rounded.quantizer, rounded.weight.float()))
+    new = None
+    if method == "gptq":
+        new = after
+    elif spec.rounding == "learned":
+        new = after = learned(before, scale, moments, mask, spec.rounding_steps, kind)
+    else:
+        after = kind.rounded(before / scale, of_weight=True) * scale
+        if method == "awq":  # no further out than its range, where it would not train
+            new = before.clamp(-kind.largest * scale, kind.largest * scale)
+    if new is not None:
+        rounded.weight.copy_(_with_pruned(rounded, turned(new)))
+    if spec.bias_correction:
+        _correct(before - after, moments)
 
 
 def _masked(rounded: Rounded) -> Tensor:
@@ -120,11 +149,7 @@ def learned(
     flat = weight.reshape(groups, -1, columns)
     steps_of = scale.expand_as(weight).reshape(flat.shape)
     free = torch.ones_like(flat) if mask is None else mask.reshape(flat.shape).to(flat)
-    products = moments.second.clone()
-    power = moments.power.mean(1)
-    products.diagonal(dim1=1, dim2=2).add_(
-        (DAMPING * power + torch.finfo(torch.float32).tiny)[:, None]
-    )
+    products = moments.damped()
     values = kind.rounded(flat / steps_of, of_weight=True) * steps_of
     slope = torch.bmm(values - flat, products)  # half the gradient
     own = products.diagonal(dim1=1, dim2=2)

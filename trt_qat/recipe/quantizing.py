@@ -10,6 +10,7 @@ from trt_qat.recipe.spec import Patterns, Spec
 
 Format = Literal["int8", "fp8", "int4", "nvfp4"]
 LayerFormat = Literal["int8", "fp8", "int4", "nvfp4", "float"]
+Method = Literal["round-to-nearest", "awq", "gptq"]
 NVFP4_BLOCK = 16
 
 
@@ -28,11 +29,12 @@ class QuantizeSpec(Spec):
     int4_block: Literal[64, 128] = Field(
         default=128, description="INT4 weights that share a scale; TensorRT documents 64 and 128"
     )
-    int4_method: Literal["round-to-nearest", "awq", "gptq"] = Field(
+    int4_method: Method = Field(
         default="round-to-nearest",
         description="awq: channels scaled by their inputs (2306.00978); gptq: what rounding loses "
         "is made up for by the rest of a row (2210.17323)",
     )
+    nvfp4_method: Method = Field(default="round-to-nearest", description="as int4_method, of NVFP4")
     include: Patterns = ("*",)
     exclude: Patterns = ()
     heads: Literal["float", "int8"] = Field(
@@ -49,14 +51,20 @@ class QuantizeSpec(Spec):
     zero_point: Literal["zero"] = Field(default="zero", description="TensorRT INT8 is symmetric")
 
     @property
-    def seeks_int4(self) -> bool:
-        """Whether INT4 weights are chosen by what their layers are given."""
-        used = "int4" in (self.format, *self.layers.values())
-        return used and self.int4_method != "round-to-nearest"
+    def methods(self) -> dict[str, Method]:
+        """Which formats, of those used, have weights chosen by what layers are given, and how."""
+        used = {self.format, *self.layers.values()}
+        asked: dict[str, Method] = {"int4": self.int4_method, "nvfp4": self.nvfp4_method}
+        return {
+            name: method
+            for name, method in asked.items()
+            if name in used and method != "round-to-nearest"
+        }
 
     def as_placed(self) -> QuantizeSpec:
         """Return the spec that places the same and leaves weights as they are."""
-        return self.model_copy(update={"int4_method": "round-to-nearest"})
+        nearest = {"int4_method": "round-to-nearest", "nvfp4_method": "round-to-nearest"}
+        return self.model_copy(update=nearest)
 
     def block_of(self, kind: str) -> int:
         """Return how many weights share a scale in a format of weights alone."""

@@ -21,11 +21,10 @@ from trt_qat.qat.quantizers.folded_grid import unfolded_scale
 from trt_qat.qat.quantizers.formats import (
     FORMATS,
     INT8,
-    NVFP4,
     Format,
     block_of,
+    block_scale,
     format_of,
-    two_levels,
 )
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 from trt_qat.qat.quantizers.learned_scales import (
@@ -82,13 +81,10 @@ def scale_of(quantizer: nn.Module) -> torch.Tensor:
     if learned is not None:
         tiny = torch.finfo(torch.float32).tiny
         return unfolded_scale(quantizer, learned.abs().clamp_min(tiny))
-    kind = format_of(quantizer)
-    if kind is NVFP4:
-        blocks, whole = two_levels(cast("torch.Tensor", quantizer.amax))
-        return blocks.float() * whole
-    scale = cast("torch.Tensor", quantizer.amax).float() / kind.largest
+    kind, amax = format_of(quantizer), cast("torch.Tensor", quantizer.amax)
     if kind.blocked:
-        return scale
+        return block_scale(kind, amax)
+    scale = amax.float() / kind.largest
     return unfolded_scale(quantizer, scale.reshape(()) if scale.numel() == 1 else scale.reshape(-1))
 
 

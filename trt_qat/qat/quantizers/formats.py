@@ -116,7 +116,7 @@ def format_of(quantizer: nn.Module) -> Format:
     return _OF_BACKEND.get(str(getattr(quantizer, "backend", "")), INT8)
 
 
-def two_levels(amax: Tensor) -> tuple[Tensor, Tensor]:
+def two_levels(amax: Tensor, widest: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the scales of NVFP4: those of blocks, E4M3, and what all of them are times, float32.
 
     The latter is a normal number of FP16, so that the remainder of a network can be cast: E4M3 is
@@ -124,11 +124,27 @@ def two_levels(amax: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         amax: the largest magnitude of each block, above 0.
+        widest: the largest of all blocks, where ``amax`` is of some of them.
     """
-    whole = (amax.float().amax() / (E2M1_MAX * E4M3_MAX)).clamp_min(LEAST_WHOLE)
+    top = (amax.amax() if widest is None else widest).float()
+    whole = (top / (E2M1_MAX * E4M3_MAX)).clamp_min(LEAST_WHOLE)
     smallest = 2.0**_E4M3_SMALLEST
     blocks = (amax.float() / E2M1_MAX / whole).clamp(smallest, E4M3_MAX).to(E4M3)
     return blocks, whole
+
+
+def block_scale(kind: Format, amax: Tensor, widest: Tensor | None = None) -> Tensor:
+    """Return the scale of each block of a blocked format, as a file holds it, float32.
+
+    Args:
+        kind: of number.
+        amax: the largest magnitude of each block, above 0.
+        widest: the largest of all blocks, where ``amax`` is of some of them.
+    """
+    if kind is NVFP4:
+        blocks, whole = two_levels(amax, widest)
+        return blocks.float() * whole
+    return amax.float() / kind.largest
 
 
 def block_of(weight: Tensor, scale: Tensor, axis: int) -> int:
