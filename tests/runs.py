@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -55,6 +56,14 @@ def write_engine(folder: Path, text: str = ENGINE) -> Path:
     path = folder / "small.toml"
     path.write_text(text)
     return path
+
+
+def wait_for_checkpoint(child: subprocess.Popen[Any], folder: Path) -> None:
+    """Wait until a run in another process keeps what it trained, or has ended."""
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("checkpoints/*/*.pt")) and child.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def command_line(*arguments: str | Path, cwd: Path | None = None) -> CompletedProcess[str]:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 
 from tests.lint.violations import CASES
 from tests.runners.test_ort import feed, linear_onnx
-from tests.runs import command_line, own_process, write_engine
+from tests.runs import command_line, own_process, wait_for_checkpoint, write_engine
 from trt_qat import __version__
 from trt_qat.engine.machine import why_no_engines
 from trt_qat.pipeline.plan import STAGES
@@ -141,10 +140,7 @@ def test_an_interrupt_is_exit_code_130_and_says_how_to_go_on(tmp_path: Path) -> 
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     try:
-        deadline = time.monotonic() + 300
-        while not list(tmp_path.glob("run/checkpoints/*/*.pt")) and child.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for_checkpoint(child, tmp_path / "run")
         child.send_signal(signal.SIGINT)
         _, words = child.communicate(timeout=60)
     finally:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.runs import ENGINE, write_engine
+from tests.runs import ENGINE, wait_for_checkpoint, write_engine
 from trt_qat import artifact, backends
 from trt_qat.data import load
 from trt_qat.errors import (
@@ -380,10 +379,7 @@ def test_a_run_that_was_killed_in_training_is_resumed_to_the_same_weights(
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     try:
-        deadline = time.monotonic() + 300
-        while not list(tmp_path.glob("run/checkpoints/*/*.pt")) and child.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_checkpoint(child, tmp_path / "run")
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trt_qat.qat.moments import Moments
-from trt_qat.qat.quantizers.formats import NVFP4, Format, block_scale
+from trt_qat.qat.quantizers.formats import NVFP4, Format, block_of, block_scale
 
 PARTS = tuple(1 - step / 20 for step in range(11))
 """Of the largest magnitude of a block, where its range may end."""
@@ -48,7 +48,7 @@ def clipped(weight: Tensor, moments: Moments, amax: Tensor, kind: Format) -> Ten
 def _searched(rows: Tensor, amax: Tensor, widest: Tensor, products: Tensor, kind: Format) -> Tensor:
     """Return the ends of some rows' ranges; ``products`` weigh their errors, ``(in, in)``."""
     count, every = amax.shape[1], torch.arange(len(rows), device=rows.device)
-    block = rows.shape[1] // count
+    block = block_of(rows, amax, 1)
     parts = amax.new_tensor(PARTS)[:, None]
 
     def lost_by(ends: Tensor, values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import Tensor, nn
 
 from trt_qat.qat.quantizers.fake_quant import scale_of
+from trt_qat.qat.quantizers.learned_scales import learns_scale
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -34,7 +35,7 @@ def not_finite(model: nn.Module) -> str | None:
 
 
 def _is_calibrated(quantizer: TensorQuantizer) -> bool:
-    return getattr(quantizer, "learned_scale", None) is not None or quantizer.amax is not None
+    return learns_scale(quantizer) or quantizer.amax is not None
 
 
 def _clause(path: str, name: str, tensor: Tensor, infinite: bool) -> str | None:

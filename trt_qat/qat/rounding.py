@@ -20,7 +20,7 @@ from trt_qat.qat.clip import clipped
 from trt_qat.qat.gptq import gptq
 from trt_qat.qat.moments import Known, Moments, input_moments
 from trt_qat.qat.quantizers.fake_quant import spread_scale
-from trt_qat.qat.quantizers.formats import INT8, Format, format_of
+from trt_qat.qat.quantizers.formats import INT8, Format, block_of, format_of
 from trt_qat.recipe.accuracy import PtqSpec
 from trt_qat.recipe.quantizing import Method
 
@@ -91,28 +91,27 @@ def _refine(
     before = turned(_masked(rounded)).float().clone()
     mask = None if rounded.mask is None else turned(rounded.mask)
     amax = cast("Tensor", rounded.quantizer.amax)
+    chosen = None  # values of codes that are not the nearest ones
     if method == "awq":
         amax = turned(clipped(before, moments, turned(amax), kind))
     elif method == "gptq":
-        block = before.shape[1] // turned(amax).shape[1]
-        after, ends = gptq(before, moments, mask, block, kind)
+        block = block_of(before, turned(amax), 1)
+        chosen, ends = gptq(before, moments, mask, block, kind)
         amax = turned(ends)
     if method is not None:
         rounded.quantizer.amax = amax.contiguous()
     scale = turned(spread_scale(rounded.quantizer, rounded.weight.float()))
-    new = None
-    if method == "gptq":
-        new = after
-    elif spec.rounding == "learned":
-        new = after = learned(before, scale, moments, mask, spec.rounding_steps, kind)
-    else:
-        after = kind.rounded(before / scale, of_weight=True) * scale
-        if method == "awq":  # no further out than its range, where it would not train
-            new = before.clamp(-kind.largest * scale, kind.largest * scale)
-    if new is not None:
-        rounded.weight.copy_(_with_pruned(rounded, turned(new)))
+    if chosen is None and spec.rounding == "learned":
+        chosen = learned(before, scale, moments, mask, spec.rounding_steps, kind)
+    written = chosen
+    if chosen is None and method == "awq":  # beyond its range a weight would not train
+        written = before.clamp(-kind.largest * scale, kind.largest * scale)
+    if written is not None:
+        rounded.weight.copy_(_with_pruned(rounded, turned(written)))
     if spec.bias_correction:
-        _correct(before - after, moments)
+        if chosen is None:
+            chosen = kind.rounded(before / scale, of_weight=True) * scale
+        _correct(before - chosen, moments)
 
 
 def _masked(rounded: Rounded) -> Tensor:

@@ -94,21 +94,22 @@ def rewrite(
     """
     placed = Placed()
     of_group: dict[tuple[Vertex, str], str] = {}
+    computed: set[str] = set()
     for site, kind, readers in _split(plan, plan.sites):
         group = plan.groups.group(site), kind
         if group not in of_group:
             of_group[group] = _unique(_label(site), placed.activations)
             placed.activations[of_group[group]] = of_activation(kind)
-            placed.of_inputs.add(of_group[group])
         name = of_group[group]
         quantizer = placed.activations[name]
         if not _is_given(site):
-            placed.of_inputs.discard(name)
+            computed.add(name)
         if site.region.leaf:
             side = "input_quantizer" if site.kind is Kind.INPUT else "output_quantizer"
             placed.closed.append((site.region.owner, side, quantizer))
         else:
             _insert(site, readers, name, quantizer)
+    placed.of_inputs = placed.activations.keys() - computed
     for made, kind, readers in _split(plan, plan.echoes):
         shared = of_group.get((plan.groups.group(made), kind))
         if shared is not None:

@@ -79,8 +79,7 @@ def scale_of(quantizer: nn.Module) -> torch.Tensor:
     """
     learned = learned_scale_of(quantizer)
     if learned is not None:
-        tiny = torch.finfo(torch.float32).tiny
-        return unfolded_scale(quantizer, learned.abs().clamp_min(tiny))
+        return unfolded_scale(quantizer, learned)
     kind, amax = format_of(quantizer), cast("torch.Tensor", quantizer.amax)
     if kind.blocked:
         return block_scale(kind, amax)

@@ -125,11 +125,12 @@ def learns_scale(quantizer: nn.Module) -> bool:
 def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
     """Return the scale that a quantizer learns, scalar or ``(channels,)``; None: it learns none.
 
-    It has no gradient, and its magnitude is the scale: a step of an optimizer may turn it negative.
+    It has no gradient, and is above 0: a step of an optimizer may turn the parameter negative.
     """
     if not learns_scale(quantizer):
         return None
-    return cast("torch.Tensor", quantizer.learned_scale).detach() * _unit(quantizer)
+    signed = cast("torch.Tensor", quantizer.learned_scale).detach() * _unit(quantizer)
+    return signed.abs_().clamp_min_(_TINY)
 
 
 def _unit(quantizer: nn.Module) -> torch.Tensor:
