@@ -15,7 +15,7 @@ from trt_qat.qat import ranks
 from trt_qat.qat.histogram import Histogram, merge_over_ranks
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
-from trt_qat.qat.quantizers.formats import INT8, Format, format_of
+from trt_qat.qat.quantizers.formats import INT8, UNSIGNED, Format, format_of
 from trt_qat.qat.range_search import entropy_amax, mse_amax, percentile_amax
 from trt_qat.qat.reports import report_of
 from trt_qat.recipe.accuracy import RangeRule
@@ -82,7 +82,7 @@ def _measured(
     found = {}
     for name, rule in _rules(quantizers, spec).items():
         kind = format_of(quantizers[name])
-        if rule.algorithm == "entropy" and kind is not INT8:
+        if rule.algorithm == "entropy" and kind not in (INT8, UNSIGNED):
             why = no_entropy(f"{kind.title}, which {name!r} has,")
             message = f"{why}, or give these tensors one of them in calibration.layers"
             raise RecipeError(message)
@@ -172,7 +172,7 @@ class _Measured:
             return percentile_amax(self.histogram, self.spec.percentile)
         if self.spec.algorithm == "mse":
             return mse_amax(self.histogram, self.kind)
-        return entropy_amax(self.histogram)
+        return entropy_amax(self.histogram, self.kind)
 
 
 def _warn_of_zeros(model: nn.Module, names: list[str]) -> None:

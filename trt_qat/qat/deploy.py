@@ -33,6 +33,7 @@ from trt_qat.qat.quantizers.formats import (
     FP8,
     INT8,
     NVFP4,
+    UNSIGNED,
     Format,
     block_of,
     format_of,
@@ -81,6 +82,7 @@ def _register_operators() -> None:
     two_levels_of = "(Tensor codes, Tensor scale, int axis, Tensor blocks) -> Tensor"
     for name, schema, kernel in (
         ("quantize_dequantize", pair, _pair(INT8)),
+        ("quantize_dequantize_unsigned", pair, _pair(UNSIGNED)),
         ("quantize_dequantize_fp8", pair, _pair(FP8)),
         ("dequantize", dequantize, _dequantize),
         ("dequantize_blocks", dequantize, _dequantize_blocks),
@@ -101,6 +103,7 @@ _register_operators()
 
 PAIRS = {
     INT8: torch.ops.trt_qat.quantize_dequantize.default,
+    UNSIGNED: torch.ops.trt_qat.quantize_dequantize_unsigned.default,
     FP8: torch.ops.trt_qat.quantize_dequantize_fp8.default,
 }
 """The pair of each format."""

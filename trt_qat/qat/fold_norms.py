@@ -7,36 +7,33 @@ inside a module that also applies the activation is folded like any other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from trt_qat.qat.layer_constants import (
+    FOLDED,
+    SCOPES,
+    Array,
+    LayerWeight,
+    constant_of,
+    dtype_of,
+    initializer,
+    stem_of,
+    weight_of,
+)
+
 NORM_OF = "trt_qat.norm"
 """Metadata of a layer's node: the path of the module whose BatchNormalization it took in."""
 
-FOLDED = "_folded"
-"""Suffix of the constants that the fold makes."""
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _RULE = "pkg.onnxscript.rewriter.rule_name"
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 _ULPS = 8
 """How far scales of channels may be apart that were made of one: a division, a root, a product."""
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """A layer's weight: the stored values, and the nodes that make a float tensor of them."""
-
-    stored: ir.Value
-    scale: ir.Value | None  # None: a float constant
-    chain: tuple[ir.Node, ...]  # DequantizeLinear, or QuantizeLinear and DequantizeLinear
 
 
 def fold_norms(model: ir.Model) -> None:
@@ -64,13 +61,8 @@ def _note_norms_of_exporter(model: ir.Model) -> None:
     """
     for node in model.graph:
         if "FuseBatchNorm" in node.metadata_props.get(_RULE, "") and node.inputs[1] is not None:
-            node.metadata_props[NORM_OF] = node.metadata_props.get(_SCOPES, "[]")
-            node.metadata_props[_SCOPES] = repr(["", _stem(node.inputs[1]), node.op_type])
-
-
-def _stem(weight: ir.Value) -> str:
-    """Return the path of the layer that a weight is named by."""
-    return str(weight.name).removesuffix(".weight").removesuffix(".weight_quantizer")
+            node.metadata_props[NORM_OF] = node.metadata_props.get(SCOPES, "[]")
+            node.metadata_props[SCOPES] = repr(["", stem_of(node.inputs[1]), node.op_type])
 
 
 def _only_producer(norm: ir.Node) -> ir.Node | None:
@@ -89,7 +81,7 @@ def _factor_and_shift(norm: ir.Node) -> tuple[Array, Array] | None:
     trains = "training_mode" in norm.attributes and norm.attributes["training_mode"].as_int()
     if trains or any(output.uses() for output in norm.outputs[1:]):
         return None
-    constants = [_constant(value) for value in norm.inputs[1:5]]
+    constants = [constant_of(value) for value in norm.inputs[1:5]]
     gamma, beta, mean, variance = constants
     if gamma is None or beta is None or mean is None or variance is None:
         return None
@@ -99,36 +91,27 @@ def _factor_and_shift(norm: ir.Node) -> tuple[Array, Array] | None:
     return factor, beta - mean * factor
 
 
-def _constant(value: ir.Value | None) -> Array | None:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy().astype(np.float64)
-
-
-def _is_constant(value: ir.Value) -> bool:
-    return ir.convenience.get_const_tensor(value) is not None
-
-
 def _fold(model: ir.Model, layer: ir.Node, norm: ir.Node, factor: Array, shift: Array) -> None:
     axis = _output_axis(layer)
-    weight = _weight_of(layer)
+    weight = weight_of(layer)
     if axis is None or weight is None:
         return
     if weight.scale is not None and layer.op_type == "ConvTranspose":
         return
-    if _dtype(weight).kind != "f":  # BF16, to numpy no float
+    if dtype_of(weight).kind != "f":  # BF16, to numpy no float
         return
-    bias = _folded_bias(layer, factor, shift, _dtype(weight))
+    bias = _folded_bias(layer, factor, shift, dtype_of(weight))
     made = _folded_weight(model, weight, axis, factor)
     if bias is None or made is None:
         return
     layer.replace_input_with(1, made)
-    name = f"{_stem(weight.stored)}.bias{FOLDED}"
-    value = _initializer(model, name, bias.astype(_dtype(weight)))
+    name = f"{stem_of(weight.stored)}.bias{FOLDED}"
+    value = initializer(model, name, bias.astype(dtype_of(weight)))
     layer.resize_inputs(max(len(layer.inputs), 3))
     layer.replace_input_with(2, value)
     if layer.op_type == "Gemm":
         layer.attributes.pop("beta", None)
-    layer.metadata_props[NORM_OF] = norm.metadata_props.get(_SCOPES, "[]")
+    layer.metadata_props[NORM_OF] = norm.metadata_props.get(SCOPES, "[]")
     out, behind = layer.outputs[0], norm.outputs[0]
     out.shape, out.type = behind.shape, behind.type
     if behind.is_graph_output():
@@ -154,40 +137,12 @@ def _output_axis(layer: ir.Node) -> int | None:
     return _OUTPUT_AXIS[layer.op_type]
 
 
-def _weight_of(layer: ir.Node) -> _Weight | None:
-    value = layer.inputs[1]
-    if value is None:
-        return None
-    if _is_constant(value):
-        return _Weight(value, None, ())
-    dequantize = value.producer()
-    if dequantize is None or dequantize.op_type != "DequantizeLinear":
-        return None
-    source, scale, chain = dequantize.inputs[0], dequantize.inputs[1], [dequantize]
-    quantize = source.producer() if source is not None else None
-    if quantize is not None and quantize.op_type == "QuantizeLinear":
-        source = quantize.inputs[0]
-        chain.insert(0, quantize)
-    if source is None or scale is None or not (_is_constant(source) and _is_constant(scale)):
-        return None
-    if "block_size" in dequantize.attributes:  # its scales are not one a channel
-        return None
-    return _Weight(source, scale, tuple(chain))
-
-
-def _dtype(weight: _Weight) -> np.dtype[Any]:
-    """Return the element type that a layer computes in: that of its weight's scale or values."""
-    tensor = ir.convenience.get_const_tensor(weight.scale or weight.stored)
-    assert tensor is not None
-    return tensor.dtype.numpy()
-
-
 def _folded_bias(layer: ir.Node, factor: Array, shift: Array, dtype: np.dtype[Any]) -> Array | None:
     """Return the layer's bias behind the norm; None where it is no constant of its channels."""
     given = layer.inputs[2] if len(layer.inputs) > 2 else None
     bias = np.zeros(1)
     if given is not None:
-        constant = _constant(given)
+        constant = constant_of(given)
         if constant is None or constant.size not in (1, factor.size) or constant.ndim > 1:
             return None
         bias = constant
@@ -199,7 +154,9 @@ def _folded_bias(layer: ir.Node, factor: Array, shift: Array, dtype: np.dtype[An
     return folded if bool((np.abs(folded) <= limit).all()) else None
 
 
-def _folded_weight(model: ir.Model, weight: _Weight, axis: int, factor: Array) -> ir.Value | None:
+def _folded_weight(
+    model: ir.Model, weight: LayerWeight, axis: int, factor: Array
+) -> ir.Value | None:
     """Return the value of the weight times ``factor``; None where that cannot be written."""
     values = ir.convenience.get_const_tensor(weight.stored)
     assert values is not None
@@ -222,7 +179,7 @@ def _folded_weight(model: ir.Model, weight: _Weight, axis: int, factor: Array) -
         return None
     sign = np.sign(factor).reshape(along)
     if len(weight.chain) == 1:
-        stored: ir.Value | None = _initializer(
+        stored: ir.Value | None = initializer(
             model, f"{weight.stored.name}{FOLDED}", array * sign.astype(array.dtype)
         )
     else:
@@ -230,7 +187,7 @@ def _folded_weight(model: ir.Model, weight: _Weight, axis: int, factor: Array) -
     if stored is None:
         return None
     folded = _as_one(folded.astype(scale.dtype), array, axis)
-    new_scale = _initializer(model, f"{weight.scale.name}{FOLDED}", folded)
+    new_scale = initializer(model, f"{weight.scale.name}{FOLDED}", folded)
     return _chained(model, weight.chain, stored, new_scale, axis)
 
 
@@ -250,7 +207,7 @@ def _scaled(model: ir.Model, of: ir.Value, array: Array, factor: Array) -> ir.Va
         product = array * factor.astype(array.dtype)
     if not bool((np.abs(product) <= np.finfo(array.dtype).max).all()):
         return None
-    return _initializer(model, f"{of.name}{FOLDED}", product)
+    return initializer(model, f"{of.name}{FOLDED}", product)
 
 
 def _chained(
@@ -269,25 +226,10 @@ def _chained(
             known = ir.convenience.get_const_tensor(node.inputs[2]) if node.inputs[2] else None
             kind = ir.DataType.INT8 if known is None else known.dtype
             zeros = np.zeros(scale.shape.numpy(), kind.numpy())
-            inputs.append(_initializer(model, f"{scale.name}_zero_point", zeros))
+            inputs.append(initializer(model, f"{scale.name}_zero_point", zeros))
         copy = ir.node(node.op_type, inputs, {"axis": axis} if len(scale.shape) else {})
         copy.metadata_props.update(node.metadata_props)
         copy.outputs[0].type, copy.outputs[0].shape = node.outputs[0].type, stored.shape
         model.graph.insert_before(node, copy)
         current = copy.outputs[0]
     return current
-
-
-def _initializer(model: ir.Model, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Return a constant of the graph under ``name``, or under the next free one; no two equal."""
-    free, count = name, 1
-    while (known := model.graph.initializers.get(free)) is not None:
-        stored = ir.convenience.get_const_tensor(known)
-        if stored is not None and np.array_equal(stored.numpy(), array):
-            return known
-        free, count = f"{name}_{count}", count + 1
-    tensor = ir.tensor(np.asarray(array, order="C"), name=free)  # keeps a scalar one
-    value = ir.Value(name=free, const_value=tensor, type=ir.TensorType(tensor.dtype))
-    value.shape = ir.Shape(array.shape)
-    model.graph.initializers[free] = value
-    return value

@@ -24,7 +24,7 @@ from trt_qat.graph.islands import Cut, Island, Point
 from trt_qat.qat.call_order import Kept
 from trt_qat.qat.gap import HALVES, TOLERANCE_HALF, gap, off_grid, tolerance_of
 from trt_qat.qat.placement.rewrite import Echo
-from trt_qat.qat.quantizers.fake_quant import scale_of
+from trt_qat.qat.quantizers.fake_quant import scale_of, shift_of
 from trt_qat.qat.quantizers.formats import format_of
 from trt_qat.runners.islands import Arrays, Given, Run, jittered, opened
 
@@ -186,13 +186,14 @@ class Match:
             return
         self.kept.called(module, value)
         point = points[self._orders[module][index] if module in self._orders else index]
-        self._check_pair(module, point, value, returned)
-        self.expect(point.before, value, point)
-        for name in point.behind:
-            self.give(name, returned)
-
-    def _check_pair(self, module: nn.Module, point: Point, value: Tensor, returned: Any) -> None:
         quantizer = module.of[0] if isinstance(module, Echo) else module
+        self._check_pair(quantizer, point, value, returned)
+        shift = shift_of(quantizer)
+        self.expect(point.before, value - shift if shift else value, point)
+        for name in point.behind:
+            self.give(name, returned - shift if shift else returned)
+
+    def _check_pair(self, quantizer: nn.Module, point: Point, value: Tensor, returned: Any) -> None:
         scale, kind = float(scale_of(quantizer)), format_of(quantizer)
         exact = TOLERANCE_HALF if value.dtype in HALVES else SCALES_OFF
         if abs(scale - point.scale) > exact * scale:

@@ -5,7 +5,6 @@ Every pass works on an onnx-ir model in place.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -19,14 +18,17 @@ from onnx_ir.passes.common import (
 )
 
 from trt_qat.errors import ExportMismatch, ModelError
-from trt_qat.qat.fold_norms import FOLDED, NORM_OF, fold_norms
+from trt_qat.qat.fold_norms import NORM_OF, fold_norms
+from trt_qat.qat.layer_constants import FOLDED, innermost, path_of
 from trt_qat.qat.onnx_weights import fold_weight_transposes, pack_blocks, two_level
 from trt_qat.qat.opset import lower_to, raise_to
-from trt_qat.qat.quantizers.formats import FP8, INT4, INT8, NVFP4, Format
+from trt_qat.qat.quantizers.formats import FP8, INT4, INT8, NVFP4, UNSIGNED, Format
+from trt_qat.qat.zero_points import SHIFTED, fold_into_biases
 
 HALF_OPSET = 19
 ONNX_TYPES = {
     INT8: ir.DataType.INT8,
+    UNSIGNED: ir.DataType.INT8,
     FP8: ir.DataType.FLOAT8E4M3FN,
     INT4: ir.DataType.INT4,
     NVFP4: ir.DataType.FLOAT4E2M1,
@@ -39,6 +41,7 @@ _RANDOM = frozenset({
 _FOLDED = re.compile(rf"{FOLDED}(_\d+)?$")
 # Not in a holder of quantizers, where a parameter's may have that name.
 _QUANTIZER = re.compile(r"(^|(?<!qdq)\.)weight_quantizer\.(?=weight)")
+LESS = "shifted"
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -47,6 +50,7 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     fold_weight_transposes(model)
     fold_zero_points(model)
     fold_norms(model)
+    fold_into_biases(model)
     RemoveUnusedNodesPass()(model)
     pack_blocks(model)
     name_constants(model)
@@ -100,6 +104,7 @@ def name_by_module(model: ir.Model) -> None:
     ``layer1.0.conv1`` is the Conv of that module, ``layer1.0.conv1/DequantizeLinear`` its weight's
     pair, ``qdq.layer1_0_relu/QuantizeLinear`` half a pair; a second use gets ``.1`` and so on. A
     layer that took a BatchNormalization in writes the tensor of that: ``bn1/BatchNormalization``.
+    What is less than the module's output by a zero point is ``.../shifted``.
     """
     outputs = {value.name for value in model.graph.outputs}
     taken: Counter[str] = Counter()
@@ -114,9 +119,11 @@ def name_by_module(model: ir.Model) -> None:
         node.name = f"{name}.{count}" if count else name
         made = node.name
         if NORM_OF in node.metadata_props:
-            norm = f"{_path(node.metadata_props[NORM_OF])}/BatchNormalization".lstrip("/")
+            norm = f"{innermost(node.metadata_props[NORM_OF])}/BatchNormalization".lstrip("/")
             made = f"{norm}.{taken[norm]}" if taken[norm] else norm
             taken[norm] += 1
+        if SHIFTED in node.metadata_props:
+            made = f"{made}/{LESS}"
         for index, value in enumerate(node.outputs):
             if value.name in outputs:
                 continue
@@ -126,19 +133,10 @@ def name_by_module(model: ir.Model) -> None:
 
 def _scope(node: ir.Node) -> str:
     """Return the path of the innermost module that ``node`` was traced in."""
-    path = _path(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    path = path_of(node)
     for inner in ("weight_quantizer", "input_quantizer", "output_quantizer"):
         path = "" if path == inner else path.removesuffix(f".{inner}")
     return path
-
-
-def _path(scopes: str) -> str:
-    """Return the path of the innermost module in the exporter's record of them."""
-    try:
-        paths = ast.literal_eval(scopes)
-    except (SyntaxError, ValueError):
-        return ""
-    return str(paths[-2]) if len(paths) > 1 else ""
 
 
 def drop_debug_metadata(model: ir.Model) -> None:

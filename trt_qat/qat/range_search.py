@@ -8,9 +8,7 @@ import torch
 
 from trt_qat.qat.histogram import Histogram
 from trt_qat.qat.quantizers.formats import INT8, Format
-from trt_qat.qat.quantizers.int8 import CODE_MAX
 
-LEVELS = CODE_MAX + 1  # magnitudes that codes of INT8 can tell apart
 # Every fourth edge as a candidate moves the range by less than 0.2 %.
 STRIDE = 4
 _AT_ONCE = 128  # candidates in one product, to bound memory
@@ -46,11 +44,11 @@ def mse_amax(histogram: Histogram, kind: Format = INT8) -> float:
         codes = kind.rounded(centers / scale, of_weight=False)
         return codes.mul_(scale).sub_(centers).square_() @ counts
 
-    return _best(histogram, errors)
+    return _best(histogram, errors, _levels(kind))
 
 
-def entropy_amax(histogram: Histogram) -> float:
-    """Return the end of range whose `LEVELS` levels lose the least information.
+def entropy_amax(histogram: Histogram, kind: Format = INT8) -> float:
+    """Return the end of range whose levels, 128 or 256, lose the least information.
 
     The search of Migacz, "8-bit inference with TensorRT" (GTC 2017): what is beyond a candidate is
     added to its last bin (P); the bins, merged to levels and spread again over those that hold
@@ -58,22 +56,22 @@ def entropy_amax(histogram: Histogram) -> float:
     running sums, so all candidates cost one gather. A tensor of no more magnitudes than levels
     loses nothing wherever its range ends; it keeps all of it.
     """
-    used = _used(histogram)
+    used, levels = _used(histogram), _levels(kind)
     counts = histogram.counts[:used].double()
-    if int((counts > 0).sum()) <= LEVELS:
+    if int((counts > 0).sum()) <= levels:
         return histogram.amax
     counts[0] = counts[1]  # zeros are exact on any grid, and often half of a tensor
-    return _best(histogram, lambda candidates: _divergence(counts, candidates))
+    return _best(histogram, lambda at: _divergence(counts, at, levels), levels)
 
 
-def _divergence(counts: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+def _divergence(counts: torch.Tensor, candidates: torch.Tensor, levels: int) -> torch.Tensor:
     """Return KL(P || Q) of every candidate, a number of bins; inf where P has values Q has not."""
     zero = torch.zeros(1, dtype=torch.float64)
     below = torch.cat([zero, counts.cumsum(0)])
     filled = torch.cat([zero, (counts > 0).double().cumsum(0)])
     information = torch.cat([zero, torch.special.xlogy(counts, counts).cumsum(0)])
     total = below[-1]
-    bounds = (torch.arange(LEVELS + 1) * candidates[:, None] + LEVELS - 1) // LEVELS
+    bounds = (torch.arange(levels + 1) * candidates[:, None] + levels - 1) // levels
     mass = below[bounds[:, 1:]] - below[bounds[:, :-1]]
     holders = filled[bounds[:, 1:]] - filled[bounds[:, :-1]]
     level = mass / holders.clamp(min=1)
@@ -92,10 +90,17 @@ def _used(histogram: Histogram) -> int:
     return int(histogram.counts.nonzero()[-1]) + 1
 
 
-def _best(histogram: Histogram, errors: Callable[[torch.Tensor], torch.Tensor]) -> float:
+def _levels(kind: Format) -> int:
+    """Return how many magnitudes the codes of a format of INT8 can tell apart."""
+    return int(kind.largest) + 1
+
+
+def _best(
+    histogram: Histogram, errors: Callable[[torch.Tensor], torch.Tensor], levels: int
+) -> float:
     """Return the candidate of the least error, of equal ones the widest."""
     used = _used(histogram)
-    candidates = torch.arange(min(LEVELS, used), used + 1)
+    candidates = torch.arange(min(levels, used), used + 1)
     candidates = candidates[(candidates % STRIDE == 0) | (candidates == used)]
     found = torch.cat([errors(part) for part in torch.split(candidates, _AT_ONCE)])
     best = int(candidates[len(found) - 1 - int(found.flip(0).argmin())])

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from trt_qat.errors import ModelError
 from trt_qat.graph.taps import PAIR, Tap
-from trt_qat.qat.onnx_passes import WEIGHTED
+from trt_qat.qat.onnx_passes import LESS, WEIGHTED
 from trt_qat.qat.placement.rewrite import Echo
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantize import quantized
+from trt_qat.qat.quantizers.fake_quant import shift_of
 from trt_qat.qat.runner import TorchRunner
 from trt_qat.runners.ort_tapped import Values
 from trt_qat.runners.protocol import Feed, Outputs
@@ -49,6 +50,8 @@ class TorchTapped:
         # Not folded where the graph has nodes of the BatchNorm itself.
         self._norms = {a: b for a, b in self._norms.items() if b not in paths}
         for tap in wanted:
+            if tap.tensor.rpartition("/")[2] == LESS:
+                continue
             path, call = calls[tap.tensor]
             module = self._modules.get(path)
             if module is None or not _is_leaf(module):
@@ -83,10 +86,12 @@ class TorchTapped:
         found: Values = {}
 
         def keep(path: str) -> Any:
-            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            def hook(module: nn.Module, _args: Any, output: Any) -> None:
                 keys = {f"{path}{_CALL}{calls[path]}", f"{path}{_CALL}{_LAST}"} & wanted
                 calls[path] += 1
                 if keys and isinstance(output, Tensor):
+                    less = _shift_of(module)
+                    output = output - less if less else output
                     found.update({key: self._kept(key, output) for key in keys})
 
             return hook
@@ -126,6 +131,12 @@ def _is_leaf(module: nn.Module) -> bool:
 
 def _is_pair(module: nn.Module) -> bool:
     return isinstance(module, (TensorQuantizer, Echo))
+
+
+def _shift_of(module: nn.Module) -> float:
+    """Return by how much the output of a pair is less in the file; 0 for any other module."""
+    quantizer = module.of[0] if isinstance(module, Echo) else module
+    return shift_of(quantizer) if isinstance(quantizer, TensorQuantizer) else 0.0
 
 
 def _norms_of(model: nn.Module) -> dict[str, str]:

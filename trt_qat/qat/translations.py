@@ -12,13 +12,15 @@ from onnxscript import opset21 as op21
 
 from trt_qat.qat.deploy import PAIRS, PER_TENSOR
 from trt_qat.qat.onnx_passes import ONNX_TYPES
-from trt_qat.qat.quantizers.formats import Format, block_of
+from trt_qat.qat.quantizers.formats import UNSIGNED, Format, block_of
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN
 
 
 def _translated_pair(kind: Format) -> Callable[[Any, Any, int], Any]:
     def zero_point() -> Any:
         codes = ONNX_TYPES[kind]
-        tensor = onnx.helper.make_tensor("zero_point", int(codes), [], b"\0", raw=True)
+        code = ACTIVATION_MIN.to_bytes(1, "big", signed=True) if kind is UNSIGNED else b"\0"
+        tensor = onnx.helper.make_tensor("zero_point", int(codes), [], code, raw=True)
         return op.Constant(value=tensor)
 
     def translate(x: Any, scale: Any, axis: int) -> Any:

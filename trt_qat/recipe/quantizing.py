@@ -11,6 +11,7 @@ from trt_qat.recipe.spec import Patterns, Spec
 Format = Literal["int8", "fp8", "int4", "nvfp4"]
 LayerFormat = Literal["int8", "fp8", "int4", "nvfp4", "float"]
 Method = Literal["round-to-nearest", "awq", "gptq"]
+ZeroPoint = Literal["zero", "folded", "padded"]
 NVFP4_BLOCK = 16
 
 
@@ -48,7 +49,11 @@ class QuantizeSpec(Spec):
         default=True, description="an INT8 output for every 2:4 layer expected to gain"
     )
     learned_scales: bool = Field(default=False, description="LSQ: train the scales (1902.08153)")
-    zero_point: Literal["zero"] = Field(default="zero", description="TensorRT INT8 is symmetric")
+    zero_point: ZeroPoint = Field(
+        default="zero",
+        description="of activations; folded: what a ReLU writes has all 256 codes where layers "
+        "alone read it, and biases take the zero point in; padded: also where one of them pads",
+    )
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -84,10 +89,10 @@ class QuantizeSpec(Spec):
     @field_validator("zero_point", mode="before")
     @classmethod
     def _no_learned_zero_point(cls, value: Any) -> Any:
-        if value != "zero":
+        if value == "learned":
             message = (
-                "TensorRT INT8 is symmetric, so a zero point other than zero cannot be deployed; "
-                "leave the key out"
+                "TensorRT INT8 is symmetric, so a zero point that moves cannot be deployed; "
+                "'folded' puts one of half the range into biases"
             )
             raise ValueError(message)
         return value

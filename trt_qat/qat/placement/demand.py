@@ -37,6 +37,7 @@ class Plan:
     read_as: dict[tuple[Vertex, Vertex], str] = field(default_factory=dict)  # (made by, read by)
     float_layers: dict[Vertex, str] = field(default_factory=dict)
     notes: dict[Vertex, str] = field(default_factory=dict)  # INT8 in, float out, and why
+    unsigned: set[Vertex] = field(default_factory=set)  # sites whose zero point is folded
     unread: dict[str, str] = field(default_factory=dict)  # layers that no traced code runs, and why
 
     def weight_format(self, layer: Vertex) -> str:

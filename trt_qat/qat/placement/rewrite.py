@@ -80,7 +80,7 @@ def rewrite(
     trace: Trace,
     flow: Flow,
     plan: Plan,
-    of_activation: Callable[[str], nn.Module],
+    of_activation: Callable[[str, bool], nn.Module],
     of_weight: Callable[[int | None, str], nn.Module],
 ) -> Placed:
     """Insert a quantizer at every site and give each region's owner the new forward.
@@ -89,7 +89,7 @@ def rewrite(
         trace: the regions.
         flow: their vertices.
         plan: where quantizers go.
-        of_activation: makes the quantizer of an activation in a format.
+        of_activation: makes the quantizer of an activation in a format, unsigned or not.
         of_weight: makes that of a weight by its channel axis, None for one scale per tensor.
     """
     placed = Placed()
@@ -99,7 +99,7 @@ def rewrite(
         group = plan.groups.group(site), kind
         if group not in of_group:
             of_group[group] = _unique(_label(site), placed.activations)
-            placed.activations[of_group[group]] = of_activation(kind)
+            placed.activations[of_group[group]] = of_activation(kind, site in plan.unsigned)
         name = of_group[group]
         quantizer = placed.activations[name]
         if not _is_given(site):

@@ -33,6 +33,7 @@ from trt_qat.qat.placement.layers import (
     weight_axis,
     weight_shape,
 )
+from trt_qat.qat.placement.unsigned import unsigned_sites
 from trt_qat.recipe.specs import QuantizeSpec
 
 SPARSE_GAIN_CHANNELS = 256  # TensorRT#4065: sparse tactics win from 256 channels on
@@ -97,6 +98,7 @@ def decide(flow: Flow, spec: QuantizeSpec, sparse: frozenset[str] = frozenset())
         blocked |= shared
     _place_sites(demand)
     plan.read_as = {(made, reader): read_as.of(demand, reader) for made, reader in demand.edges}
+    plan.unsigned = unsigned_sites(plan, spec.zero_point)
     return plan
 
 

@@ -3,8 +3,10 @@
 Of INT8: ``q = clamp(round_half_even(x / scale), low, 127)``, ``y = q * scale``, with ``scale = amax
 / 127`` and zero point 0 (TensorRT, "Working with Quantized Types"). Activations clamp at -128 as
 QuantizeLinear does; weights at -127, so that their codes stay symmetric when BatchNorm folding
-flips a sign. Other formats round as `trt_qat.qat.quantizers.formats` says. The gradient is the
-straight-through estimator inside the range and zero outside.
+flips a sign. A tensor that is never negative may have all codes of one sign, 0 to 255 steps; its
+zero point, -128, is folded into biases at export (`trt_qat.qat.zero_points`). Other formats round
+as `trt_qat.qat.quantizers.formats` says. The gradient is the straight-through estimator inside the
+range and zero outside.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from trt_qat.qat.quantizers.folded_grid import unfolded_scale
 from trt_qat.qat.quantizers.formats import (
     FORMATS,
     INT8,
+    UNSIGNED,
     Format,
     block_of,
     block_scale,
+    code_range,
     format_of,
 )
-from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN
 from trt_qat.qat.quantizers.learned_scales import (
     fake_quantize_by,
     learned_scale_of,
@@ -36,9 +40,9 @@ from trt_qat.qat.quantizers.learned_scales import (
 from trt_qat.wording import AS_FLOATS
 
 
-def activation_config(kind: Format = INT8) -> dict[str, Any]:
+def activation_config(kind: Format = INT8, *, unsigned: bool = False) -> dict[str, Any]:
     """Return the ModelOpt attributes of an activation's quantizer, per tensor."""
-    return _config(kind, None, narrow=False)
+    return _config(kind, None, narrow=False) | {"unsigned": unsigned}
 
 
 def weight_config(axis: int | None, kind: Format = INT8) -> dict[str, Any]:
@@ -55,9 +59,9 @@ def _config(kind: Format, axis: int | None, *, narrow: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def activation_quantizer(kind: str = INT8.name) -> TensorQuantizer:
+def activation_quantizer(kind: str = INT8.name, unsigned: bool = False) -> TensorQuantizer:
     """Return the quantizer of an activation in a format, not calibrated yet."""
-    return _quantizer(activation_config(FORMATS[kind]))
+    return _quantizer(activation_config(FORMATS[kind], unsigned=unsigned))
 
 
 def weight_quantizer(axis: int | None, kind: str = INT8.name) -> TensorQuantizer:
@@ -113,16 +117,18 @@ class _FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, scale: torch.Tensor, low: int) -> torch.Tensor:
+    def forward(
+        ctx: Any, inputs: torch.Tensor, scale: torch.Tensor, low: int, high: int
+    ) -> torch.Tensor:
         rounded = (inputs / scale).round_()
         ctx.save_for_backward(rounded)
-        ctx.low = low
-        return rounded.clamp(low, CODE_MAX).mul_(scale)
+        ctx.bounds = low, high
+        return rounded.clamp(low, high).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         (rounded,) = ctx.saved_tensors
-        return pass_inside(gradient, rounded, ctx.low), None, None
+        return pass_inside(gradient, rounded, *ctx.bounds), None, None, None
 
 
 def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Tensor:
@@ -136,22 +142,22 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
         message = f"a quantizer was given {inputs.dtype}, and takes floats; {AS_FLOATS}"
         raise DataError(message)
     kind = format_of(quantizer)
-    if kind is not INT8:
+    if kind not in (INT8, UNSIGNED):
         return _in_format(inputs, quantizer, kind)
-    low = WEIGHT_MIN if quantizer.narrow_range else ACTIVATION_MIN
+    low, high = code_range(quantizer)
     if torch.is_grad_enabled() and learns_scale(quantizer):
         return fake_quantize_by(quantizer, inputs)
     scale = scale_of(quantizer).to(inputs.device)
     axis = channel_axis(quantizer, scale)
     trains = torch.is_grad_enabled() and inputs.requires_grad
     if trains and (inputs.is_cuda or inputs.dtype != torch.float32):
-        return _fake_quantize_fused(inputs, scale, axis, low)
+        return _fake_quantize_fused(inputs, scale, axis, low, high)
     scale = along_axis(scale, axis, inputs.dim())
     if trains:
         apply: Any = _FakeQuantize.apply  # torch leaves it untyped
-        return cast("torch.Tensor", apply(inputs, scale, low))
+        return cast("torch.Tensor", apply(inputs, scale, low, high))
     scale = scale.to(inputs.dtype)
-    return torch.round(inputs / scale).clamp_(low, CODE_MAX).mul_(scale)
+    return torch.round(inputs / scale).clamp_(low, high).mul_(scale)
 
 
 def _in_format(inputs: torch.Tensor, quantizer: TensorQuantizer, kind: Format) -> torch.Tensor:
@@ -164,12 +170,12 @@ def _in_format(inputs: torch.Tensor, quantizer: TensorQuantizer, kind: Format) -
 
 
 def _fake_quantize_fused(
-    inputs: torch.Tensor, scale: torch.Tensor, axis: int | None, low: int
+    inputs: torch.Tensor, scale: torch.Tensor, axis: int | None, low: int, high: int
 ) -> torch.Tensor:
     zero_point = torch.zeros(scale.shape, dtype=torch.int32, device=inputs.device)
     if axis is None:
-        return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, low, CODE_MAX)
-    return torch.fake_quantize_per_channel_affine(inputs, scale, zero_point, axis, low, CODE_MAX)
+        return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, low, high)
+    return torch.fake_quantize_per_channel_affine(inputs, scale, zero_point, axis, low, high)
 
 
 def spread_scale(quantizer: nn.Module, values: torch.Tensor) -> torch.Tensor:
@@ -179,6 +185,13 @@ def spread_scale(quantizer: nn.Module, values: torch.Tensor) -> torch.Tensor:
         return along_axis(scale, channel_axis(quantizer, scale), values.dim())
     axis = cast("int", channel_axis(quantizer, scale))
     return scale.repeat_interleave(block_of(values, scale, axis), axis)
+
+
+def shift_of(quantizer: nn.Module) -> float:
+    """Return by how much a tensor in the file is less than it is here: what code 0 stands for."""
+    if format_of(quantizer) is not UNSIGNED:
+        return 0.0
+    return -ACTIVATION_MIN * float(scale_of(quantizer))
 
 
 def rounds(quantizer: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
+UNSIGNED_MAX = 255
 INT4_MAX = 7  # symmetric, though -8 is a code
 E2M1_MAX = 6.0
 LEAST_WHOLE = 2.0**-13
@@ -30,6 +31,10 @@ _E4M3_SMALLEST = -9  # exponent of the step of subnormal numbers
 
 def _int8(quotient: Tensor, *, of_weight: bool) -> Tensor:
     return quotient.round().clamp_(WEIGHT_MIN if of_weight else ACTIVATION_MIN, CODE_MAX)
+
+
+def _unsigned(quotient: Tensor, *, of_weight: bool) -> Tensor:
+    return quotient.round().clamp_(0, UNSIGNED_MAX)
 
 
 def _int4(quotient: Tensor, *, of_weight: bool) -> Tensor:
@@ -107,13 +112,28 @@ NVFP4 = Format(
     "nvfp4", "NVFP4", "trt_qat_nvfp4", (2, 1), E2M1_MAX, _E2M1_TOP, torch.int8, _e2m1, _e2m1_step,
     23, blocked=True,
 )  # fmt: skip
+UNSIGNED = Format(
+    "int8", "INT8", INT8.backend, 8, UNSIGNED_MAX, UNSIGNED_MAX + 0.5, torch.int8, _unsigned, _even,
+    10,
+)  # fmt: skip
+"""INT8 of a tensor that is never negative: codes -128 to 127 stand for 0 to 255 steps."""
 FORMATS = {each.name: each for each in (INT8, FP8, INT4, NVFP4)}
 _OF_BACKEND = {each.backend: each for each in FORMATS.values()}
 
 
 def format_of(quantizer: nn.Module) -> Format:
     """Return the format of one of our quantizers."""
-    return _OF_BACKEND.get(str(getattr(quantizer, "backend", "")), INT8)
+    backend = str(getattr(quantizer, "backend", ""))
+    if backend == INT8.backend and getattr(quantizer, "unsigned", False):
+        return UNSIGNED
+    return _OF_BACKEND.get(backend, INT8)
+
+
+def code_range(quantizer: nn.Module) -> tuple[int, int]:
+    """Return the least and the largest step of an INT8 quantizer's grid."""
+    if format_of(quantizer) is UNSIGNED:
+        return 0, UNSIGNED_MAX
+    return (WEIGHT_MIN if getattr(quantizer, "narrow_range", False) else ACTIVATION_MIN), CODE_MAX
 
 
 def two_levels(amax: Tensor, widest: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from trt_qat.qat.quantizers.axes import along_axis, channel_axis
 from trt_qat.qat.quantizers.folded_grid import factor_of
-from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.formats import code_range, format_of
 
 START = 0.125
 """Of the parameter: about the magnitude of weights, so that one rate suits both; a power of two, so
@@ -51,7 +51,7 @@ class _LearnedScale(torch.autograd.Function):
         unit: torch.Tensor | float,
         factor: torch.Tensor | None,
         axis: int | None,
-        low: int,
+        bounds: tuple[int, int],
         gradient_scale: float,
     ) -> torch.Tensor:
         signed = parameter * unit
@@ -59,16 +59,16 @@ class _LearnedScale(torch.autograd.Function):
             signed = signed / factor
         scale = along_axis(signed.abs().clamp_min_(_TINY), axis, inputs.dim())
         quotient = inputs / scale
-        codes = torch.round(quotient).clamp_(low, CODE_MAX)
+        codes = torch.round(quotient).clamp_(*bounds)
         ctx.save_for_backward(quotient, codes, signed)
-        ctx.of, ctx.shape = (unit, factor, axis, low, gradient_scale), parameter.shape
+        ctx.of, ctx.shape = (unit, factor, axis, bounds, gradient_scale), parameter.shape
         return codes * scale
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         quotient, codes, signed = ctx.saved_tensors
-        unit, factor, axis, low, gradient_scale = ctx.of
-        of_inputs = pass_inside(gradient, quotient, low)
+        unit, factor, axis, bounds, gradient_scale = ctx.of
+        of_inputs = pass_inside(gradient, quotient, *bounds)
         # Outside the range d(output)/d(scale) is the clamped code, inside it is the rounding error.
         if axis is None and gradient.dtype == torch.float32:
             of_scale = _dot(gradient, codes).sub_(_dot(of_inputs, quotient))
@@ -83,14 +83,14 @@ class _LearnedScale(torch.autograd.Function):
         return of_inputs, of_parameter, None, None, None, None, None
 
 
-def pass_inside(values: torch.Tensor, quotient: torch.Tensor, low: int) -> torch.Tensor:
-    """Return ``values`` where ``quotient`` rounds to a code of ``low..127``, and 0 elsewhere.
+def pass_inside(values: torch.Tensor, quotient: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """Return ``values`` where ``quotient`` rounds to one of ``low..high``, and 0 elsewhere.
 
     torch's hardtanh has this as its gradient, in one pass and without a mask; its bounds are left
     out themselves, and a half rounds to the even code.
     """
     first = low - 0.5 - (_LAST_PLACE if low % 2 == 0 else 0.0)
-    inside = torch.ops.aten.hardtanh_backward(values, quotient, first, CODE_MAX + 0.5)
+    inside = torch.ops.aten.hardtanh_backward(values, quotient, first, high + 0.5)
     return cast("torch.Tensor", inside)
 
 
@@ -135,7 +135,7 @@ def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
 
 def _unit(quantizer: nn.Module) -> torch.Tensor:
     """Return the calibrated scale over `START`, scalar or ``(channels,)`` float32."""
-    unit = cast("torch.Tensor", quantizer.amax).float() / (CODE_MAX * START)
+    unit = cast("torch.Tensor", quantizer.amax).float() / (format_of(quantizer).largest * START)
     return unit.reshape(()) if unit.numel() == 1 else unit.reshape(-1)
 
 
@@ -144,9 +144,10 @@ def fake_quantize_by(quantizer: TensorQuantizer, inputs: torch.Tensor) -> torch.
     unit, factor = _unit(quantizer), factor_of(quantizer)
     parameter = cast("torch.Tensor", quantizer.learned_scale)
     axis = channel_axis(quantizer, unit if factor is None else factor)
+    bounds = code_range(quantizer)
     of_weight = bool(quantizer.narrow_range)
     return fake_quantize_learned(
-        inputs, parameter, axis, of_weight=of_weight, unit=unit, factor=factor
+        inputs, parameter, axis, bounds, of_weight=of_weight, unit=unit, factor=factor
     )
 
 
@@ -154,6 +155,7 @@ def fake_quantize_learned(
     inputs: torch.Tensor,
     parameter: torch.Tensor,
     axis: int | None,
+    bounds: tuple[int, int],
     *,
     of_weight: bool,
     unit: torch.Tensor | float = 1.0,
@@ -166,15 +168,15 @@ def fake_quantize_learned(
         parameter: what is learned, scalar or ``(channels,)``; its magnitude counts, so a step of
             the optimizer cannot turn the scale negative (E2 asks for one above 0).
         axis: channel axis of the scale, None for one per tensor.
-        of_weight: a weight has a narrow range, and no samples among which values are counted.
+        bounds: least and largest code.
+        of_weight: a weight has no samples among which values are counted.
         unit: of the parameter, of its shape.
         factor: ``(channels,)`` of the norm that is folded into a weight with one scale.
     """
     count = inputs.numel() / max(parameter.numel(), 1)
     if not of_weight:
         count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
-    low = WEIGHT_MIN if of_weight else ACTIVATION_MIN
     apply: Any = _LearnedScale.apply  # torch leaves it untyped
-    gradient_scale = 1.0 / math.sqrt(count * CODE_MAX)
-    result = apply(inputs, parameter, unit, factor, axis, low, gradient_scale)
+    gradient_scale = 1.0 / math.sqrt(count * bounds[1])
+    result = apply(inputs, parameter, unit, factor, axis, bounds, gradient_scale)
     return cast("torch.Tensor", result)
