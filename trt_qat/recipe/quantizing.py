@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -89,10 +89,10 @@ class QuantizeSpec(Spec):
     @field_validator("zero_point", mode="before")
     @classmethod
     def _no_learned_zero_point(cls, value: Any) -> Any:
-        if value == "learned":
+        if value not in get_args(ZeroPoint):
             message = (
-                "TensorRT INT8 is symmetric, so a zero point that moves cannot be deployed; "
-                "'folded' puts one of half the range into biases"
+                "TensorRT INT8 is symmetric, so a zero point of its own cannot be deployed; "
+                "'folded' puts half of a ReLU's range into biases, 'zero' is the default"
             )
             raise ValueError(message)
         return value

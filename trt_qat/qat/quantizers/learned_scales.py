@@ -2,7 +2,7 @@
 
 ModelOpt keeps INT8 ranges fixed in QAT. Here each quantizer gets a parameter ``learned_scale``,
 which starts at `START`, the calibrated scale, with the paper's gradient scale ``1 / sqrt(count
-* 127)``. The zero point stays 0: TensorRT's INT8 is symmetric, so a learned one could not be used.
+* 127)``. The zero point stays what it is: TensorRT's INT8 has none, so it could not be learned.
 
 The parameter is the scale in parts of the calibrated one, not the scale itself. Adam moves a
 parameter by about the rate, whatever its gradient: of a weight's scale of 0.001 a rate of 1e-4 is a
@@ -22,6 +22,7 @@ from torch import nn
 from trt_qat.qat.quantizers.axes import along_axis, channel_axis
 from trt_qat.qat.quantizers.folded_grid import factor_of
 from trt_qat.qat.quantizers.formats import code_range, format_of
+from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
 
 START = 0.125
 """Of the parameter: about the magnitude of weights, so that one rate suits both; a power of two, so
@@ -83,7 +84,9 @@ class _LearnedScale(torch.autograd.Function):
         return of_inputs, of_parameter, None, None, None, None, None
 
 
-def pass_inside(values: torch.Tensor, quotient: torch.Tensor, low: int, high: int) -> torch.Tensor:
+def pass_inside(
+    values: torch.Tensor, quotient: torch.Tensor, low: int, high: int = CODE_MAX
+) -> torch.Tensor:
     """Return ``values`` where ``quotient`` rounds to one of ``low..high``, and 0 elsewhere.
 
     torch's hardtanh has this as its gradient, in one pass and without a mask; its bounds are left
@@ -147,7 +150,7 @@ def fake_quantize_by(quantizer: TensorQuantizer, inputs: torch.Tensor) -> torch.
     bounds = code_range(quantizer)
     of_weight = bool(quantizer.narrow_range)
     return fake_quantize_learned(
-        inputs, parameter, axis, bounds, of_weight=of_weight, unit=unit, factor=factor
+        inputs, parameter, axis, of_weight=of_weight, bounds=bounds, unit=unit, factor=factor
     )
 
 
@@ -155,9 +158,9 @@ def fake_quantize_learned(
     inputs: torch.Tensor,
     parameter: torch.Tensor,
     axis: int | None,
-    bounds: tuple[int, int],
     *,
     of_weight: bool,
+    bounds: tuple[int, int] | None = None,
     unit: torch.Tensor | float = 1.0,
     factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -168,14 +171,15 @@ def fake_quantize_learned(
         parameter: what is learned, scalar or ``(channels,)``; its magnitude counts, so a step of
             the optimizer cannot turn the scale negative (E2 asks for one above 0).
         axis: channel axis of the scale, None for one per tensor.
-        bounds: least and largest code.
-        of_weight: a weight has no samples among which values are counted.
+        of_weight: a weight has a narrow range, and no samples among which values are counted.
+        bounds: least and largest code; None: those of a signed tensor.
         unit: of the parameter, of its shape.
         factor: ``(channels,)`` of the norm that is folded into a weight with one scale.
     """
     count = inputs.numel() / max(parameter.numel(), 1)
     if not of_weight:
         count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
+    bounds = bounds or (WEIGHT_MIN if of_weight else ACTIVATION_MIN, CODE_MAX)
     apply: Any = _LearnedScale.apply  # torch leaves it untyped
     gradient_scale = 1.0 / math.sqrt(count * bounds[1])
     result = apply(inputs, parameter, unit, factor, axis, bounds, gradient_scale)
