@@ -46,6 +46,12 @@ TWO_BLOCKS: dict[str, Any] = {
     "spec": {"exclude": ["_blocks.0.*", "_blocks.1.*"]},
 }
 """5 of 50 layers; those that lose most of the answers' SQNR, each alone in INT8, are among them."""
+FOLDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "folded"}}
+PADDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "padded"}}
+ONE_FLOAT: dict[str, Any] = {
+    "ptq": BEST,
+    "spec": {"zero_point": "padded", "exclude": ["_blocks.0._depthwise_conv*"]},
+}
 
 PTQ: dict[str, dict[str, Any]] = {
     "ours: max": {"calibration": {"algorithm": "max"}},
@@ -57,6 +63,10 @@ PTQ: dict[str, dict[str, Any]] = {
     "ours: mse, bias correction": {"ptq": {"bias_correction": True}},
     "ours: mse, learned rounding": {"ptq": {"rounding": "learned"}},
     "ours: mse, rounding and bias": {"ptq": BEST},
+    "ours: mse, zero points folded, padding too": {"spec": {"zero_point": "padded"}},
+    "ours: mse, rounding and bias, zero points folded": FOLDED,
+    "ours: mse, rounding and bias, zero points folded, padding too": PADDED,
+    "ours: mse, rounding and bias, zero points folded, padding too, one layer float": ONE_FLOAT,
     "ours: mse, rounding and bias, two depthwise layers float": TWO_FLOAT,
     "ours: mse, rounding and bias, three early layers float": THREE_FLOAT,
     "ours: mse, rounding and bias, the first two blocks float": TWO_BLOCKS,
@@ -234,6 +244,8 @@ def recovery(bench: Bench) -> None:
 
     starts: dict[str, Callable[[], nn.Module]] = {
         "ours: all INT8": lambda: dense({"ptq": BEST}),
+        "ours: all INT8, zero points folded, padding too": lambda: dense(PADDED),
+        "ours: one layer float, zero points folded, padding too": lambda: dense(ONE_FLOAT),
         "ours: two depthwise layers float": lambda: dense(TWO_FLOAT),
         "ours: three early layers float": lambda: dense(THREE_FLOAT),
         "ours: the first two blocks float": lambda: dense(TWO_BLOCKS),

@@ -112,6 +112,8 @@ def test_what_a_relu_writes_has_256_codes_and_the_file_says_so_with_zero_point_0
     handle.remove()
     steps = seen[0] / scale_of(quantizer)
     assert steps.round().unique().numel() > 129
+    assert tq.report_of(model).unsigned == ("2",)
+    assert "2: 256 codes (never negative)" in tq.report_of(model).table()
     assert (steps.min(), steps.round().max() <= 255) == (0.0, True)
     proto = written(model, IMAGES, tmp_path / "model.onnx")
     assert operators(proto) == ["Conv", "Clip", "Conv", "Conv"]

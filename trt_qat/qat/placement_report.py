@@ -28,6 +28,7 @@ def write_report(model: nn.Module, plan: placement.Plan) -> None:
     )
     for note in report.untraced:
         report.warnings.append(_cost_of_untraced(note, plan))
+    report.unsigned = tuple(v.path for v in plan.sites if v in plan.unsigned)
     report.float_outputs = tuple(LayerNote(v.path, why) for v, why in plan.notes.items())
 
 

@@ -28,6 +28,7 @@ class Report:
     quantized: tuple[LayerNote, ...] = ()  # quantize: layers with INT8 inputs and weights
     float_layers: tuple[LayerNote, ...] = ()  # quantize: layers left float, and why
     float_outputs: tuple[LayerNote, ...] = ()  # quantize: INT8 layers with a float output, and why
+    unsigned: tuple[str, ...] = ()  # quantize: tensors with 256 codes, their zero points folded
     untraced: tuple[LayerNote, ...] = ()  # quantize: parts left as Python, and why
     warnings: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)  # finetune: one entry a step
@@ -41,6 +42,7 @@ class Report:
             *(f"{n.name}: INT8" for n in self.quantized),
             *(f"{n.name}: float ({n.why})" for n in self.float_layers),
             *(f"{n.name}: float output ({n.why})" for n in self.float_outputs),
+            *(f"{name}: 256 codes (never negative)" for name in self.unsigned),
             *(f"{n.name or 'the model'}: not traced ({n.why})" for n in self.untraced),
             *(f"sharpness {key}: {value:.4g}" for key, value in self.sharpness.items()),
             *(f"warning: {w}" for w in self.warnings),
