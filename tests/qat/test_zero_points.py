@@ -18,7 +18,6 @@ from torch import Tensor, nn
 import trt_qat as tq
 from trt_qat.comparison.layerwise import compare_layers
 from trt_qat.engine.aot import load
-from trt_qat.qat.models import mobilenet_cnn
 from trt_qat.qat.quantize import quantized
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.quantizers.formats import UNSIGNED, format_of
@@ -71,7 +70,8 @@ def written(model: nn.Module, inputs: Tensor, path: Path) -> onnx.ModelProto:
     for node in proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
             point = stored[node.input[2]]
-            assert point.dtype == np.int8 and not point.any()
+            assert point.dtype == np.int8
+            assert not point.any()
     return proto
 
 
@@ -110,11 +110,11 @@ def test_what_a_relu_writes_has_256_codes_and_the_file_says_so_with_zero_point_0
     with torch.no_grad():
         model(IMAGES)
     handle.remove()
-    steps = seen[0] / scale_of(quantizer)
-    assert steps.round().unique().numel() > 129
+    steps = set((seen[0] / scale_of(quantizer)).round().flatten().tolist())
+    assert len(steps) > 129
     assert tq.report_of(model).unsigned == ("2",)
     assert "2: 256 codes (never negative)" in tq.report_of(model).table()
-    assert (steps.min(), steps.round().max() <= 255) == (0.0, True)
+    assert (min(steps), max(steps) <= 255) == (0.0, True)
     proto = written(model, IMAGES, tmp_path / "model.onnx")
     assert operators(proto) == ["Conv", "Clip", "Conv", "Conv"]
     with torch.no_grad():

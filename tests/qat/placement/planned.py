@@ -121,7 +121,9 @@ def placed(model: nn.Module, x: Any = IMAGE, **spec: Any) -> Placed:
         axes.append((axis, kind))
         return Grid(kind)
 
-    told = placement.rewrite(made.trace, made.flow, made.plan, Grid, of_weight)
+    told = placement.rewrite(
+        made.trace, made.flow, made.plan, lambda kind, _: Grid(kind), of_weight
+    )
     for owner, side, grid in told.closed:
         placement.enclose(owner)
         setattr(owner, side, grid)
