@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +52,9 @@ def onnxruntime(model: nn.Module, batches: list[torch.Tensor], options: dict[str
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter(batches)
+            # Its histograms want batches of one size.
+            size = math.gcd(*map(len, batches))
+            self.left = iter(torch.split(torch.cat(batches), size))
 
         def get_next(self) -> Any:
             batch = next(self.left, None)
@@ -86,4 +90,5 @@ def onnxruntime(model: nn.Module, batches: list[torch.Tensor], options: dict[str
     # Fused integer kernels saturate on CPUs without VNNI; unfused they compute what the file says.
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = ort.InferenceSession(str(made), session_options, providers=["CPUExecutionProvider"])
+    shutil.rmtree(folder)
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
