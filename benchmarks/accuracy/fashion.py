@@ -50,6 +50,7 @@ PTQ: dict[str, dict[str, Any]] = {
     "PTQ, mse (default)": {},
     "PTQ, moving average": {"calibration": {"algorithm": "moving_average"}},
     "PTQ, mse, rounding and bias": {"ptq": BEST},
+    "PTQ, mse, zero points folded, padding too": {"spec": {"zero_point": "padded"}},
     "FP8, max": {"spec": {"format": "fp8"}, "calibration": MAX},
 }
 LINEAR: dict[str, dict[str, Any]] = {
