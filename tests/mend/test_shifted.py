@@ -24,7 +24,7 @@ from trt_qat.mend.fix import FixReport, Half, fix
 
 SHAPE = (2, 8, 6, 6)
 EXACT = 1e-5  # of the largest output: sums in another order
-TOOK, MADE = "Took its zero point into biases", "Made it symmetric"
+TOOK, MADE = "The biases of 2 layers took its zero point", "Made it symmetric"
 # Neither the input nor the output is in question here: the first is symmetric, the last is float.
 FLOAT_END = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]}
 

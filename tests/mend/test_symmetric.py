@@ -85,6 +85,16 @@ def test_unsigned_codes_around_128_keep_their_scale() -> None:
     assert before.min() == np.float32(-128 * 0.005)
 
 
+def test_types_that_the_file_says_of_codes_are_forgotten() -> None:
+    """Exporters store inferred types; onnxruntime refuses a file whose codes have another."""
+    b = Builder(19)
+    model = b.model(b.qdq(b.input("x", [2, 6]), 0.05, np.uint8(90)))
+    graph = Graph(onnx.shape_inference.infer_shapes(model))
+    assert len(graph.proto.value_info) == 1
+    symmetric.activations(graph)
+    assert ran(graph.model).shape == (2, 6)
+
+
 def test_stored_codes_whose_scales_do_not_fit_stay() -> None:
     b = Builder(19)
     codes = b.store("codes", np.ones((6, 4), np.uint8))

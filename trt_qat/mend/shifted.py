@@ -26,6 +26,7 @@ from trt_qat.graph.tensors import Array
 from trt_qat.mend import biases
 from trt_qat.mend.edits import Change, free, store
 from trt_qat.mend.symmetric import codes_of, is_asymmetric, rewrite, rule_of
+from trt_qat.wording import counted
 
 _CLIP_HAS_INPUTS_SINCE = 11
 _FARTHEST = 16
@@ -70,7 +71,8 @@ def activations(graph: Graph) -> list[Change]:
         for node, bounds in region.bounded.items():
             _clip(graph, node, [None if x is None else x - shift for x in bounds])
         rewrite(graph, region.pairs, scaling.scale)
-        what = f"Took its zero point into biases, the codes stay; it had {codes_of(scaling)}."
+        layers = counted(len(region.readers) + 1, "layer")
+        what = f"The biases of {layers} took its zero point; it had {codes_of(scaling)}."
         quantizers = filter(Node.is_quantize, region.pairs)
         changes += [Change(rule_of(scaling), node.name, what) for node in quantizers]
     biases.add(graph, more)

@@ -162,6 +162,7 @@ def rewrite(graph: Graph, nodes: list[Node], scale: Array) -> None:
     held = store(graph, f"{nodes[0].output}_scale_symmetric", scale)
     name = f"{nodes[0].output}_zero_symmetric"
     zero = store(graph, name, np.zeros(scale.shape, np.int8))
+    _forget_types(graph)
     for node in nodes:
         while len(node.proto.input) <= _ZERO_POINT:
             node.proto.input.append("")
@@ -170,3 +171,11 @@ def rewrite(graph: Graph, nodes: list[Node], scale: Array) -> None:
         for at, attribute in reversed(list(enumerate(node.proto.attribute))):
             if attribute.name == "output_dtype" and node.is_quantize():
                 del node.proto.attribute[at]
+
+
+def _forget_types(graph: Graph) -> None:
+    """Drop what the file says of unsigned codes' types, which readers infer again."""
+    noted = graph.proto.value_info
+    for at in reversed(range(len(noted))):
+        if noted[at].type.tensor_type.elem_type == TensorProto.UINT8:
+            del noted[at]
