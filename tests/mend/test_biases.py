@@ -174,11 +174,26 @@ READERS: dict[str, Callable[[Builder, str], str]] = {
         "Conv", y, b.weight("w", (8, 8, 3, 3)), auto_pad="SAME_UPPER"
     ),
     "a node that pads": lambda b, y: last(b, b.node("Pad", y, b.store("pads", PADS))),
+    "a weight for each of the batch": lambda b, y: b.node(
+        "MatMul", words(b, y), b.float_weight("w", (2, 8, 8))
+    ),
+    "a scale for each block": lambda b, y: b.node(
+        "MatMul", rows(b, y), b.dequantize("codes", np.full((2, 8), 0.01, np.float32),
+                                           np.zeros((2, 8), np.int8), axis=0, block_size=4)
+    ),
+    "codes of 16 bits": lambda b, y: b.node(
+        "MatMul", rows(b, y), b.dequantize(b.store("wide", np.full((8, 8), 900, np.int16)), 0.001,
+                                           np.int16(0))
+    ),
     "a computed weight": lambda b, y: b.node("MatMul", rows(b, y), b.node("Transpose", rows(b, y))),
     "a weight on the left": lambda b, y: b.node("MatMul", b.weight("w", (8, 72)), rows(b, y)),
     "a transposed layer": lambda b, y: b.node("ConvTranspose", y, b.weight("w", (8, 8, 2, 2))),
     "another operator": lambda b, y: b.node("Add", last(b, y), b.node("Sigmoid", y)),
 }  # fmt: skip
+
+
+def words(b: Builder, x: str) -> str:
+    return b.node("Reshape", x, b.store("words", np.array([2, -1, 8])))
 
 
 def rows(b: Builder, x: str) -> str:
@@ -187,7 +202,8 @@ def rows(b: Builder, x: str) -> str:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_what_cannot_take_it_leaves_the_pair_to_a_wider_range(reader: str) -> None:
-    b = Builder()
+    b = Builder(21 if "block" in reader or "16" in reader else 17)
+    b.store("codes", b.draw.integers(-127, 128, (8, 8)).astype(np.int8))
     model = b.model(READERS[reader](b, b.qdq(first(b), SCALE, ZERO)))
     ran(model)
     stays(model)
@@ -207,6 +223,75 @@ def test_an_output_of_the_network_stays_what_it_is() -> None:
     b = Builder()
     y = first(b)
     stays(b.model(last(b, b.qdq(y, SCALE, ZERO)), y))
+
+
+def test_a_product_that_is_an_output_takes_it_before_its_addition() -> None:
+    b = Builder()
+    y = b.node("MatMul", rows(b, b.qdq(first(b), SCALE, ZERO)), b.weight("w", (8, 8), 1))
+    mended(b.model(b.node("Add", y, b.store("bias", b.draw.random(8))), y))
+
+
+def test_a_zero_point_that_is_computed_is_not_known() -> None:
+    b = Builder()
+    y = first(b)
+    zero = b.node("Cast", b.node("ReduceMax", "x", keepdims=0), to=TensorProto.UINT8)
+    codes = b.node("QuantizeLinear", y, b.store("s", SCALE), zero)
+    model = b.model(last(b, b.node("DequantizeLinear", codes, "s", zero)))
+    stays(model)
+    assert symmetric.activations(Graph(model)) == []
+
+
+def test_codes_around_128_need_no_bias() -> None:
+    b = Builder()
+    stays(b.model(last(b, b.qdq(first(b), SCALE, np.uint8(128)))))
+
+
+def test_a_pair_that_nothing_reads_changes_no_bias() -> None:
+    b = Builder()
+    b.qdq(first(b), SCALE, ZERO)
+    stays(b.model(b.node("Relu", "x")))
+
+
+def test_a_weight_that_is_a_sum_is_no_activation() -> None:
+    b = Builder()
+    w = b.node("Add", b.float_weight("v", (8, 8)), b.store("one", np.ones(8)))
+    stays(b.model(b.node("MatMul", rows(b, b.input("x", SHAPE)), b.qdq(w, SCALE, ZERO))))
+
+
+def test_asymmetric_codes_of_a_weight_are_summed_as_what_they_stand_for() -> None:
+    b = Builder()
+    codes = b.store("codes", b.draw.integers(0, 256, (8, 8, 1, 1)).astype(np.uint8))
+    scales, points = b.draw.random(8).astype(np.float32), np.arange(8, dtype=np.uint8) * 30
+    w = b.dequantize(codes, scales, points, axis=0)
+    mended(b.model(b.node("Conv", b.qdq(first(b), SCALE, ZERO), w)))
+
+
+def test_a_shape_may_be_read() -> None:
+    """As a Reshape of a dynamic batch reads it."""
+    b = Builder()
+    y = b.qdq(first(b), SCALE, ZERO)
+    batch = b.node("Slice", b.node("Shape", y), *(b.store(f"n{i}", np.array([i])) for i in (0, 1)))
+    shape = b.node("Concat", batch, b.store("rest", np.array([8, 36, 1])), axis=0)
+    mended(b.model(last(b, b.node("Reshape", y, shape))))
+
+
+@pytest.mark.parametrize("op", ["Conv", "Relu"])
+def test_an_operator_of_another_domain_is_left_alone(op: str) -> None:
+    b = Builder()
+    model = b.model(last(b, b.qdq(b.node("Relu", first(b)), SCALE, ZERO)))
+    node = next(node for node in model.graph.node if node.op_type == op)
+    node.domain = "com.example"
+    stays(model)
+
+
+def test_before_opset_11_a_clip_has_no_bounds_to_move() -> None:
+    b = Builder(10)
+    codes = b.quantize(b.node("Relu", first(b)), SCALE, ZERO, "q")
+    model = b.model(
+        b.node("Conv", b.dequantize(codes, SCALE, ZERO, "dq"), b.float_weight("w", (8, 8, 1, 1)))
+    )
+    ran(model)
+    stays(model)
 
 
 def test_half_precision_keeps_the_wider_range() -> None:

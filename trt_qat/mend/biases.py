@@ -28,7 +28,7 @@ def has_bias(graph: Graph, node: Node) -> bool:
     if node.op == "Add":
         return _addend(graph, node) is not None
     weight = graph.weight(node) if node.op in ("Conv", "Gemm", "MatMul") else None
-    if weight is None or weight.input != 1 or weight.computed is not None:
+    if weight is None or weight.input != 1 or not _is_single(graph, weight):
         return False
     if node.op == "MatMul":
         return len(weight.shape) == 2
@@ -37,19 +37,17 @@ def has_bias(graph: Graph, node: Node) -> bool:
     return stored and not any(scaled)
 
 
-def sums(graph: Graph, layer: Node, tensor: str) -> Array | None:
-    """Return what a layer's output is more by, for each channel, where an input is more by 1.
+def sums(graph: Graph, layer: Node) -> Array | None:
+    """Return what a layer's output is more by, for each channel, where its input is more by 1.
 
     None: the node is no layer, its padding would not be more, or its weight is of another type.
     """
-    if layer.inputs.count(tensor) != 1 or not has_bias(graph, layer):
+    if not has_bias(graph, layer):
         return None
     if layer.op == "Add":
         return np.array(1.0)
     weight = graph.weight(layer)
-    if weight is None or layer.input(0) != tensor or _pads(layer):
-        return None
-    values = _values(graph, weight)
+    values = None if weight is None or _pads(layer) else _values(graph, weight)
     if values is None:
         return None
     out = _output_axis(layer)
@@ -62,12 +60,8 @@ def holder(graph: Graph, layer: Node) -> Node:
     readers = graph.consumers(layer.output)
     if layer.op != "MatMul" or len(readers) != 1 or not free(graph, layer.output):
         return layer
-    held = _addend(graph, readers[0]) if has_bias(graph, readers[0]) else None
-    weight = graph.weight(layer)
-    if held is None or weight is None:
-        return layer
-    fits = held[1].ndim == 0 or held[1].shape[-1] in (1, weight.shape[-1])
-    return readers[0] if fits else layer
+    behind = readers[0]
+    return behind if behind.op == "Add" and has_bias(graph, behind) else layer
 
 
 def add(graph: Graph, more: Mapping[Node, Array]) -> None:
@@ -121,16 +115,23 @@ def _pads(layer: Node) -> bool:
     return any(layer.integers("pads") or ()) or mode not in ("NOTSET", "VALID")
 
 
+def _is_single(graph: Graph, weight: Weight) -> bool:
+    """Tell whether a layer computes in FP32: sums over a weight are large, and FP16 rounds them."""
+    if weight.scaling is None:
+        return graph.element_type(weight.initializer) == TensorProto.FLOAT
+    return weight.scaling.scale is not None and weight.scaling.scale.dtype == np.float32
+
+
 def _values(graph: Graph, weight: Weight) -> Array | None:
-    """Return what a weight's codes stand for; None where they are neither 8 bits nor FP32."""
-    values, scaling = graph.weight_values(weight), weight.scaling
+    """Return what a weight's codes stand for; None where they are not of 8 bits."""
+    scaling = weight.scaling
     if scaling is None:
-        return values if values.dtype == np.float32 else None
-    if scaling.scale is None or scaling.scale.dtype != np.float32 or scaling.block_size:
+        return graph.weight_values(weight)
+    if scaling.scale is None or scaling.code_type not in _BYTES or scaling.block_size:
         return None
-    if scaling.code_type not in _BYTES or not (scaling.per_tensor or weight.axis is not None):
+    if not scaling.per_tensor and weight.axis is None:
         return None
-    seen = replace(scaling, axis=weight.axis or 0)
+    values, seen = graph.weight_values(weight), replace(scaling, axis=weight.axis or 0)
     scale = weights.aligned(scaling.scale, values.shape, seen)
     point = fold.zeros_if_absent(scaling.zero_point)
     zero = weights.aligned(point, values.shape, seen)

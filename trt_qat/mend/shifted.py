@@ -82,11 +82,8 @@ def activations(graph: Graph) -> list[Change]:
 def _shift(graph: Graph, quantize: Node) -> float | None:
     """Return by how much a tensor's codes stand for less without their zero point; None: not so."""
     scaling = graph.scaling(quantize)
-    known = scaling.zero_point is not None or not quantize.input(2)
-    if not (known and is_asymmetric(scaling) and scaling.per_tensor):
+    if not is_asymmetric(graph, quantize) or not scaling.per_tensor or scaling.scale is None:
         return None
-    if scaling.scale is None or scaling.scale.dtype != np.float32:
-        return None  # sums over a weight are large: rounded to FP16 they would cost what is gained
     point = 0 if scaling.zero_point is None else int(scaling.zero_point.reshape(()))
     steps = _MIDDLE[scaling.code_type] - point
     return steps * float(scaling.scale.reshape(())) if steps else None
@@ -105,7 +102,7 @@ def _region(graph: Graph, source: str, scaling: Scaling) -> _Region | None:
         for node in graph.consumers(tensor):
             if node.op in SHAPE_ONLY:
                 continue
-            if (sums := biases.sums(graph, node, tensor)) is not None:
+            if (sums := biases.sums(graph, node)) is not None:
                 region.readers[node] = sums
             elif node.input(0) == tensor and _passes(graph, node, scaling, region):
                 open_ += filter(None, node.outputs)

@@ -60,7 +60,7 @@ def _stored_weights(graph: Graph) -> list[Change]:
     for node in filter(Node.is_dequantize, graph.nodes):
         scaling = graph.scaling(node)
         stored = graph.constant(node.input(0)) if graph.is_constant(node.input(0)) else None
-        if stored is None or not is_asymmetric(scaling) or scaling.scale is None:
+        if stored is None or not is_asymmetric(graph, node) or scaling.scale is None:
             continue
         scale = codes.aligned(scaling.scale, stored.shape, scaling)
         point = fold.zeros_if_absent(scaling.zero_point)
@@ -77,11 +77,14 @@ def _stored_weights(graph: Graph) -> list[Change]:
     return changes
 
 
-def is_asymmetric(scaling: Scaling) -> bool:
-    """Tell whether 8-bit codes are unsigned, or have a zero point other than 0."""
+def is_asymmetric(graph: Graph, node: Node) -> bool:
+    """Tell whether a Q or DQ has 8-bit codes that are unsigned, or that have a zero point."""
+    scaling = graph.scaling(node)
     if scaling.scale is None or scaling.block_size or scaling.code_type not in _BYTES:
         return False
     point = scaling.zero_point
+    if point is None and node.input(_ZERO_POINT):
+        return False  # it is computed
     shifted = point is not None and bool(np.any(point != 0))
     return scaling.code_type == TensorProto.UINT8 or shifted
 
@@ -127,7 +130,7 @@ def codes_of(scaling: Scaling) -> str:
 
 def _replaceable(graph: Graph, pair: Pair) -> bool:
     """Tell whether DequantizeLinears alone read the asymmetric codes, and read them alike."""
-    if not is_asymmetric(pair.scaling):
+    if not is_asymmetric(graph, pair.quantize):
         return False
     readers = graph.consumers(pair.quantize.output)
     alike = all(pair.scaling.same_as(graph.scaling(dq)) for dq in pair.dequantizes)
