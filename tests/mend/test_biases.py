@@ -294,11 +294,25 @@ def test_before_opset_11_a_clip_has_no_bounds_to_move() -> None:
     stays(model)
 
 
-def test_half_precision_keeps_the_wider_range() -> None:
+@pytest.mark.parametrize("codes", [False, True])
+@pytest.mark.parametrize("op", ["Conv", "Add"])
+def test_half_precision_keeps_the_wider_range(op: str, codes: bool) -> None:
     """The sums of a weight are large, and rounded to FP16 cost more than the codes gain."""
     b = Builder(19)
     x = b.node("Cast", b.input("x", SHAPE), to=TensorProto.FLOAT16)
     w, v = (b.store(n, b.draw.random((8, 8, 1, 1)).astype(np.float16)) for n in "wv")
-    y = b.qdq(b.node("Conv", x, w), np.float16(SCALE), ZERO)
-    out = b.node("Cast", b.node("Conv", y, v), to=TensorProto.FLOAT)
-    stays(b.model(out))
+    if codes:
+        held = b.store("codes", b.draw.integers(-9, 9, (8, 8, 1, 1)).astype(np.int8))
+        w = v = b.dequantize(held, np.float16(0.01), np.int8(0), "dq")
+    if op == "Conv":
+        y = b.node("Conv", b.qdq(b.node("Conv", x, w), np.float16(SCALE), ZERO), v)
+    else:
+        half = b.store("half", np.float16(0.5))
+        y = b.node("Add", b.qdq(b.node("Add", x, half), np.float16(SCALE), ZERO), half)
+    stays(b.model(b.node("Cast", y, to=TensorProto.FLOAT)))
+
+
+def test_of_two_products_in_a_row_the_first_takes_it() -> None:
+    b = Builder()
+    y = b.node("MatMul", rows(b, b.qdq(first(b), SCALE, ZERO)), b.weight("w", (8, 8), 1))
+    mended(b.model(b.node("MatMul", y, b.float_weight("v", (8, 8)))))
