@@ -40,7 +40,7 @@ def test_a_weight_behind_an_unsigned_pair_gets_scales_of_its_values(scale: Any) 
     zero = np.full(np.shape(scale), 128, np.uint8)
     codes = b.quantize(b.float_weight("w", (6, 4)), scale, zero, "q", **axis)
     w = b.dequantize(codes, scale, zero, "dq", **axis)
-    after, rules = mended(b, b.node("MatMul", b.input("x", [2, 6]), w), symmetric.activations)
+    after, rules = mended(b, b.node("MatMul", b.input("x", [2, 6]), w), symmetric.weights)
     assert rules == ["QDQ002"]
     stored = {t.name: numpy_helper.to_array(t) for t in after.graph.initializer}
     quantize = next(n for n in after.graph.node if n.op_type == "QuantizeLinear")
@@ -73,6 +73,26 @@ def test_a_grid_that_ends_at_zero_is_a_relu_once(moved: bool, relus: int) -> Non
         x = b.node("Transpose", b.node("Relu", x), perm=[1, 0])
     after, _ = mended(b, b.qdq(x, 0.03, np.uint8(0)), symmetric.activations)
     assert sum(node.op_type == "Relu" for node in after.graph.node) == relus
+
+
+def test_unsigned_codes_around_128_keep_their_scale() -> None:
+    """They are the codes around 0, from -128 on: nothing is lost."""
+    b = Builder(19)
+    model = b.model(b.qdq(b.input("x", [2, 6]), 0.005, np.uint8(128)))
+    before, graph = ran(model), Graph(model)
+    assert [change.rule for change in symmetric.activations(graph)] == ["QDQ002"]
+    np.testing.assert_array_equal(ran(graph.model), before)
+    assert before.min() == np.float32(-128 * 0.005)
+
+
+def test_types_that_the_file_says_of_codes_are_forgotten() -> None:
+    """Exporters store inferred types; onnxruntime refuses a file whose codes have another."""
+    b = Builder(19)
+    model = b.model(b.qdq(b.input("x", [2, 6]), 0.05, np.uint8(90)))
+    graph = Graph(onnx.shape_inference.infer_shapes(model))
+    assert len(graph.proto.value_info) == 1
+    symmetric.activations(graph)
+    assert ran(graph.model).shape == (2, 6)
 
 
 def test_stored_codes_whose_scales_do_not_fit_stay() -> None:

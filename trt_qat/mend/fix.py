@@ -16,7 +16,7 @@ from trt_qat.graph.qdq import Graph
 from trt_qat.graph.shapes import InputShapes
 from trt_qat.lint import releases
 from trt_qat.lint.preflight import chosen_rules
-from trt_qat.mend import constants, judge, mends, pads, refused, retype, symmetric, trial
+from trt_qat.mend import constants, judge, mends, pads, refused, retype, shifted, symmetric, trial
 from trt_qat.mend.mends import Change
 from trt_qat.mend.precision import Half
 from trt_qat.mend.trial import Feeds
@@ -170,8 +170,9 @@ _RULES: Mapping[mends.Mend, tuple[str, ...]] = {
     constants.state_axes: ("QDQ311",),
     constants.add_zero_points: ("QDQ312",),
     constants.unlist_scales: ("QDQ125",),
-    symmetric.activations: ("QDQ001", "QDQ002"),
     symmetric.weights: ("QDQ001", "QDQ002"),
+    shifted.activations: ("QDQ001", "QDQ002"),
+    symmetric.activations: ("QDQ001", "QDQ002"),
     pads.move_pairs: ("QDQ119",),
     refused.fold_scalars: ("QDQ019",),
     refused.rename_dimensions: ("QDQ020",),

@@ -15,7 +15,7 @@ from trt_qat.graph import flow
 from trt_qat.graph.epilogue import epilogue
 from trt_qat.graph.qdq import Graph, Node, Pair
 from trt_qat.lint import streams
-from trt_qat.mend import constants, pads, refused, symmetric
+from trt_qat.mend import constants, pads, refused, shifted, symmetric
 from trt_qat.mend.edits import Change, free, redirect, remove, store
 
 __all__ = ["ALL", "Change", "Mend"]
@@ -154,8 +154,9 @@ ALL: tuple[Mend, ...] = (
     refused.fold_scalars,
     refused.rename_dimensions,
     refused.rename_pairs,
+    symmetric.weights,  # before the sums of what they are then
+    shifted.activations,
     symmetric.activations,
-    symmetric.weights,
     pads.move_pairs,
     remove_doubled,
     merge_equal_pairs,
