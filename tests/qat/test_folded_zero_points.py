@@ -33,6 +33,7 @@ WEIGHTS: dict[str, NDArray[Any]] = {
     "wide": weight(4, 4, 3, 3),
     "b": weight(4),
     "square": weight(6, 6),
+    "several": weight(4, 6, 6),
     "zero": np.array(0, np.float32),
     "six": np.array(6, np.float32),
 }
@@ -61,6 +62,7 @@ READERS = {
     "conv-padded": [node("Conv", ["q", "wide"], "y", pads=[1, 0, 1, 2])],
     "conv-same": [node("Conv", ["q", "wide"], "y", auto_pad="SAME_UPPER")],
     "product": [node("MatMul", ["q", "square"], "y")],
+    "products": [node("MatMul", ["q", "several"], "y")],
     "softmax": [node("Softmax", ["q"], "y")],
     "two": [
         node("Conv", ["q", "w", "b"], "one"),
@@ -68,7 +70,13 @@ READERS = {
         node("Add", ["one", "two"], "y"),
     ],
 }
-KEPT = {"sigmoid": {"Sub"}, "product-relu": {"Sub"}, "softmax": {"Add"}, "conv-same": {"Add"}}
+KEPT = {
+    "sigmoid": {"Sub"},
+    "product-relu": {"Sub"},
+    "softmax": {"Add"},
+    "products": {"Add"},
+    "conv-same": {"Add"},
+}
 
 
 def run(model: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:

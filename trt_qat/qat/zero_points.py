@@ -134,6 +134,8 @@ def _sums_of_weight(layer: ir.Node) -> Array | None:
     values = None if weight is None else constant_of(weight.stored)
     if weight is None or values is None or values.ndim < 2:
         return None
+    if layer.op_type == "MatMul" and values.ndim > 2:  # a weight for each of a batch
+        return None
     if layer.op_type == "Gemm":
         axis = 0 if "transB" in layer.attributes and layer.attributes["transB"].as_int() else 1
     else:
