@@ -17,7 +17,7 @@ def unsigned(model: nn.Module, zero_point: str = "folded", **spec: Any) -> str:
     return " ".join(sorted(v.node.name for v in plan.unsigned))
 
 
-def layers(**padding: int) -> dict[str, nn.Module]:
+def layers(**padding: Any) -> dict[str, nn.Module]:
     first, second = (nn.Conv2d(16, 16, 1) for _ in range(2))
     return {"a": first, "b": second, "c": nn.Conv2d(16, 16, 3, **padding)}
 
@@ -75,6 +75,14 @@ def test_a_reader_without_padding_and_one_with_are_one_reader_that_pads() -> Non
 def test_a_pad_of_its_own_is_a_padding(zero_point: str, pad: tuple[int, ...]) -> None:
     model = net(lambda self, x: self.c(F.pad(self.a(x).relu(), pad)), **layers())
     assert (unsigned(model, zero_point) != "") is (zero_point == "padded")
+
+
+@pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
+def test_a_padding_that_repeats_values_is_a_node_between_and_stays_symmetric(
+    padding_mode: str,
+) -> None:
+    parts = layers(padding=1, padding_mode=padding_mode)
+    assert unsigned(net(lambda self, x: self.c(self.a(x).relu()), **parts), "padded") == ""
 
 
 def test_a_layer_that_is_kept_float_reads_the_float_tensor() -> None:

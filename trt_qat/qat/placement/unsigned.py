@@ -80,7 +80,8 @@ def _takes_shift(reader: Vertex, plan: Plan, *, padded: bool) -> bool:
         return bool(behind) and all(_takes_shift(v, plan, padded=True) for v in behind)
     if plan.formats.get(reader) != "int8" or not _is_plain(reader):
         return False
-    return padded or _is_unpadded(reader)
+    others = getattr(reader.module, "padding_mode", "zeros") != "zeros"  # a node of its own
+    return _is_unpadded(reader) or (padded and not others)
 
 
 def _is_plain(layer: Vertex) -> bool:
