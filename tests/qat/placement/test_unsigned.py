@@ -22,7 +22,7 @@ def layers(**padding: Any) -> dict[str, nn.Module]:
     return {"a": first, "b": second, "c": nn.Conv2d(16, 16, 3, **padding)}
 
 
-RECTIFIED = {
+RECTIFIED: dict[str, Any] = {
     "relu": lambda y: y.relu(),
     "relu6": F.relu6,
     "hardtanh": lambda y: F.hardtanh(y, 0.0, 4.0),
