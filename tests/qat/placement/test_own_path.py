@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode
 
 from tests.qat.placement.planned import (
     Forward,
@@ -19,6 +20,7 @@ from tests.qat.placement.planned import (
     same,
 )
 from tests.qat.test_placement_rules import IMAGE, conv
+from trt_qat.qat.placement.pausable import Pausable
 from trt_qat.qat.placement.program import PROGRAM
 
 
@@ -80,6 +82,46 @@ def test_what_a_grid_computes_is_no_operation_of_the_users() -> None:
         return m.d(y * m.a(x))
 
     same(parts(forward), IMAGE)
+
+
+def test_torch_asks_for_nothing_within_quantizers_and_leaves() -> None:
+    """They are a hundred in a step, and each would be asked about two dozen times."""
+    watched: dict[str, bool] = {}
+
+    def watching(name: str) -> Any:
+        def hook(*_: Any) -> None:
+            current: Any = _get_current_function_mode  # torch leaves it untyped
+            watched[name] = isinstance(current(), Pausable)
+
+        return hook
+
+    def forward(m: Any, x: Tensor) -> Any:
+        y = m.b(noted(m, m.a(x))) * m.c(x)
+        watching("own code")()
+        return m.d(y)
+
+    made = parts(forward)
+    model = made.model.train()
+    for name, module in [*model.named_children(), *made.grids.items()]:
+        module.register_forward_pre_hook(watching(name))
+    same(made, IMAGE)
+    model(IMAGE)
+    assert watched.pop("own code")
+    assert set(made.grids) | set("abcd") <= set(watched)
+    assert not any(watched.values())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda y: F.avg_pool2d(input=y, kernel_size=2),
+        lambda y: F.avg_pool2d(y, stride=2, kernel_size=(2, 2)),
+        lambda y: torch.cat(tensors=[y, y], dim=1)[:, 8:24],
+        lambda y: torch.add(y, other=y, alpha=2),
+    ],
+)
+def test_what_an_operation_reads_is_found_among_arguments_of_every_form(read: Any) -> None:
+    same(parts(lambda m, x: m.b(read(noted(m, m.a(x))))), IMAGE)
 
 
 def test_what_is_called_more_often_than_deployed_reads_what_the_first_call_does() -> None:

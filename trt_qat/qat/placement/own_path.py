@@ -20,7 +20,6 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.overrides import TorchFunctionMode
 
 # torch has no public flattening of nested containers.
 from torch.utils import _pytree as pytree
@@ -36,6 +35,7 @@ from trt_qat.qat.placement.callsite import (
     current_line,
     operation_name,
 )
+from trt_qat.qat.placement.pausable import Pausable
 
 Reads = dict[int, str]
 """Position among the tensors that an operation is given -> path of its quantizer."""
@@ -120,6 +120,9 @@ class OwnPath:
         return pytree.tree_unflatten(leaves, structure)
 
 
+_FLAT = (torch.Tensor, int, float, str, torch.dtype, torch.device, type(None))
+"""What most operations are given: nothing to take apart, which costs as much as an operation."""
+
 _RUNS = threading.local()
 """Watches of this thread by their owner's attributes, which its proxies in torch.export share."""
 
@@ -150,17 +153,20 @@ def deployed_within(owner: nn.Module) -> Iterator[None]:
         yield
         return
     watch.returned = True
-    watch.busy += 1
+    watch.pause()
     owner._modules[QUANTIZERS] = watch.holder
     try:
         yield
     finally:
         del owner._modules[QUANTIZERS]
-        watch.busy -= 1
+        watch.resume()
 
 
-class _Watch(TorchFunctionMode):
-    """Sees every operation of one run, and hands quantized tensors to those that read them."""
+class _Watch(Pausable):
+    """Sees every operation of one run, and hands quantized tensors to those that read them.
+
+    It is paused in a leaf and in a quantizer.
+    """
 
     def __init__(self, plan: OwnPath, owner: nn.Module) -> None:
         super().__init__()
@@ -176,7 +182,6 @@ class _Watch(TorchFunctionMode):
         self.hooked = {id(vars(m)): m for m in self.quantizers.values() if m._forward_hooks}
         self.closing: list[bool] = []  # known, for every call whose hooks are running
         self.inside: list[bool] = []  # known, for every call of a module that is going on
-        self.busy = 0  # in a leaf or in a quantizer
         self.thread = threading.get_ident()  # torch's hooks see the modules of all threads
         self.made: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         # Member of a cut, and who reads it quantized -> that member of the quantized tensor.
@@ -223,26 +228,33 @@ class _Watch(TorchFunctionMode):
                 self.twins[_key(name, member)] = other, member
 
     def _replace(self, reads: Reads, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        given = [*args, *kwargs.values()]
+        if all(isinstance(value, _FLAT) for value in given):
+            leaves = self._among(reads, given)
+            return tuple(leaves[: len(args)]), dict(zip(kwargs, leaves[len(args) :], strict=True))
         leaves, structure = pytree.tree_flatten((args, kwargs))
+        replaced: tuple[Any, Any] = pytree.tree_unflatten(self._among(reads, leaves), structure)
+        return replaced
+
+    def _among(self, reads: Reads, leaves: list[Any]) -> list[Any]:
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         for position, name in reads.items():
             if position < len(places):
                 leaves[places[position]] = self.quantized(name, leaves[places[position]])
-        replaced: tuple[Any, Any] = pytree.tree_unflatten(leaves, structure)
-        return replaced
+        return leaves
 
     def quantized(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return ``tensor`` on the grid of a quantizer; once for all who read it."""
-        key = _key(name, tensor)
-        if key not in self.made:
-            given = self.twins[key][0] if key in self.twins else tensor
-            self.busy += 1
-            try:
+        self.pause()
+        try:
+            key = _key(name, tensor)
+            if key not in self.made:
+                given = self.twins[key][0] if key in self.twins else tensor
                 # The tensor is kept with its result: no other one may get its id.
                 self.made[key] = (self.quantizers[name](given), tensor)
-            finally:
-                self.busy -= 1
-        return self.made[key][0]
+            return self.made[key][0]
+        finally:
+            self.resume()
 
     @contextlib.contextmanager
     def modules(self) -> Iterator[None]:
@@ -276,7 +288,7 @@ class _Watch(TorchFunctionMode):
         known_calls = self.plan.modules
         reads = known_calls.get(scope, known_calls.get(Scope(path, 0)))
         replaced = self._replace(reads, args, {})[0] if reads else None
-        self.busy += 1
+        self.pause()
         return replaced
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -284,7 +296,7 @@ class _Watch(TorchFunctionMode):
             return
         known = self.inside.pop()
         if known and self.scopes.stack[-1].path in self.plan.leaves:
-            self.busy -= 1
+            self.resume()
         if id(vars(module)) in self.hooked:
             self.closing.append(known)
         elif known:

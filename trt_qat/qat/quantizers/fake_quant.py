@@ -33,6 +33,7 @@ from trt_qat.qat.quantizers.formats import (
 from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN
 from trt_qat.qat.quantizers.learned_scales import (
     fake_quantize_by,
+    in_order_of,
     learned_scale_of,
     learns_scale,
     pass_inside,
@@ -128,6 +129,7 @@ class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         (rounded,) = ctx.saved_tensors
+        gradient = in_order_of(rounded, gradient)
         return pass_inside(gradient, rounded, *ctx.bounds), None, None, None
 
 
@@ -144,9 +146,9 @@ def fake_quantize(inputs: torch.Tensor, quantizer: TensorQuantizer) -> torch.Ten
     kind = format_of(quantizer)
     if kind not in (INT8, UNSIGNED):
         return _in_format(inputs, quantizer, kind)
-    low, high = code_range(quantizer)
     if torch.is_grad_enabled() and learns_scale(quantizer):
         return fake_quantize_by(quantizer, inputs)
+    low, high = code_range(quantizer)
     scale = scale_of(quantizer).to(inputs.device)
     axis = channel_axis(quantizer, scale)
     trains = torch.is_grad_enabled() and inputs.requires_grad

@@ -55,33 +55,41 @@ class _LearnedScale(torch.autograd.Function):
         bounds: tuple[int, int],
         gradient_scale: float,
     ) -> torch.Tensor:
-        signed = parameter * unit
-        if factor is not None:
-            signed = signed / factor
-        scale = along_axis(signed.abs().clamp_min_(_TINY), axis, inputs.dim())
+        whole = (parameter * unit).abs_().clamp_min_(_TINY)
+        scale = whole if factor is None else (whole / factor).clamp_min_(_TINY)
+        scale = along_axis(scale, axis, inputs.dim())
         quotient = inputs / scale
-        codes = torch.round(quotient).clamp_(*bounds)
-        ctx.save_for_backward(quotient, codes, signed)
-        ctx.of, ctx.shape = (unit, factor, axis, bounds, gradient_scale), parameter.shape
-        return codes * scale
+        ctx.save_for_backward(quotient, parameter, whole)
+        ctx.of = factor, axis, bounds, gradient_scale
+        return torch.round(quotient).clamp_(*bounds).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        quotient, codes, signed = ctx.saved_tensors
-        unit, factor, axis, bounds, gradient_scale = ctx.of
+        quotient, parameter, whole = ctx.saved_tensors
+        factor, axis, bounds, gradient_scale = ctx.of
+        gradient = in_order_of(quotient, gradient)
         of_inputs = pass_inside(gradient, quotient, *bounds)
+        codes = torch.round(quotient).clamp_(*bounds)  # no slower than to keep them
         # Outside the range d(output)/d(scale) is the clamped code, inside it is the rounding error.
         if axis is None and gradient.dtype == torch.float32:
             of_scale = _dot(gradient, codes).sub_(_dot(of_inputs, quotient))
         else:
-            per_value = (gradient * codes).addcmul_(of_inputs, quotient, value=-1)
+            per_value = codes.mul_(gradient).addcmul_(of_inputs, quotient, value=-1)
             axes = [other for other in range(per_value.dim()) if other != axis]
             of_scale = per_value.sum(dim=axes) if axes else per_value
-        of_scale = of_scale * signed.sign()
         if factor is not None:
             of_scale = (of_scale / factor).sum()
-        of_parameter = of_scale.mul_(gradient_scale).div_(unit).reshape(ctx.shape)
+        # The sign of the parameter over its unit is the parameter over the scale.
+        of_parameter = (parameter * of_scale).div_(whole).mul_(gradient_scale)
         return of_inputs, of_parameter, None, None, None, None, None
+
+
+def in_order_of(values: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """Return ``gradient`` with its elements in the order in memory that those of ``values`` have.
+
+    Behind a transpose they are in another one, and whatever reads both is slower than a copy.
+    """
+    return gradient.contiguous() if values.is_contiguous() else gradient
 
 
 def pass_inside(
@@ -93,7 +101,7 @@ def pass_inside(
     out themselves, and a half rounds to the even code.
     """
     first = low - 0.5 - (_LAST_PLACE if low % 2 == 0 else 0.0)
-    inside = torch.ops.aten.hardtanh_backward(values, quotient, first, high + 0.5)
+    inside = torch.ops.aten.hardtanh_backward.default(values, quotient, first, high + 0.5)
     return cast("torch.Tensor", inside)
 
 
@@ -139,6 +147,8 @@ def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
 def _unit(quantizer: nn.Module) -> torch.Tensor:
     """Return the calibrated scale over `START`, scalar or ``(channels,)`` float32."""
     unit = cast("torch.Tensor", quantizer.amax).float() / (format_of(quantizer).largest * START)
+    if unit.dim() == 0:
+        return unit
     return unit.reshape(()) if unit.numel() == 1 else unit.reshape(-1)
 
 
