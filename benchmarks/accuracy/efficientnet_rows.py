@@ -1,0 +1,81 @@
+"""What each row of `efficientnet.py` is: the options of quantize, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+BEST = {"rounding": "learned", "bias_correction": True}
+FOLDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "folded"}}
+PADDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "padded"}}
+ONE_FLOAT: dict[str, Any] = {
+    "ptq": BEST,
+    "spec": {"zero_point": "padded", "exclude": ["_blocks.0._depthwise_conv*"]},
+}
+"""The first depthwise layer reads what the stem writes: half of the noise is of that tensor."""
+TWO_BLOCKS: dict[str, Any] = {
+    "ptq": BEST,
+    "spec": {"exclude": ["_blocks.0.*", "_blocks.1.*"]},
+}
+"""5 of 50 layers, where all pixels are."""
+
+NINE = (
+    *(f"_blocks.{at}._{way}_conv*" for at in (9, 10, 12, 13) for way in ("expand", "project")),
+    "_blocks.14._project_conv*",
+)
+"""Of the 1x1 convolutions between 480 and 1152 channels those that 2:4 costs least, each alone
+(`pruned_layers.py`): a third of the weights that can be pruned."""
+
+PTQ: dict[str, dict[str, Any]] = {
+    "ours: max": {"calibration": {"algorithm": "max"}},
+    "ours: percentile 99.99": {"calibration": {"algorithm": "percentile"}},
+    "ours: entropy": {"calibration": {"algorithm": "entropy"}},
+    "ours: mse (default)": {},
+    "ours: moving average": {"calibration": {"algorithm": "moving_average"}},
+    "ours: mse, equalize": {"ptq": {"equalize": True}},
+    "ours: mse, bias correction": {"ptq": {"bias_correction": True}},
+    "ours: mse, learned rounding": {"ptq": {"rounding": "learned"}},
+    "ours: mse, rounding and bias": {"ptq": BEST},
+    "ours: mse, zero points folded, padding too": {"spec": {"zero_point": "padded"}},
+    "ours: mse, rounding and bias, zero points folded": FOLDED,
+    "ours: mse, rounding and bias, zero points folded, padding too": PADDED,
+    "ours: mse, rounding and bias, zero points folded, padding too, one layer float": ONE_FLOAT,
+    "ours: mse, rounding and bias, the first two blocks float": TWO_BLOCKS,
+    "ours: fp8, where there is a kernel": {
+        "spec": {"format": "fp8"},
+        "calibration": {"algorithm": "max"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A network that learns from its float self.
+
+    Attributes:
+        options: of quantize.
+        steps: of training, in batches of 8.
+        lr: its rate.
+        crops: that it is of.
+        features: weight of inner tensors.
+        sparse: patterns of layers that get 2:4 masks before.
+    """
+
+    options: dict[str, Any]
+    steps: int
+    lr: float = 2e-5
+    crops: int = 600
+    features: float = 0.3
+    sparse: tuple[str, ...] = ()
+
+
+RECOVERY = {
+    "ours: all INT8, zero points folded, padding too": Recovery(PADDED, 700, 3e-5, 1500),
+    "ours: one layer float, zero points folded, padding too": Recovery(ONE_FLOAT, 240),
+    "ours: 2:4 by sparsegpt in nine layers, zero points folded, padding too": Recovery(
+        PADDED, 300, 6e-5, sparse=NINE
+    ),
+    "ours: 2:4 by sparsegpt in all that can be, zero points folded, padding too": Recovery(
+        PADDED, 300, 1e-4, sparse=("*",)
+    ),
+}
