@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM while torch writes a file: heard when the file is written, and not lost."""
+"""What ends a training from outside: heard when a file is written, told of in one sentence."""
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from tests.qat.training import small_model
-from trt_qat.qat import checkpoint
-from trt_qat.qat.stopping import signals_held
+from trt_qat.errors import DataError
+from trt_qat.qat import checkpoint, stopping
+from trt_qat.qat.stopping import signals_held, workers_watched
 
 
 class Ended(BaseException):
@@ -90,3 +92,35 @@ def test_an_error_of_the_block_is_what_the_interrupt_came_upon() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         fail()
     assert isinstance(caught.value.__context__, RuntimeError)
+
+
+def broken_pipe() -> None:
+    """Read from a process that is gone, as a DataLoader does of a batch in shared memory."""
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    ours.recv()
+
+
+def test_a_pipe_found_broken_before_torch_tells_of_a_dead_process_is_that_process() -> None:
+    def tell(number: int, frame: FrameType | None) -> None:
+        message = "DataLoader worker (pid 7) is killed by signal: Killed."
+        raise RuntimeError(message)
+
+    before = signal.signal(signal.SIGALRM, tell)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        died = "training data died: DataLoader worker"
+        with pytest.raises(DataError, match=died), workers_watched():
+            broken_pipe()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_broken_pipe_of_something_else_and_a_file_that_is_missing_stay_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopping, "_PATIENCE", 0.01)
+    with pytest.raises(EOFError), workers_watched():
+        broken_pipe()
+    with pytest.raises(FileNotFoundError), workers_watched():
+        Path("missing").read_bytes()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trt_qat.errors import DataError, InputError, first_line
 
 _WORKER = "DataLoader worker (pid"
+_PATIENCE = 2.0  # seconds; torch's word of a dead process comes by a signal
 
 
 @dataclass
@@ -87,12 +91,28 @@ def workers_watched() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if _WORKER not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        told = error if isinstance(error, RuntimeError) else _told_after(error)
+        if told is None or _WORKER not in str(told):
             raise
         message = (
-            f"a process that reads the training data died: {first_line(error)}; where it was "
+            f"a process that reads the training data died: {first_line(told)}; where it was "
             "killed, memory or /dev/shm ran out: give the DataLoader fewer workers or smaller "
             "batches, or num_workers = 0 to see its own error; resume goes on from the checkpoint"
         )
         raise DataError(message) from error
+
+
+def _told_after(error: Exception) -> RuntimeError | None:
+    """Return what torch says of a dead process, where its pipe was found broken before that.
+
+    Not waited for, it would come up in whatever runs next.
+    """
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    if not any(Path(file).parent.name == "multiprocessing" for file in files):
+        return None
+    try:
+        time.sleep(_PATIENCE)
+    except RuntimeError as told:
+        return told
+    return None
