@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import layers, rtx_tables
-from benchmarks.accuracy import fashion_table
+from benchmarks.accuracy import efficientnet_rows, fashion_table
 from trt_qat.artifact import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -332,6 +332,9 @@ def schedule() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "depthwise": depthwise,
+    "accuracy-efficientnet": lambda: markdown(
+        *efficientnet_rows.table(read("accuracy_efficientnet"))
+    ),
     "accuracy-fashion": lambda: markdown(*fashion_table.table(read("accuracy_fashion"))),
     "placement": placement,
     "qat-step": qat_step,
