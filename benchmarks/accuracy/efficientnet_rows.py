@@ -23,7 +23,7 @@ NINE = (
     *(f"_blocks.{at}._{way}_conv*" for at in (9, 10, 12, 13) for way in ("expand", "project")),
     "_blocks.14._project_conv*",
 )
-"""Of the 1x1 convolutions between 480 and 1152 channels those that 2:4 costs least, each alone
+"""Of the layers with 75,000 weights and more those that 2:4 costs least, each alone
 (`pruned_layers.py`): a third of the weights that can be pruned."""
 
 PTQ: dict[str, dict[str, Any]] = {
@@ -91,7 +91,7 @@ def table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             row["name"].removeprefix("ours: "),
-            f"{row['agreement']:.1%} ± {100 * row['standard_error']:.1f}",
+            f"{100 * row['agreement']:.1f} % ± {100 * row['standard_error']:.1f}",
             f"{row['sqnr_db']:.1f}",
             f"{row['samples']:,}",
             f"{row['seconds']:.0f}",
