@@ -25,6 +25,8 @@ NINE = (
 )
 """Of the layers with 75,000 weights and more those that 2:4 costs least, each alone
 (`pruned_layers.py`): a third of the weights that can be pruned."""
+FOUR = ("_blocks.12._expand_conv*", "_blocks.13.*", "_blocks.14._project_conv*")
+"""Likewise, of those with 200,000 weights and more: a fifth. The depthwise one cannot be pruned."""
 
 PTQ: dict[str, dict[str, Any]] = {
     "ours: max": {"calibration": {"algorithm": "max"}},
@@ -72,6 +74,9 @@ class Recovery:
 RECOVERY = {
     "ours: all INT8, zero points folded, padding too": Recovery(PADDED, 400, 3e-5, 1200),
     "ours: one layer float, zero points folded, padding too": Recovery(ONE_FLOAT, 240),
+    "ours: 2:4 by sparsegpt in four layers, zero points folded, padding too": Recovery(
+        PADDED, 200, 1e-4, sparse=FOUR
+    ),
     "ours: 2:4 by sparsegpt in nine layers, zero points folded, padding too": Recovery(
         PADDED, 300, 6e-5, sparse=NINE
     ),

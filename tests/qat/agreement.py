@@ -87,7 +87,9 @@ def _run_torch(model: nn.Module, batch: torch.Tensor) -> tuple[dict[nn.Module, C
     calls: dict[nn.Module, Calls] = defaultdict(list)
 
     def keep(module: nn.Module, given: Any, returned: Any) -> None:
-        calls[module].append((given[0].detach().numpy().copy(), returned.detach().numpy().copy()))
+        less = _less(module)
+        both = (given[0].detach().numpy() - less, returned.detach().numpy() - less)
+        calls[module].append(both)
 
     points = [m for m in model.modules() if isinstance(m, (TensorQuantizer, Echo))]
     handles = [module.register_forward_hook(keep) for module in points]
@@ -97,6 +99,18 @@ def _run_torch(model: nn.Module, batch: torch.Tensor) -> tuple[dict[nn.Module, C
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _less(module: nn.Module) -> np.float32:
+    """Return by how much a tensor is less in the file: the zero point of unsigned codes."""
+    quantizer: Any = module.of[0] if isinstance(module, Echo) else module
+    if not quantizer.unsigned:
+        return np.float32(0)
+    learned = getattr(quantizer, "learned_scale", None)
+    scale = quantizer.amax.float() / 255
+    if learned is not None:  # in parts of an eighth of the calibrated one
+        scale = (scale * 8 * learned.detach()).abs()
+    return np.float32(128 * float(scale))
 
 
 def _cut(model: nn.Module, graph: ModelProto) -> dict[nn.Module, list[tuple[str, str]]]:
@@ -111,6 +125,8 @@ def _cut(model: nn.Module, graph: ModelProto) -> dict[nn.Module, list[tuple[str,
             continue
         dequantize = readers[quantize.output[0]]
         path = quantize.name.rpartition("/")[0]
+        if path.rpartition(".")[2] == "padded":  # the codes of a pair before a Pad, once more
+            continue
         before, behind = quantize.input[0], dequantize.output[0]
         pairs[_quantizer(model, path, seen)].append((before, behind))
         nodes.remove(quantize)

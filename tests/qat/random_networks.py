@@ -336,4 +336,6 @@ def random_case(seed: int) -> Case:
     )
     batch = torch.randn(draw.pick((1, 3, 4)), 3, 8, 8)
     sparse, trained, mode = (draw.chance(p) for p in (0.3, 0.2, 0.3))
+    zero_point = draw.pick(("zero", "zero", "folded", "padded"))
+    spec = spec.model_copy(update={"zero_point": zero_point})
     return Case(seed, model, batch, sparse, trained, mode, spec, export)

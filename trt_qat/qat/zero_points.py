@@ -105,7 +105,7 @@ def _raise(model: ir.Model, value: ir.Value, pair: _Pair) -> None:
             constant = pair.constant(model, -pair.shift)
             node.resize_inputs(max(len(node.inputs), 3))
             node.replace_input_with(2, constant)
-            again = _paired(model, node.outputs[0], pair, f"{path_of(node)}.{PADDED}")
+            again = _paired(model, node.outputs[0], pair, _behind_padding(node))
             _raise(model, again, pair)
         elif index == 0 and _takes_bias(node) and (sums := _sums_of_weight(node)) is not None:
             if node.op_type == "Conv":
@@ -250,7 +250,7 @@ def _pad_before(model: ir.Model, layer: ir.Node, pair: _Pair) -> None:
         return
     half = len(pads) // 2
     around = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
-    stem = f"{path_of(layer)}.{PADDED}"
+    stem = _behind_padding(layer)
     constants = [
         initializer(model, f"{stem}.pads", around),
         pair.constant(model, -pair.shift),
@@ -261,6 +261,11 @@ def _pad_before(model: ir.Model, layer: ir.Node, pair: _Pair) -> None:
     padded.shape = None
     layer.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(pads))
     _paired(model, padded, pair, stem)
+
+
+def _behind_padding(node: ir.Node) -> str:
+    """Return the path of what stands between a padding and its layer."""
+    return ".".join(filter(None, (path_of(node), PADDED)))
 
 
 def _paired(model: ir.Model, value: ir.Value, pair: _Pair, path: str) -> ir.Value:
