@@ -87,7 +87,7 @@ def _run_torch(model: nn.Module, batch: torch.Tensor) -> tuple[dict[nn.Module, C
     calls: dict[nn.Module, Calls] = defaultdict(list)
 
     def keep(module: nn.Module, given: Any, returned: Any) -> None:
-        less = _less(module)
+        less = np.float32(_less(module))
         both = (given[0].detach().numpy() - less, returned.detach().numpy() - less)
         calls[module].append(both)
 
@@ -101,16 +101,16 @@ def _run_torch(model: nn.Module, batch: torch.Tensor) -> tuple[dict[nn.Module, C
             handle.remove()
 
 
-def _less(module: nn.Module) -> np.float32:
+def _less(module: nn.Module) -> float:
     """Return by how much a tensor is less in the file: the zero point of unsigned codes."""
     quantizer: Any = module.of[0] if isinstance(module, Echo) else module
     if not quantizer.unsigned:
-        return np.float32(0)
+        return 0.0
     learned = getattr(quantizer, "learned_scale", None)
     scale = quantizer.amax.float() / 255
     if learned is not None:  # in parts of an eighth of the calibrated one
         scale = (scale * 8 * learned.detach()).abs()
-    return np.float32(128 * float(scale))
+    return 128 * float(scale)
 
 
 def _cut(model: nn.Module, graph: ModelProto) -> dict[nn.Module, list[tuple[str, str]]]:
