@@ -86,14 +86,14 @@ def waits(seconds: float) -> Callable[[], Callable[[], None]]:
 
 
 def test_variants_take_turns_and_their_ratio_is_right() -> None:
-    seconds = in_turns({"a": waits(0.002), "b": waits(0.006)}, rounds=6)
+    seconds = in_turns({"a": waits(0.02), "b": waits(0.06)}, rounds=6)
     found = summary(seconds, [("b", "a")])
     assert found["rounds"] == 6
     low, high = found["ratios"]["b/a"]["ci95"]
     assert low <= found["ratios"]["b/a"]["ratio"] <= high
     assert 1.5 < found["ratios"]["b/a"]["ratio"] < 4
-    assert seconds["a"].min() >= 0.002
-    assert seconds["b"].min() >= 0.006
+    assert seconds["a"].min() >= 0.02
+    assert seconds["b"].min() >= 0.06
     assert found["ratios"]["b/a"]["level"] >= 0.95
 
 

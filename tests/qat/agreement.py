@@ -88,8 +88,8 @@ def _run_torch(model: nn.Module, batch: torch.Tensor) -> tuple[dict[nn.Module, C
 
     def keep(module: nn.Module, given: Any, returned: Any) -> None:
         less = np.float32(_less(module))
-        both = (given[0].detach().numpy() - less, returned.detach().numpy() - less)
-        calls[module].append(both)
+        given, returned = (np.asarray(t.detach().numpy() - less) for t in (given[0], returned))
+        calls[module].append((given, returned))
 
     points = [m for m in model.modules() if isinstance(m, (TensorQuantizer, Echo))]
     handles = [module.register_forward_hook(keep) for module in points]
