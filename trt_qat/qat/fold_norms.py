@@ -21,6 +21,7 @@ from trt_qat.qat.layer_constants import (
     constant_of,
     dtype_of,
     initializer,
+    output_axis,
     stem_of,
     weight_of,
 )
@@ -28,9 +29,8 @@ from trt_qat.qat.layer_constants import (
 NORM_OF = "trt_qat.norm"
 """Metadata of a layer's node: the path of the module whose BatchNormalization it took in."""
 
-
+_FOLDABLE = ("Conv", "ConvTranspose", "Gemm")
 _RULE = "pkg.onnxscript.rewriter.rule_name"
-_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 _ULPS = 8
 """How far scales of channels may be apart that were made of one: a division, a root, a product."""
@@ -73,7 +73,7 @@ def _only_producer(norm: ir.Node) -> ir.Node | None:
         return None
     if source.is_graph_output() or len(source.uses()) != 1:
         return None
-    return layer if layer.op_type in (*_OUTPUT_AXIS, "Gemm") else None
+    return layer if layer.op_type in _FOLDABLE else None
 
 
 def _factor_and_shift(norm: ir.Node) -> tuple[Array, Array] | None:
@@ -92,7 +92,7 @@ def _factor_and_shift(norm: ir.Node) -> tuple[Array, Array] | None:
 
 
 def _fold(model: ir.Model, layer: ir.Node, norm: ir.Node, factor: Array, shift: Array) -> None:
-    axis = _output_axis(layer)
+    axis = output_axis(layer)
     weight = weight_of(layer)
     if axis is None or weight is None:
         return
@@ -118,23 +118,6 @@ def _fold(model: ir.Model, layer: ir.Node, norm: ir.Node, factor: Array, shift: 
         out.name = behind.name
     ir.convenience.replace_all_uses_with(behind, out, replace_graph_outputs=True)
     model.graph.remove(norm, safe=True)
-
-
-def _output_axis(layer: ir.Node) -> int | None:
-    """Return the axis of the weight that makes the output's channels; None: it has none."""
-
-    def attribute(name: str) -> float:
-        found = layer.attributes.get(name)
-        return 1.0 if found is None else float(found.value)
-
-    if layer.op_type == "Gemm":
-        transposed = "transA" in layer.attributes and attribute("transA")
-        if transposed or attribute("alpha") != 1.0:
-            return None
-        return 0 if "transB" in layer.attributes and attribute("transB") else 1
-    if layer.op_type == "ConvTranspose" and attribute("group") != 1.0:
-        return None
-    return _OUTPUT_AXIS[layer.op_type]
 
 
 def _folded_bias(layer: ir.Node, factor: Array, shift: Array, dtype: np.dtype[Any]) -> Array | None:

@@ -18,6 +18,8 @@ FOLDED = "_folded"
 
 Array = NDArray[np.float64]
 
+_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
+
 
 @dataclass(frozen=True)
 class LayerWeight:
@@ -48,6 +50,23 @@ def weight_of(layer: ir.Node) -> LayerWeight | None:
     if "block_size" in dequantize.attributes:  # its scales are not one a channel
         return None
     return LayerWeight(source, scale, tuple(chain))
+
+
+def output_axis(layer: ir.Node) -> int | None:
+    """Return the axis of the weight that makes the output's channels; None: it has none."""
+
+    def attribute(name: str) -> float:
+        found = layer.attributes.get(name)
+        return 1.0 if found is None else float(found.value)
+
+    if layer.op_type == "Gemm":
+        transposed = "transA" in layer.attributes and attribute("transA")
+        if transposed or attribute("alpha") != 1.0:
+            return None
+        return 0 if "transB" in layer.attributes and attribute("transB") else 1
+    if layer.op_type == "ConvTranspose" and attribute("group") != 1.0:
+        return None
+    return _OUTPUT_AXIS[layer.op_type]
 
 
 def dtype_of(weight: LayerWeight) -> np.dtype[Any]:

@@ -23,7 +23,7 @@ from trt_qat.errors import DataError, GraphError
 from trt_qat.graph.islands import Cut, Island, Point
 from trt_qat.qat.call_order import Kept
 from trt_qat.qat.gap import HALVES, TOLERANCE_HALF, gap, off_grid, tolerance_of
-from trt_qat.qat.placement.rewrite import Echo
+from trt_qat.qat.placement.rewrite import quantizer_of
 from trt_qat.qat.quantizers.fake_quant import scale_of, shift_of
 from trt_qat.qat.quantizers.formats import format_of
 from trt_qat.runners.islands import Arrays, Given, Run, jittered, opened
@@ -186,7 +186,7 @@ class Match:
             return
         self.kept.called(module, value)
         point = points[self._orders[module][index] if module in self._orders else index]
-        quantizer = module.of[0] if isinstance(module, Echo) else module
+        quantizer = quantizer_of(module)
         self._check_pair(quantizer, point, value, returned)
         shift = shift_of(quantizer)
         self.expect(point.before, value - shift if shift else value, point)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trt_qat.errors import ModelError
 from trt_qat.graph.taps import PAIR, Tap
 from trt_qat.qat.onnx_passes import LESS, WEIGHTED
-from trt_qat.qat.placement.rewrite import Echo
+from trt_qat.qat.placement.rewrite import Echo, quantizer_of
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantize import quantized
 from trt_qat.qat.quantizers.fake_quant import shift_of
@@ -135,7 +135,7 @@ def _is_pair(module: nn.Module) -> bool:
 
 def _shift_of(module: nn.Module) -> float:
     """Return by how much the output of a pair is less in the file; 0 for any other module."""
-    quantizer = module.of[0] if isinstance(module, Echo) else module
+    quantizer = quantizer_of(module)
     return shift_of(quantizer) if isinstance(quantizer, TensorQuantizer) else 0.0
 
 

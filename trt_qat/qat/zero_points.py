@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +25,7 @@ from trt_qat.qat.layer_constants import (
     constant_of,
     dtype_of,
     initializer,
+    output_axis,
     path_of,
     weight_of,
 )
@@ -119,9 +121,8 @@ def _raise(model: ir.Model, value: ir.Value, pair: _Pair) -> None:
 
 def _takes_bias(layer: ir.Node) -> bool:
     if layer.op_type == "Gemm":
-        plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-        given = {key: a.value for key, a in layer.attributes.items() if key in plain}
-        return all(value == plain[key] for key, value in given.items())
+        beta = layer.attributes.get("beta")
+        return output_axis(layer) is not None and (beta is None or beta.value == 1.0)
     if layer.op_type == "Conv":
         mode = layer.attributes.get("auto_pad")
         return mode is None or mode.as_string() in ("NOTSET", "VALID")
@@ -136,10 +137,7 @@ def _sums_of_weight(layer: ir.Node) -> Array | None:
         return None
     if layer.op_type == "MatMul" and values.ndim > 2:  # a weight for each of a batch
         return None
-    if layer.op_type == "Gemm":
-        axis = 0 if "transB" in layer.attributes and layer.attributes["transB"].as_int() else 1
-    else:
-        axis = 0 if layer.op_type == "Conv" else values.ndim - 1
+    axis = output_axis(layer)
     scale = constant_of(weight.scale)
     if scale is not None:
         if scale.ndim == 1:
@@ -155,10 +153,11 @@ def _add_to_bias(model: ir.Model, layer: ir.Node, more: Array) -> bool:
         weight = weight_of(layer)
         given = layer.inputs[2] if len(layer.inputs) > 2 else None
         bias = np.zeros(1) if given is None else constant_of(given)
-        sums = _sums_of_weight(layer)
-        if weight is None or bias is None or sums is None or not _takes_bias(layer):
+        if weight is None or bias is None or not _takes_bias(layer):
             return False
-        total = (np.zeros(sums.shape) + bias + more).astype(dtype_of(weight))
+        assert weight.stored.shape is not None
+        channels = weight.stored.shape.numpy()[cast("int", output_axis(layer))]
+        total = (np.zeros(channels) + bias + more).astype(dtype_of(weight))
         layer.resize_inputs(max(len(layer.inputs), 3))
         replace_constant(model, layer, 2, total)
         return True

@@ -57,6 +57,11 @@ class Echo(nn.Module):
         return fake_quantize(inputs, cast("TensorQuantizer", self.of[0]))
 
 
+def quantizer_of(module: nn.Module) -> nn.Module:
+    """Return the quantizer that a pair is of: itself, or what it is the echo of."""
+    return module.of[0] if isinstance(module, Echo) else module
+
+
 @dataclass
 class Placed:
     """What the model holds after rewriting.
