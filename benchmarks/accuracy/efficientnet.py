@@ -77,7 +77,7 @@ class Bench:
         test += pictures.of_imagenet()
         self.test = pictures.crops(test, given.each, seed=1)
         self.calibration = list(torch.split(pictures.crops(train, 2, seed=0), 16))
-        self.train_pictures = train
+        self.train_pictures = train + pictures.photographs(given.photographs)
         self.model = network()
         self.wanted = self.answers(self.model)
         self.rows: list[dict[str, Any]] = []
@@ -95,10 +95,10 @@ class Bench:
             return torch.cat([call(part) for part in torch.split(self.test, 16)])
 
     def batches(self, total: int) -> list[torch.Tensor]:
-        """Return what is distilled on: crops of photographs, with things before most of them."""
+        """Return what is distilled on: crops of photographs, with things before half of them."""
         given, photographs = self.given, self.train_pictures
         things = [] if given.objects is None else pictures.objects(given.objects)
-        count = total // 3 if things else total
+        count = total // 2 if things else total
         crops = pictures.crops(photographs, max(1, count // len(photographs)), seed=2)
         if things:
             scenes = pictures.scenes(photographs, things, total - len(crops), seed=11)
@@ -218,6 +218,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=["*"], help="patterns of their names")
     parser.add_argument("--each", type=int, default=24, help="test crops of a picture")
     parser.add_argument("--objects", type=Path, help="Debian's tuxpaint-stamps-default")
+    parser.add_argument("--photographs", type=Path, help="what qt_resources.py unpacked")
     parser.add_argument("--train-crops", type=int, help="to distil on; absent: the row's")
     parser.add_argument("--steps", type=int, help="absent: the row's")
     parser.add_argument("--batch", type=int, default=8)

@@ -8,6 +8,10 @@ from typing import Any
 BEST = {"rounding": "learned", "bias_correction": True}
 FOLDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "folded"}}
 PADDED: dict[str, Any] = {"ptq": BEST, "spec": {"zero_point": "padded"}}
+SPLIT: dict[str, Any] = {
+    "ptq": {**BEST, "split": True},
+    "spec": {"zero_point": "padded"},
+}
 ONE_FLOAT: dict[str, Any] = {
     "ptq": BEST,
     "spec": {"zero_point": "padded", "exclude": ["_blocks.0._depthwise_conv*"]},
@@ -41,6 +45,7 @@ PTQ: dict[str, dict[str, Any]] = {
     "ours: mse, zero points folded, padding too": {"spec": {"zero_point": "padded"}},
     "ours: mse, rounding and bias, zero points folded": FOLDED,
     "ours: mse, rounding and bias, zero points folded, padding too": PADDED,
+    "ours: mse, rounding and bias, zero points folded, padding too, channels split": SPLIT,
     "ours: mse, rounding and bias, zero points folded, padding too, one layer float": ONE_FLOAT,
     "ours: mse, rounding and bias, the first two blocks float": TWO_BLOCKS,
     "ours: fp8, where there is a kernel": {
@@ -72,7 +77,10 @@ class Recovery:
 
 
 RECOVERY = {
-    "ours: all INT8, zero points folded, padding too": Recovery(PADDED, 400, 3e-5, 1200),
+    "ours: all INT8, zero points folded, padding too": Recovery(PADDED, 1500, 5e-5, 2400),
+    "ours: all INT8, zero points folded, padding too, channels split": Recovery(
+        SPLIT, 2000, 5e-5, 2400
+    ),
     "ours: one layer float, zero points folded, padding too": Recovery(ONE_FLOAT, 240),
     "ours: 2:4 by sparsegpt in four layers, zero points folded, padding too": Recovery(
         PADDED, 200, 1e-4, sparse=FOUR

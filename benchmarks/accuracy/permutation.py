@@ -63,7 +63,7 @@ def main() -> None:
     names = [note.name for note in tq.report_of(pruned).sparse]
     start = time.perf_counter()
     other = copy.deepcopy(model)
-    moved = permute_channels(other, given, names)
+    moved = permute_channels(other, given, names).readers
     seconds = time.perf_counter() - start
     with torch.no_grad():
         wanted, got = model(given), other(given)

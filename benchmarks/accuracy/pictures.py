@@ -67,6 +67,11 @@ def of_imagenet() -> list[Path]:
     return [] if folder is None else sorted(folder.glob("imagenet_*.jpg"))
 
 
+def photographs(folder: Path | None) -> list[Path]:
+    """Return what `qt_resources.py` unpacked, in a fixed order; None: nothing."""
+    return [] if folder is None else sorted(folder.glob("*.webp"))
+
+
 def folder_of(package: str, inner: str) -> Path | None:
     """Return a folder within a package, which is not imported; None: it is not installed."""
     spec = importlib.util.find_spec(package)

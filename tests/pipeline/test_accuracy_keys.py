@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.runs import ENGINE, write_engine
 from trt_qat.pipeline.run import run
+from trt_qat.qat import distill
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +30,23 @@ feature_weight = 0.5
 """
 
 
+COMPARED: list[str] = []
+"""Modules whose outputs training compared with the float model's."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("accuracy")
     text = ENGINE.replace("[finetune]\n", '[finetune]\naverage = "ema"\nsam_rho = 0.02\n')
-    return run(write_engine(base, text + MORE), out=base / "run", progress=False).folder
+    points = distill._points
+
+    def noted(*given: Any) -> list[str]:
+        COMPARED[:] = points(*given)
+        return COMPARED
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distill, "_points", noted)
+        return run(write_engine(base, text + MORE), out=base / "run", progress=False).folder
 
 
 def test_the_run_is_compared_and_scored(folder: Path) -> None:
@@ -46,6 +60,13 @@ def test_what_post_training_made_of_the_weights_is_what_training_starts_from(fol
     weight = state["stages.0.conv2.weight"] * state["stages.0.conv2._weight_mask"]
     codes = weight / (state["stages.0.conv2.weight_quantizer._amax"] / 127)
     assert torch.allclose(codes, codes.round(), atol=1e-3)
+
+
+def test_what_permutation_gave_another_order_is_not_compared_in_training(folder: Path) -> None:
+    moved = json.loads((folder / "placement.json").read_text())["moved"]
+    assert moved
+    assert COMPARED
+    assert not set(moved) & set(COMPARED)
 
 
 def test_the_history_has_the_sharpness_before_and_after(folder: Path) -> None:

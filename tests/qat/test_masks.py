@@ -114,7 +114,7 @@ def test_another_order_of_channels_is_the_same_function(make: Any) -> None:
     given = torch.randn(2, 1 if make is net else 3, 16, 16)
     layers = [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     other = copy.deepcopy(model)
-    moved = permute_channels(other, given, layers)
+    moved = permute_channels(other, given, layers).readers
     assert moved
     with torch.no_grad():
         wanted, got = model(given), other(given)
@@ -123,7 +123,7 @@ def test_another_order_of_channels_is_the_same_function(make: Any) -> None:
 
 def test_channels_that_a_concatenation_fixes_stay_where_they_are() -> None:
     model = Mixed().eval()
-    moved = permute_channels(model, torch.randn(2, 3, 16, 16), ["after", "point", "head.2"])
+    moved = permute_channels(model, torch.randn(2, 3, 16, 16), ["after", "point", "head.2"]).readers
     assert "after" not in moved
     assert "head.2" in moved
 

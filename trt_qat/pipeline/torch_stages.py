@@ -6,6 +6,7 @@ files before it, so what a killed and resumed run does is what every run does.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -122,6 +123,7 @@ def write_placement(run: Run, model: nn.Module) -> None:
         "float_layers": _notes(report.float_layers),
         "float_outputs": _notes(report.float_outputs),
         "untraced": _notes(report.untraced),
+        "moved": list(report.moved),
         "warnings": list(report.warnings),
     }
     artifact.write_json(run.path("placement.json"), document)
@@ -130,6 +132,8 @@ def write_placement(run: Run, model: nn.Module) -> None:
 def finetune(run: Run) -> Metrics:
     """Train the quantized model; keep its weights and what it answers on the test set."""
     model = checkpoint.load_into(_placed_model(run), run.path("ptq.pt"))
+    placed = json.loads(run.path("placement.json").read_text(encoding="utf-8"))
+    report_of(model).moved = tuple(placed.get("moved", ()))
     recover_in_place(run, model)
     checkpoint.save(model, run.path("qat.pt"))
     entry = kept_score(run, model, "qat_logits.npz")

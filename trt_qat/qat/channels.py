@@ -23,8 +23,9 @@ from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import Kind, weight_argument
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.placement.trace import Region
+from trt_qat.qat.placement.unsigned import ends_at_zero
 
-Purpose = Literal["order", "scale"]
+Purpose = Literal["order", "scale", "shrink"]
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
@@ -54,7 +55,8 @@ def channel_spaces(model: nn.Module, batch: Any, purpose: Purpose) -> list[Space
         model: traced as `quantize` traces it; not changed.
         batch: inputs that it takes.
         purpose: ``order``: channels may be reordered; ``scale``: each may be divided by a positive
-            factor that its readers multiply by.
+            factor that its readers multiply by; ``shrink``: likewise, where a ReLU6 or another
+            clip from 0 lets what it keeps below its end become smaller, and not larger.
     """
     model = copy.deepcopy(model)
     trace = placement.trace(model, batch)
@@ -226,7 +228,7 @@ class _Finder:
         if gate:  # of a squeeze-and-excitation: one number a channel
             shapes = {shape[:2] for shape in shapes}
         plain = all(n in self.flow.by_node for n in vertex.node.all_input_nodes)
-        if len(shapes) > 1 or not plain or (gate and self.purpose == "scale"):
+        if len(shapes) > 1 or not plain or (gate and self.purpose != "order"):
             self._fix(vertex, *vertex.inputs)
         else:
             self._unite(vertex, *vertex.inputs)
@@ -235,8 +237,9 @@ class _Finder:
         before = vertex.inputs[0]
         shapes = self.shapes[before.node], self.shapes[vertex.node]
         free = len(vertex.inputs) == 1 and carries_channels(vertex, *shapes)
-        if free and self.purpose == "scale":
-            free = keeps_zero_slope(vertex)
+        if free and self.purpose != "order":
+            clips = self.purpose == "shrink" and not vertex.absorbed and ends_at_zero(vertex)
+            free = keeps_zero_slope(vertex) or clips
         if not free:
             self._fix(vertex, *vertex.inputs)
             return

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trt_qat.errors import ModelError
+from trt_qat.errors import ModelError, RecipeError
 from trt_qat.qat.batches import logits_of
 from trt_qat.qat.evaluate import taught
 from trt_qat.qat.losses import distance
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES
 from trt_qat.qat.placement.layers import check_patterns, matches
+from trt_qat.qat.reports import report_of
 from trt_qat.recipe.given import spec_of
 from trt_qat.recipe.specs import DistillSpec
 
@@ -44,7 +45,8 @@ class Distillation:
         spec: what is matched.
 
     Raises:
-        RecipeError: a pattern of ``features`` matches no module.
+        RecipeError: a pattern of ``features`` matches no module, or all that it matches write
+            other channels than the teacher's: those of a few are left out.
         ModelError: on the first call: no inner tensor is made by both.
     """
 
@@ -62,7 +64,7 @@ class Distillation:
         self._theirs: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         if self.spec.feature_weight:
-            points = _points(teacher, self.spec)
+            points = _points(teacher, self.spec, report_of(student).moved)
             for model, kept in ((student, self._ours), (teacher, self._theirs)):
                 modules = dict(model.named_modules())
                 self._handles += [
@@ -115,7 +117,21 @@ class Distillation:
         return torch.stack(each).mean()
 
 
-def _points(teacher: nn.Module, spec: DistillSpec) -> list[str]:
+def _points(teacher: nn.Module, spec: DistillSpec, moved: tuple[str, ...]) -> list[str]:
+    """Return the modules whose outputs are compared, without those of other channels by now."""
+    asked = _asked(teacher, spec)
+    found = [name for name in asked if name not in moved]
+    if asked and not found:
+        message = (
+            f"distill.feature_weight: what {', '.join(asked[:3])} write has other channels than "
+            "the teacher's since sparsity.permute, ptq.equalize, ptq.smooth or ptq.split; name "
+            "other modules in distill.features, or set distill.feature_weight = 0"
+        )
+        raise RecipeError(message)
+    return found
+
+
+def _asked(teacher: nn.Module, spec: DistillSpec) -> list[str]:
     names = [name for name, module in teacher.named_modules() if name]
     if spec.features != ("*",):
         check_patterns(spec.features, names, "distill.features")

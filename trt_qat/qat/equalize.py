@@ -27,8 +27,10 @@ from trt_qat.qat.masked import sparse_layers
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.quantizers.axes import along_axis
-from trt_qat.qat.quantizers.formats import FORMATS, Format
+from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format
+from trt_qat.qat.reports import report_of
 from trt_qat.qat.smooth import LEAST, Part, best_factors, rows_of, shared_factors, smooth_alone
+from trt_qat.qat.split import split_channels
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec
 
 EVEN = 0.5
@@ -38,7 +40,7 @@ EVEN = 0.5
 def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqSpec) -> None:
     """Do what ``ptq.equalize``, ``ptq.smooth`` and AWQ ask of the layers that are quantized."""
     asked = [name for name, method in spec.methods.items() if method == "awq"]
-    if not ptq.equalize and ptq.smooth is None and not asked:
+    if not (ptq.equalize or ptq.split or asked) and ptq.smooth is None:
         return
     trial = copy.deepcopy(model)
     flow = placement.build_flow(placement.trace(trial, batches[0]))
@@ -47,7 +49,12 @@ def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqS
     quantized = (*plan.weighted, *plan.weight_only)
     kinds = {v.path: FORMATS[plan.weight_format(v)] for v in quantized if v.path in known}
     blocks = {FORMATS[name]: spec.block_of(name) for name in asked}
-    equalize(model, batches, ptq, kinds, blocks)
+    moved = []
+    if ptq.split:
+        whole = [path for path, kind in kinds.items() if kind is INT8]
+        moved += split_channels(model, batches, whole)
+    moved += equalize(model, batches, ptq, kinds, blocks)
+    report_of(model).moved += tuple(moved)
 
 
 def equalize(
@@ -56,7 +63,7 @@ def equalize(
     spec: PtqSpec,
     layers: Mapping[str, Format],
     awq: Mapping[Format, int],
-) -> None:
+) -> list[str]:
     """Even out channels, in place; the float function stays what it is, but for rounding.
 
     What a ReLU6 writes stays as it is: channels would be clipped elsewhere.
@@ -67,6 +74,9 @@ def equalize(
         spec: ``equalize`` and ``smooth``.
         layers: paths of those that will be quantized, and to what.
         awq: formats for which AWQ is asked, and how many weights share a scale.
+
+    Returns:
+        Paths of the layers and norms whose output channels were divided.
     """
     search = _Search(layers, spec.smooth, awq)
     spaces = [
@@ -77,17 +87,19 @@ def equalize(
     in_space = {path for space in spaces for path in space.readers}
     alone = [path for path in layers if path not in in_space and _smoothable(model, path, search)]
     ranges, rows = _inputs_of(model, {*in_space, *alone}, batches)
+    moved = []
     for space in spaces:
         seen = [ranges[path] for path in space.readers if path in ranges]
-        if seen:
-            given = next((rows[path] for path in space.readers if path in rows), [])
-            _move(model, space, torch.stack(seen).amax(0), given, search)
+        given = next((rows[path] for path in space.readers if path in rows), [])
+        if seen and _move(model, space, torch.stack(seen).amax(0), given, search):
+            moved += space.writers
     for path in alone:
         if path in ranges:
             layer = cast("nn.Linear", model.get_submodule(path))
             some = torch.cat(rows[path])
             factors = search.factors({path: layer}, ranges[path], _of_columns(layer), some)
             smooth_alone(layer, factors)
+    return moved
 
 
 @dataclass(frozen=True)
@@ -174,8 +186,12 @@ def _of_columns(layer: nn.Module) -> Tensor:
 
 def _move(
     model: nn.Module, space: Space, seen: Tensor, rows: list[Tensor], search: _Search
-) -> None:
-    """Divide the channels of a space by factors, and let its readers multiply by them."""
+) -> bool:
+    """Divide the channels of a space by factors, and let its readers multiply by them.
+
+    Returns:
+        Whether there were any.
+    """
     readers = [model.get_submodule(path) for path in space.readers]
     dense = [layer for layer in readers if not is_depthwise(layer)]
     top = seen.amax().clamp_min(torch.finfo(torch.float32).tiny)
@@ -187,7 +203,7 @@ def _move(
         if search.of(space.readers) and rows and len(linear) == len(dense):
             found = search.factors(linear, seen, columns, torch.cat(rows))
             if found is None:
-                return
+                return False
             factors = found
         else:
             factors = shared_factors(seen, columns, EVEN)
@@ -197,6 +213,7 @@ def _move(
         weight = own_weight(layer).data
         along = 0 if is_depthwise(layer) else 1
         weight.mul_(_shaped(factors, weight, along))
+    return True
 
 
 def _divide(writer: nn.Module, factors: Tensor) -> None:

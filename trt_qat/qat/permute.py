@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +32,15 @@ _FOURS = [four for four in itertools.combinations(range(8), 4) if 0 in four]
 _RESTS = [tuple(i for i in range(8) if i not in four) for four in _FOURS]
 
 
-def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> list[str]:
+@dataclass(frozen=True)
+class Permuted:
+    """Paths of what reads channels in another order now, of the layers asked, and what writes."""
+
+    readers: tuple[str, ...]
+    writers: tuple[str, ...]
+
+
+def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> Permuted:
     """Reorder channels of a float model in place so that 2:4 masks of layers keep more.
 
     The outputs stay what they are, but for the order in which sums are taken.
@@ -42,10 +51,11 @@ def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> lis
         pruned: paths of the layers that will hold masks.
 
     Returns:
-        Of those, the ones whose input channels were put in another order.
+        What was put in another order.
     """
     pruned = set(pruned)
-    moved = []
+    moved: list[str] = []
+    written: list[str] = []
     for space in channel_spaces(model, batch, "order"):
         readers = [path for path in space.readers if path in pruned]
         if not readers or space.size % 4:
@@ -56,7 +66,8 @@ def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> lis
         if not torch.equal(order, torch.arange(space.size)):
             _reorder(model, space, order)
             moved += readers
-    return moved
+            written += [*space.writers, *space.carried]
+    return Permuted(tuple(moved), tuple(written))
 
 
 def best_order(

@@ -25,6 +25,7 @@ class Report:
     sparse: tuple[LayerNote, ...] = ()  # sparsify: layers that hold 2:4 masks
     skipped: tuple[LayerNote, ...] = ()  # sparsify: layers left dense, and why
     permuted: tuple[str, ...] = ()  # sparsify: of those, whose input channels changed their order
+    moved: tuple[str, ...] = ()  # sparsify, quantize: what writes other channels now
     quantized: tuple[LayerNote, ...] = ()  # quantize: layers with INT8 inputs and weights
     float_layers: tuple[LayerNote, ...] = ()  # quantize: layers left float, and why
     float_outputs: tuple[LayerNote, ...] = ()  # quantize: INT8 layers with a float output, and why

@@ -78,7 +78,7 @@ def sparsify(
     layers = _float_layers(model)
     if not spec.enabled:
         return model
-    held = _looked_at(model, spec, example_inputs, calibration_batches)
+    held, report = _looked_at(model, spec, example_inputs, calibration_batches), report_of(model)
     skipped = _dense_by_shape(model, layers, spec, example_inputs)
     chosen = [name for name, why in skipped.items() if not why]
     if spec.where == "gains":
@@ -86,9 +86,9 @@ def sparsify(
         skipped |= _for_nothing(model, example_inputs, target, placed, chosen)
         chosen = [name for name in chosen if not skipped[name]]
     if spec.permute and chosen:
-        report_of(model).permuted = tuple(permute_channels(model, example_inputs, chosen))
+        permuted = permute_channels(model, example_inputs, chosen)
+        report.permuted, report.moved = permuted.readers, permuted.writers
     _prune(model, {name: layers[name] for name in chosen}, spec.method, held)
-    report = report_of(model)
     report.sparse = tuple(LayerNote(n) for n in chosen)
     report.skipped = tuple(LayerNote(n, w) for n, w in skipped.items() if w)
     return model

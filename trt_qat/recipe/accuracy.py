@@ -35,6 +35,10 @@ class PtqSpec(Spec):
         default=None,
         description="SmoothQuant of Linear layers (2211.10438): alpha, or searched for each",
     )
+    split: bool = Field(
+        default=False,
+        description="costly channels again in place of constant ones, on another grid (1901.09504)",
+    )
     rounding: Literal["nearest", "learned"] = Field(
         default="nearest", description="learned: up or down by the error of the output (2004.10568)"
     )

@@ -46,7 +46,7 @@ def _is_rectified(site: Vertex, plan: Plan) -> bool:
     """Tell whether a tensor is what a layer writes behind a ReLU, and is nothing else's."""
     if site.region.leaf or site.leaves or site.source or site.absorbed or site.leaves_network:
         return False
-    if site.kind is not Kind.POINTWISE or not _ends_at_zero(site):
+    if site.kind is not Kind.POINTWISE or not ends_at_zero(site):
         return False
     source = site.inputs[0]
     while source.kind is Kind.BATCH_NORM and len(source.users) == 1:
@@ -54,7 +54,8 @@ def _is_rectified(site: Vertex, plan: Plan) -> bool:
     return source.kind is Kind.WEIGHTED and len(source.users) == 1 and _is_plain(source)
 
 
-def _ends_at_zero(site: Vertex) -> bool:
+def ends_at_zero(site: Vertex) -> bool:
+    """Tell whether an operation is a ReLU, or a clip from 0 as ReLU6 is."""
     module, node = site.module, site.node
     if module is not None:
         clips = isinstance(module, nn.Hardtanh) and module.min_val == 0  # ReLU6 is one

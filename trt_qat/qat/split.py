@@ -1,0 +1,207 @@
+"""Channels whose rounding costs most, written again in place of channels that never say anything.
+
+One scale serves all channels of an activation, and a few of them can be most of what its rounding
+costs. Trained networks often hold channels that are constant, in first layers above all: their room
+is free. A channel written twice, at two sizes, is rounded on two grids, and what reads it takes the
+mean of both: n copies leave one n-th of the noise. The network keeps its shapes and its function.
+
+Source: outlier channel splitting (Zhao et al., 1901.09504), which makes the layer wider instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trt_qat.qat.channel_costs import but_channels, noise_costs
+from trt_qat.qat.channels import Space, channel_spaces, is_depthwise, own_weight
+from trt_qat.qat.masked import masked_layers
+from trt_qat.qat.placement.calls import evaluated
+from trt_qat.qat.quantizers.axes import along_axis
+
+CONSTANT = 1e-6
+"""Part of a tensor's largest magnitude by which a channel that says nothing may vary."""
+CLEAR = 0.99
+"""Part of a tensor's largest value that a channel may reach where what is above it is cut off."""
+WORTH = 0.002
+"""Of all noise that is estimated, that a copy has to take off: distillation of inner tensors cannot
+use those whose channels are others (`trt_qat.qat.distill`)."""
+SMALLER = 0.83
+"""What a copy is multiplied by, the next one by its square: no step is a small part of another."""
+
+
+@dataclass
+class _Seen:
+    """One tensor over the samples, channel by channel, ``(channels,)``."""
+
+    low: Tensor
+    high: Tensor
+
+    def says_nothing(self) -> Tensor:
+        """Tell which channels are constant."""
+        largest = torch.maximum(self.low.abs(), self.high.abs()).amax()
+        return self.high - self.low <= CONSTANT * largest
+
+    def magnitude(self) -> Tensor:
+        """Return the largest of each."""
+        return torch.maximum(self.low.abs(), self.high.abs())
+
+
+def split_channels(model: nn.Module, batches: list[Any], layers: Iterable[str]) -> list[str]:
+    """Write costly channels of a float model into those that are constant, in place.
+
+    Args:
+        model: float; spaces with a layer that holds a mask stay as they are.
+        batches: inputs, by which channels are called constant and costs are estimated.
+        layers: paths of those whose inputs will be quantized.
+
+    Returns:
+        Paths of the layers and norms whose output channels are others now.
+    """
+    wanted, masked = set(layers), set(masked_layers(model))
+    parts = [
+        part
+        for part in channel_spaces(model, batches[0], "shrink")
+        if not wanted.isdisjoint(part.readers)
+    ]
+    if not parts:
+        return []
+    spaces = [
+        (space, [part for part in parts if _is_within(part, space)])
+        for space in channel_spaces(model, batches[0], "order")
+        if masked.isdisjoint(_members(space)) and not _mixes(model, space)
+    ]
+    written, read = _ranges(model, [space for space, _ in spaces], parts, batches)
+    uncut = {path for part in channel_spaces(model, batches[0], "scale") for path in part.readers}
+    found = noise_costs(model, batches, [path for part in parts for path in part.readers])
+    noise = {path: power * read[path].magnitude().amax() ** 2 for path, power in found.items()}
+    least = WORTH * sum(float(each.sum()) for each in noise.values())
+    split: list[str] = []
+    for space, within in spaces:
+        free = {path: _has_room(read[path], path in uncut) for p in within for path in p.readers}
+        silent = torch.stack([written[path].says_nothing() for path in space.writers]).all(0)
+        silent &= torch.stack([read[path].magnitude() == 0 for path in space.readers]).all(0)
+        costs = sum((noise[path] * free[path] for path in free if path in noise), torch.zeros(()))
+        index = _filled(costs * ~silent, silent, least)
+        if bool((index != torch.arange(space.size)).any()):
+            _copy(model, space, index)
+            for part in within:
+                _shrink(model, part, index, free[part.readers[0]])
+            split += [*space.writers, *space.carried]
+    return split
+
+
+def _members(space: Space) -> set[str]:
+    return {*space.writers, *space.carried, *space.readers}
+
+
+def _mixes(model: nn.Module, space: Space) -> bool:
+    """Tell whether a norm's mean would be another with other channels."""
+    return any(isinstance(model.get_submodule(path), nn.LayerNorm) for path in space.carried)
+
+
+def _is_within(part: Space, space: Space) -> bool:
+    """Tell whether the channels of a tensor are those of a space."""
+    ends = {*space.carried, *space.readers}
+    return part.size == space.size and ends.issuperset(part.readers)
+
+
+def _has_room(seen: _Seen, uncut: bool) -> Tensor:
+    """Tell which channels a smaller copy follows: those that nothing cuts off above."""
+    if uncut:
+        return torch.ones_like(seen.high, dtype=torch.bool)
+    return seen.high <= CLEAR * seen.high.amax()
+
+
+def _filled(costs: Tensor, silent: Tensor, least: float) -> Tensor:
+    """Return which channel each place of a space is to hold.
+
+    Args:
+        costs: of the noise of each channel, ``(channels,)``.
+        silent: which are free, likewise.
+        least: that a copy has to take off.
+    """
+    copies = torch.ones_like(costs)
+    index = torch.arange(len(silent))
+    for place in silent.nonzero().flatten():
+        gains = costs / copies - costs / (copies + 1)
+        best = int(gains.argmax())
+        if gains[best] <= least:
+            break
+        copies[best] += 1
+        index[place] = best
+    return index
+
+
+def _copy(model: nn.Module, space: Space, index: Tensor) -> None:
+    """Let channel i be channel ``index[i]``, and what reads the space take the mean of copies."""
+    for path in (*space.writers, *space.carried):
+        module = model.get_submodule(path)
+        for tensors in (module._parameters, module._buffers):
+            for tensor in tensors.values():
+                if tensor is not None and tensor.dim() and len(tensor) == space.size:
+                    tensor.data.copy_(tensor.data[index.to(tensor.device)])
+    counts = torch.bincount(index, minlength=space.size).clamp_min(1)[index]
+    for path in space.readers:
+        weight = own_weight(model.get_submodule(path)).data
+        weight.copy_(weight[:, index.to(weight.device)])
+        weight.div_(along_axis(counts.to(weight), 1, weight.dim()))
+
+
+def _shrink(model: nn.Module, part: Space, index: Tensor, free: Tensor) -> None:
+    """Make copies smaller where they are written, and larger where they are read."""
+    factors = torch.ones(part.size)
+    number: dict[int, int] = {}
+    for place, source in enumerate(index.tolist()):
+        if place != source and free[source]:
+            number[source] = number.get(source, 0) + 1
+            factors[place] = SMALLER ** number[source]
+    for path in part.writers:
+        for key in ("weight", "bias"):
+            parameter = model.get_submodule(path)._parameters.get(key)
+            if parameter is not None:
+                parameter.data.mul_(along_axis(factors.to(parameter), 0, parameter.dim()))
+    for path in part.readers:
+        layer = model.get_submodule(path)
+        weight = own_weight(layer).data
+        along = 0 if is_depthwise(layer) else 1
+        weight.div_(along_axis(factors.to(weight), along, weight.dim()))
+
+
+def _ranges(
+    model: nn.Module, spaces: list[Space], parts: list[Space], batches: list[Any]
+) -> tuple[dict[str, _Seen], dict[str, _Seen]]:
+    """Return what the writers of spaces write, and what is read of them, by their paths."""
+    written: dict[str, _Seen] = {}
+    read: dict[str, _Seen] = {}
+
+    def after(path: str) -> Any:
+        return lambda layer, _inputs, output: _add(written, path, layer, output)
+
+    def before(path: str) -> Any:
+        return lambda layer, inputs: _add(read, path, layer, inputs[0])
+
+    writers = {path: model.get_submodule(path) for space in spaces for path in space.writers}
+    readers = {path: model.get_submodule(path) for s in (*spaces, *parts) for path in s.readers}
+    handles = [layer.register_forward_hook(after(path)) for path, layer in writers.items()]
+    handles += [layer.register_forward_pre_hook(before(path)) for path, layer in readers.items()]
+    try:
+        for batch in batches:
+            evaluated(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return written, read
+
+
+def _add(found: dict[str, _Seen], path: str, layer: nn.Module, value: Tensor) -> None:
+    value = value.detach().float()
+    over = but_channels(layer, value)
+    low, high = value.amin(over).cpu(), value.amax(over).cpu()
+    if path in found:
+        low, high = torch.minimum(low, found[path].low), torch.maximum(high, found[path].high)
+    found[path] = _Seen(low, high)
