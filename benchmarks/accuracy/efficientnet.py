@@ -30,8 +30,8 @@ import torch
 from torch import nn
 
 import trt_qat as tq
-from benchmarks.accuracy import pictures, stock
-from benchmarks.accuracy.efficientnet_rows import PTQ, RECOVERY, Recovery
+from benchmarks.accuracy import efficientnet_tail, pictures, stock
+from benchmarks.accuracy.efficientnet_rows import PTQ, RECOVERY, TAIL, TAIL_ROUNDS, Recovery
 from trt_qat.artifact import platform_facts, versions, write_json
 
 
@@ -111,9 +111,7 @@ class Bench:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.given.rows)
 
     def add(self, name: str, make: Callable[[], Any], samples: int) -> Any:
-        """Make a network, measure it, and return it; None where its row is not asked for."""
-        if not self.asked(name):
-            return None
+        """Make a network, measure it, and return it."""
         start = time.perf_counter()
         model = make()
         seconds = time.perf_counter() - start
@@ -125,6 +123,14 @@ class Bench:
         print(self.rows[-1], flush=True)
         self.write()
         return model
+
+    def pruned(self, row: Recovery) -> nn.Module:
+        """Return the network with last blocks that are 2:4 and learned from their float selves."""
+        assert self.given.objects is not None, "--objects"
+        things = pictures.objects(self.given.objects)
+        crops = efficientnet_tail.scenes(self.train_pictures, things, TAIL_ROUNDS)
+        model = efficientnet_tail.with_pruned_tail(self.model, row.tail, row.sparse, crops, TAIL)
+        return tq.quantize(model, self.calibration, **row.options)
 
     def measured(self, found: torch.Tensor) -> dict[str, float]:
         """Return agreement with its standard error, and the SQNR of the logits."""
@@ -153,39 +159,36 @@ class Bench:
 
 def ptq(bench: Bench) -> None:
     """Every method without training, and other tools' defaults."""
-    samples = bench.sizes["calibration_crops"]
     batches = bench.calibration
-    bench.add("ModelOpt, stock", lambda: stock.modelopt(bench.model, batches), samples)
+    rows: dict[str, Callable[[], Any]] = {
+        "ModelOpt, stock": lambda: stock.modelopt(bench.model, batches)
+    }
     for name, options in stock.ORT.items():
-        bench.add(
-            f"onnxruntime, {name}",
-            partial(stock.onnxruntime, bench.model, batches, options),
-            samples,
-        )
+        rows[f"onnxruntime, {name}"] = partial(stock.onnxruntime, bench.model, batches, options)
     for name, options in PTQ.items():
-        bench.add(
-            name,
-            partial(tq.quantize, copy.deepcopy(bench.model), batches, **options),
-            samples,
+        rows[name] = lambda how=options: tq.quantize(  # type: ignore[misc]
+            copy.deepcopy(bench.model), batches, **how
         )
+    for name, make in rows.items():
+        if bench.asked(name):
+            bench.add(name, make, bench.sizes["calibration_crops"])
 
 
 def recovery(bench: Bench) -> None:
     """Distillation of the best PTQ, dense and 2:4."""
     for name, row in RECOVERY.items():
-        if bench.asked(f"{name}, distilled"):
+        if bench.asked(name):
             recovered(bench, name, row)
 
 
 def recovered(bench: Bench, name: str, row: Recovery) -> None:
-    """Distil a quantized network; of a sparse one what there was before is a row too."""
-    model, crops = copy.deepcopy(bench.model), bench.calibration
+    """Distil a quantized network; of a sparse one what its last blocks alone reach is a row too."""
     if row.sparse:
-        masks = {"method": "sparsegpt", "include": row.sparse}
-        model = tq.sparsify(model, crops[0][:2], masks, calibration_batches=crops)
-    model = tq.quantize(model, crops, **row.options)
-    if row.sparse:
-        bench.add(f"{name}, PTQ", lambda: model, bench.sizes["calibration_crops"])
+        make = partial(bench.pruned, row)
+        samples = TAIL["steps"] * efficientnet_tail.BATCH
+        model = bench.add(f"{name}, last blocks trained alone", make, samples)
+    else:
+        model = tq.quantize(copy.deepcopy(bench.model), bench.calibration, **row.options)
     given = bench.given
     steps, lr = given.steps or row.steps, given.lr or row.lr
     batches = bench.batches(given.train_crops or row.crops)
@@ -197,7 +200,7 @@ def recovered(bench: Bench, name: str, row: Recovery) -> None:
         "average": "ema",
         "ema_decay": 0.95,
     }
-    make = partial(
+    learn = partial(
         tq.finetune,
         model,
         batches,
@@ -205,7 +208,7 @@ def recovered(bench: Bench, name: str, row: Recovery) -> None:
         teacher=copy.deepcopy(bench.model),
         distill={"match": "outputs", "feature_weight": row.features},
     )
-    bench.add(f"{name}, distilled", make, steps * given.batch)
+    bench.add(f"{name}, distilled", learn, steps * given.batch)
     bench.rows[-1] |= {"steps": steps, "lr": lr, "features": row.features}
     bench.write()
 

@@ -66,6 +66,8 @@ class Recovery:
         crops: that it is of.
         features: weight of inner tensors.
         sparse: patterns of layers that get 2:4 masks before.
+        tail: the block from which on the float network is pruned and trained alone at first;
+            0: it is not.
     """
 
     options: dict[str, Any]
@@ -74,7 +76,20 @@ class Recovery:
     crops: int = 600
     features: float = 0.3
     sparse: tuple[str, ...] = ()
+    tail: int = 0
 
+
+TAIL: dict[str, Any] = {
+    "steps": 1200,
+    "lr": 2e-4,
+    "weight_decay": 0.0,
+    "freeze_batchnorm": 0.0,
+    "average": "ema",
+    "ema_decay": 0.99,
+}
+"""Of batches of 32 of what stands before the blocks."""
+TAIL_ROUNDS = 12
+"""Of crops of each photograph, with a thing before it and without."""
 
 RECOVERY = {
     "ours: all INT8, zero points folded, padding too": Recovery(PADDED, 1500, 5e-5, 2400),
@@ -82,14 +97,11 @@ RECOVERY = {
         SPLIT, 2000, 5e-5, 2400
     ),
     "ours: one layer float, zero points folded, padding too": Recovery(ONE_FLOAT, 240),
-    "ours: 2:4 by sparsegpt in four layers, zero points folded, padding too": Recovery(
-        PADDED, 200, 1e-4, sparse=FOUR
+    "ours: 2:4 by sparsegpt in four layers, zero points folded, padding too, channels split": (
+        Recovery(SPLIT, 200, 3e-5, 1600, sparse=FOUR, tail=12)
     ),
-    "ours: 2:4 by sparsegpt in nine layers, zero points folded, padding too": Recovery(
-        PADDED, 300, 6e-5, sparse=NINE
-    ),
-    "ours: 2:4 by sparsegpt in all that can be, zero points folded, padding too": Recovery(
-        PADDED, 300, 1e-4, sparse=("*",)
+    "ours: 2:4 by sparsegpt in nine layers, zero points folded, padding too, channels split": (
+        Recovery(SPLIT, 200, 3e-5, 1600, sparse=NINE, tail=9)
     ),
 }
 
