@@ -37,7 +37,7 @@ def noise_costs(model: nn.Module, batches: list[Any], readers: list[str]) -> dic
             slopes = torch.autograd.grad(outputs, values, grad_outputs=on, allow_unused=True)
         for path, value, slope in zip(given, values, slopes, strict=True):
             if slope is not None:
-                power = slope.float().square() * (value != 0)
+                power = slope.float().square().nan_to_num(0.0, 0.0) * (value != 0)
                 power = power.sum(but_channels(model.get_submodule(path), value)).cpu()
                 found[path] = found.get(path, torch.zeros_like(power)) + power
     return found
@@ -49,20 +49,35 @@ def but_channels(layer: nn.Module, value: Tensor) -> list[int]:
     return [i for i in range(value.dim()) if i != axis]
 
 
+def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Return what a layer is called with, by position or by name."""
+    value = args[0] if args else kwargs[_named(kwargs)]
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _named(kwargs: dict[str, Any]) -> str:
+    return next(name for name, value in kwargs.items() if isinstance(value, Tensor))
+
+
 @contextmanager
 def _given(model: nn.Module, paths: list[str]) -> Iterator[dict[str, Tensor]]:
     """Yield what layers read in the block, each with a gradient of its own."""
     found: dict[str, Tensor] = {}
 
     def hook(path: str) -> Any:
-        def see(_layer: nn.Module, inputs: tuple[Any, ...]) -> Any:
-            value = inputs[0]
+        def see(_layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            value = input_of(args, kwargs)
             found[path] = value if value.requires_grad else value.detach().requires_grad_()
-            return (found[path], *inputs[1:])
+            if args:
+                return (found[path], *args[1:]), kwargs
+            return (), kwargs | {_named(kwargs): found[path]}
 
         return see
 
-    handles = [model.get_submodule(p).register_forward_pre_hook(hook(p)) for p in paths]
+    handles = [
+        model.get_submodule(p).register_forward_pre_hook(hook(p), with_kwargs=True) for p in paths
+    ]
     try:
         with mode(model, training=False), torch.enable_grad():
             yield found

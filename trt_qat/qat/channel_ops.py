@@ -66,6 +66,13 @@ def carries_channels(vertex: Vertex, before: Shape, after: Shape) -> bool:
     return flattening and len(before) > len(after) and set(before[2:]) <= {1}
 
 
+def hands_on(vertex: Vertex) -> bool:
+    """Tell whether an operation that carries channels does so whichever axis is theirs."""
+    if vertex.kind is Kind.POINTWISE or vertex.node.meta.get("gone"):
+        return True
+    return isinstance(vertex.module, _SAME) or _name(vertex) in _SAME_METHODS
+
+
 def keeps_zero_slope(vertex: Vertex) -> bool:
     """Tell whether f(a x) = a f(x) for every positive a."""
     if vertex.kind is not Kind.POINTWISE or vertex.node.meta.get("gone"):

@@ -17,10 +17,10 @@ import torch
 from torch import fx, nn
 
 from trt_qat.qat import placement
-from trt_qat.qat.channel_ops import carries_channels, keeps_zero_slope
+from trt_qat.qat.channel_ops import carries_channels, hands_on, keeps_zero_slope
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.placement.flow import Flow, Vertex
-from trt_qat.qat.placement.kinds import Kind, weight_argument
+from trt_qat.qat.placement.kinds import Kind, argument, weight_argument, weighted_function
 from trt_qat.qat.placement.stock import stock_class
 from trt_qat.qat.placement.trace import Region
 from trt_qat.qat.placement.unsigned import ends_at_zero
@@ -113,6 +113,37 @@ def _shapes(region: Region) -> dict[fx.Node, tuple[int, ...]]:
     return interpreter.found
 
 
+def _ends_are_read(vertex: Vertex) -> bool:
+    """Tell whether layers alone read a tensor, so that they see which values a clip cut off."""
+    return all(
+        user.kind is Kind.WEIGHTED
+        or (
+            (user.kind is Kind.COMMUTE or keeps_zero_slope(user) or ends_at_zero(user))
+            and user.kind in (Kind.COMMUTE, Kind.POINTWISE)
+            and _ends_are_read(user)
+        )
+        for user in vertex.users
+    )
+
+
+def _is_as_called(vertex: Vertex, owner: str) -> bool:
+    """Tell whether a function that is given a layer's weight does what a call of the layer would.
+
+    It is given the layer's bias or none, and, as a part of such a call, what the call was given.
+    """
+    bias = argument(vertex.node, 2, "bias")
+    mine = bias is None or (isinstance(bias, fx.Node) and str(bias.target) == f"{owner}.bias")
+    if not mine or weighted_function(vertex.node) not in ("conv", "linear"):
+        return False
+    opened = vertex.node.meta.get("opened")
+    before = vertex.inputs[0] if vertex.inputs else vertex
+    if opened is None or opened.path != owner:
+        return True
+    while before.node.meta.get("opened") == opened and before.kind is Kind.COMMUTE:
+        before = before.inputs[0]
+    return bool(before.node.meta.get("opened") != opened)
+
+
 class _Finder:
     """Unites tensors vertex by vertex, and notes what fixes them."""
 
@@ -121,6 +152,7 @@ class _Finder:
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.parents: dict[Vertex, Vertex] = {}
         self.fixed: list[Vertex] = []
+        self.spatial: list[Vertex] = []  # made by pools and the like, whose channels are axis 1
         self.facts: list[tuple[Vertex, str, str, int]] = []  # tensor, field of Space, value, axis
         parameters = (
             id(p)
@@ -151,10 +183,11 @@ class _Finder:
     def spaces(self) -> list[Space]:
         """Return what is free, has a writer and a reader."""
         fixed = {self._root(vertex) for vertex in self.fixed}
+        fixed |= self._of_two_sizes()
         calls = Counter((kind, value) for _, kind, value, _ in self.facts)
         fixed |= {self._root(v) for v, kind, value, _ in self.facts if calls[kind, value] > 1}
         found: dict[Vertex, Space] = {}
-        axes: dict[Vertex, set[int]] = {}
+        axes: dict[Vertex, set[int]] = {self._root(vertex): {1} for vertex in self.spatial}
         for vertex, kind, value, axis in self.facts:
             root = self._root(vertex)
             axes.setdefault(root, set()).add(axis)
@@ -168,6 +201,13 @@ class _Finder:
             if space.writers and space.readers
         ]
 
+    def _of_two_sizes(self) -> set[Vertex]:
+        """Return what unites channels of different numbers, as a gate of one for all does."""
+        sizes: dict[Vertex, set[int]] = {}
+        for vertex, _, _, axis in self.facts:
+            sizes.setdefault(self._root(vertex), set()).add(self.shapes[vertex.node][axis])
+        return {root for root, found in sizes.items() if len(found) > 1}
+
     def _layer(self, vertex: Vertex) -> None:
         (before,) = vertex.inputs or [vertex]
         path = self._path_of(vertex)
@@ -177,7 +217,9 @@ class _Finder:
         layer = self.model.get_submodule(path)
         dims = len(self.shapes[vertex.node])
         axis = dims - 1 if isinstance(layer, nn.Linear) else 1
-        if is_depthwise(layer) and self.purpose == "order":
+        if not isinstance(layer, nn.Linear) and dims != own_weight(layer).dim():  # no batch axis
+            self._fix(vertex, before)
+        elif is_depthwise(layer) and self.purpose == "order":
             self._unite(vertex, before)
             self.facts.append((vertex, "carried", path, axis))
         elif getattr(layer, "groups", 1) > 1 and not is_depthwise(layer):
@@ -197,9 +239,13 @@ class _Finder:
             ours = weight.op == "get_attr" and key == "weight" and len(weight.users) == 1
             path = ".".join(part for part in (vertex.region.path, owner) if part)
             layer = self.model.get_submodule(path) if ours else nn.Identity()
-        weight_of = layer._parameters.get("weight")
-        free = weight_of is not None and id(weight_of) not in self._tied
+            ours = ours and _is_as_called(vertex, owner)
+        free = layer._parameters.get("weight") is not None and not self._is_tied(layer)
         return path if ours and free and isinstance(layer, LAYERS) else None
+
+    def _is_tied(self, module: nn.Module) -> bool:
+        """Tell whether another module holds the weight or the bias as well."""
+        return any(id(parameter) in self._tied for parameter in module._parameters.values())
 
     def _norm(self, vertex: Vertex) -> None:
         (before,) = vertex.inputs
@@ -209,7 +255,7 @@ class _Finder:
         if (
             stock_class(norm) is None
             or norm.weight is None
-            or id(norm.weight) in self._tied
+            or self._is_tied(norm)
             or (by_layer and len(norm.normalized_shape) != 1)  # type: ignore[arg-type]
         ):
             self._fix(vertex, before)
@@ -239,10 +285,12 @@ class _Finder:
         free = len(vertex.inputs) == 1 and carries_channels(vertex, *shapes)
         if free and self.purpose != "order":
             clips = self.purpose == "shrink" and not vertex.absorbed and ends_at_zero(vertex)
-            free = keeps_zero_slope(vertex) or clips
+            free = keeps_zero_slope(vertex) or (clips and _ends_are_read(vertex))
         if not free:
             self._fix(vertex, *vertex.inputs)
             return
+        if not hands_on(vertex):
+            self.spatial.append(vertex)
         self._unite(vertex, before)
 
     def _fix(self, *vertices: Vertex) -> None:

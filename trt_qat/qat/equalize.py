@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from trt_qat.qat import placement
 from trt_qat.qat.awq import Blocked, awq_factors
+from trt_qat.qat.changed import changed_modules, outputs_of
+from trt_qat.qat.channel_costs import input_of
 from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, own_weight
 from trt_qat.qat.masked import sparse_layers
 from trt_qat.qat.placement.calls import evaluated
@@ -49,12 +51,14 @@ def even_out(model: nn.Module, batches: list[Any], spec: QuantizeSpec, ptq: PtqS
     quantized = (*plan.weighted, *plan.weight_only)
     kinds = {v.path: FORMATS[plan.weight_format(v)] for v in quantized if v.path in known}
     blocks = {FORMATS[name]: spec.block_of(name) for name in asked}
-    moved = []
+    moved, before = [], outputs_of(model, batches[0])
     if ptq.split:
         whole = [path for path, kind in kinds.items() if kind is INT8]
         moved += split_channels(model, batches, whole)
     moved += equalize(model, batches, ptq, kinds, blocks)
-    report_of(model).moved += tuple(moved)
+    if moved:
+        moved += changed_modules(before, outputs_of(model, batches[0]))
+    report_of(model).moved += tuple(dict.fromkeys(moved))
 
 
 def equalize(
@@ -154,8 +158,8 @@ def _inputs_of(
     rows: dict[str, list[Tensor]] = {}
 
     def hook(path: str) -> Any:
-        def see(layer: nn.Module, args: tuple[Any, ...]) -> None:
-            given = args[0].detach().float()
+        def see(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = input_of(args, kwargs).detach().float()
             axis = given.dim() - 1 if isinstance(layer, nn.Linear) else 1
             amax = given.abs().amax([i for i in range(given.dim()) if i != axis])
             found[path] = torch.maximum(found[path], amax) if path in found else amax
@@ -165,7 +169,8 @@ def _inputs_of(
         return see
 
     handles = [
-        model.get_submodule(path).register_forward_pre_hook(hook(path)) for path in sorted(paths)
+        model.get_submodule(path).register_forward_pre_hook(hook(path), with_kwargs=True)
+        for path in sorted(paths)
     ]
     try:
         for batch in batches:

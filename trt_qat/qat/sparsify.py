@@ -12,6 +12,7 @@ from torch import nn
 from trt_qat import targets
 from trt_qat.errors import InputError, ModelError
 from trt_qat.qat import placement, ranks
+from trt_qat.qat.changed import changed_modules, outputs_of
 from trt_qat.qat.channels import own_weight
 from trt_qat.qat.inputs import input_batches, refuse_exported, refuse_unplaceable
 from trt_qat.qat.masked import maskable
@@ -86,8 +87,11 @@ def sparsify(
         skipped |= _for_nothing(model, example_inputs, target, placed, chosen)
         chosen = [name for name in chosen if not skipped[name]]
     if spec.permute and chosen:
+        before = outputs_of(model, example_inputs)
         permuted = permute_channels(model, example_inputs, chosen)
-        report.permuted, report.moved = permuted.readers, permuted.writers
+        others = changed_modules(before, outputs_of(model, example_inputs))
+        report.permuted = permuted.readers
+        report.moved = tuple(dict.fromkeys((*permuted.writers, *others)))
     _prune(model, {name: layers[name] for name in chosen}, spec.method, held)
     report.sparse = tuple(LayerNote(n) for n in chosen)
     report.skipped = tuple(LayerNote(n, w) for n, w in skipped.items() if w)

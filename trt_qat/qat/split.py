@@ -17,14 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trt_qat.qat.channel_costs import but_channels, noise_costs
+from trt_qat.qat.channel_costs import but_channels, input_of, noise_costs
 from trt_qat.qat.channels import Space, channel_spaces, is_depthwise, own_weight
 from trt_qat.qat.masked import masked_layers
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.quantizers.axes import along_axis
 
-CONSTANT = 1e-6
-"""Part of a tensor's largest magnitude by which a channel that says nothing may vary."""
+NOTHING = 1e-6
+"""Part of a layer's largest weight that those of a channel that says nothing may reach: samples
+alone do not tell, as what they leave silent another input may wake."""
 CLEAR = 0.99
 """Part of a tensor's largest value that a channel may reach where what is above it is cut off."""
 WORTH = 0.002
@@ -41,11 +42,6 @@ class _Seen:
     low: Tensor
     high: Tensor
 
-    def says_nothing(self) -> Tensor:
-        """Tell which channels are constant."""
-        largest = torch.maximum(self.low.abs(), self.high.abs()).amax()
-        return self.high - self.low <= CONSTANT * largest
-
     def magnitude(self) -> Tensor:
         """Return the largest of each."""
         return torch.maximum(self.low.abs(), self.high.abs())
@@ -56,7 +52,7 @@ def split_channels(model: nn.Module, batches: list[Any], layers: Iterable[str]) 
 
     Args:
         model: float; spaces with a layer that holds a mask stay as they are.
-        batches: inputs, by which channels are called constant and costs are estimated.
+        batches: inputs, by which costs are estimated and what clips cut off is seen.
         layers: paths of those whose inputs will be quantized.
 
     Returns:
@@ -75,15 +71,18 @@ def split_channels(model: nn.Module, batches: list[Any], layers: Iterable[str]) 
         for space in channel_spaces(model, batches[0], "order")
         if masked.isdisjoint(_members(space)) and not _mixes(model, space)
     ]
-    written, read = _ranges(model, [space for space, _ in spaces], parts, batches)
+    readers = {path for s in (*parts, *(s for s, _ in spaces)) for path in s.readers}
+    read = _ranges(model, readers, batches)
+    parts, spaces = _called(parts, read), [(s, _called(p, read)) for s, p in spaces]
+    spaces = [(space, within) for space, within in spaces if _called([space], read)]
     uncut = {path for part in channel_spaces(model, batches[0], "scale") for path in part.readers}
     found = noise_costs(model, batches, [path for part in parts for path in part.readers])
     noise = {path: power * read[path].magnitude().amax() ** 2 for path, power in found.items()}
     least = WORTH * sum(float(each.sum()) for each in noise.values())
     split: list[str] = []
     for space, within in spaces:
-        free = {path: _has_room(read[path], path in uncut) for p in within for path in p.readers}
-        silent = torch.stack([written[path].says_nothing() for path in space.writers]).all(0)
+        free = {path: _with_room(part, read, uncut) for part in within for path in part.readers}
+        silent = torch.stack([_says_nothing(model, path) for path in space.writers]).all(0)
         silent &= torch.stack([read[path].magnitude() == 0 for path in space.readers]).all(0)
         costs = sum((noise[path] * free[path] for path in free if path in noise), torch.zeros(()))
         index = _filled(costs * ~silent, silent, least)
@@ -99,6 +98,11 @@ def _members(space: Space) -> set[str]:
     return {*space.writers, *space.carried, *space.readers}
 
 
+def _called(spaces: list[Space], read: dict[str, _Seen]) -> list[Space]:
+    """Return those whose readers were called, and not only had their weights read by a function."""
+    return [space for space in spaces if read.keys() >= set(space.readers)]
+
+
 def _mixes(model: nn.Module, space: Space) -> bool:
     """Tell whether a norm's mean would be another with other channels."""
     return any(isinstance(model.get_submodule(path), nn.LayerNorm) for path in space.carried)
@@ -110,11 +114,20 @@ def _is_within(part: Space, space: Space) -> bool:
     return part.size == space.size and ends.issuperset(part.readers)
 
 
-def _has_room(seen: _Seen, uncut: bool) -> Tensor:
+def _says_nothing(model: nn.Module, path: str) -> Tensor:
+    """Tell which channels a layer makes nothing of, whatever it reads."""
+    rows = own_weight(model.get_submodule(path)).data.abs().float().flatten(1).amax(1).cpu()
+    return rows <= NOTHING * rows.amax()
+
+
+def _with_room(part: Space, read: dict[str, _Seen], uncut: set[str]) -> Tensor:
     """Tell which channels a smaller copy follows: those that nothing cuts off above."""
-    if uncut:
-        return torch.ones_like(seen.high, dtype=torch.bool)
-    return seen.high <= CLEAR * seen.high.amax()
+    seen = [read[path].high for path in part.readers]
+    rooms = [
+        torch.full_like(high, path in uncut) + (high <= CLEAR * high.amax())
+        for path, high in zip(part.readers, seen, strict=True)
+    ]
+    return torch.stack(rooms).bool().all(0)
 
 
 def _filled(costs: Tensor, silent: Tensor, least: float) -> Tensor:
@@ -125,16 +138,24 @@ def _filled(costs: Tensor, silent: Tensor, least: float) -> Tensor:
         silent: which are free, likewise.
         least: that a copy has to take off.
     """
-    copies = torch.ones_like(costs)
+    copies = torch.ones(len(silent), dtype=torch.long)
+    left = _left(len(silent) + 2).to(costs)
     index = torch.arange(len(silent))
     for place in silent.nonzero().flatten():
-        gains = costs / copies - costs / (copies + 1)
+        gains = costs * (left[copies] - left[copies + 1])
         best = int(gains.argmax())
         if gains[best] <= least:
             break
         copies[best] += 1
         index[place] = best
     return index
+
+
+def _left(count: int) -> Tensor:
+    """Return what the mean of 0, 1, .. copies leaves of a channel's noise: small ones have more."""
+    numbers = torch.arange(count, dtype=torch.double)
+    each = SMALLER ** (-2 * numbers)
+    return (each.cumsum(0) - each) / numbers.square().clamp_min(1)
 
 
 def _copy(model: nn.Module, space: Space, index: Tensor) -> None:
@@ -172,30 +193,25 @@ def _shrink(model: nn.Module, part: Space, index: Tensor, free: Tensor) -> None:
         weight.div_(along_axis(factors.to(weight), along, weight.dim()))
 
 
-def _ranges(
-    model: nn.Module, spaces: list[Space], parts: list[Space], batches: list[Any]
-) -> tuple[dict[str, _Seen], dict[str, _Seen]]:
-    """Return what the writers of spaces write, and what is read of them, by their paths."""
-    written: dict[str, _Seen] = {}
+def _ranges(model: nn.Module, readers: Iterable[str], batches: list[Any]) -> dict[str, _Seen]:
+    """Return what layers read, by their paths."""
     read: dict[str, _Seen] = {}
 
-    def after(path: str) -> Any:
-        return lambda layer, _inputs, output: _add(written, path, layer, output)
-
     def before(path: str) -> Any:
-        return lambda layer, inputs: _add(read, path, layer, inputs[0])
+        return lambda layer, args, kwargs: _add(read, path, layer, input_of(args, kwargs))
 
-    writers = {path: model.get_submodule(path) for space in spaces for path in space.writers}
-    readers = {path: model.get_submodule(path) for s in (*spaces, *parts) for path in s.readers}
-    handles = [layer.register_forward_hook(after(path)) for path, layer in writers.items()]
-    handles += [layer.register_forward_pre_hook(before(path)) for path, layer in readers.items()]
+    layers = {path: model.get_submodule(path) for path in readers}
+    handles = [
+        layer.register_forward_pre_hook(before(path), with_kwargs=True)
+        for path, layer in layers.items()
+    ]
     try:
         for batch in batches:
             evaluated(model, batch)
     finally:
         for handle in handles:
             handle.remove()
-    return written, read
+    return read
 
 
 def _add(found: dict[str, _Seen], path: str, layer: nn.Module, value: Tensor) -> None:
