@@ -188,3 +188,10 @@ def test_features_that_are_all_of_other_channels_are_refused_by_name() -> None:
         tq.Distillation(
             student, teacher, {"match": "none", "feature_weight": 1.0, "features": ["1"]}
         )
+
+
+def test_layers_are_compared_where_all_norms_write_other_channels() -> None:
+    teacher = net(nn.ReLU)
+    student = copy.deepcopy(teacher)
+    tq.report_of(student).moved = ("0", "1", "2", "3", "4", "5")
+    assert features_lost(student, teacher) == 0.0  # of the last layer

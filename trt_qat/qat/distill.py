@@ -118,27 +118,35 @@ class Distillation:
 
 
 def _points(teacher: nn.Module, spec: DistillSpec, moved: tuple[str, ...]) -> list[str]:
-    """Return the modules whose outputs are compared, without those of other channels by now."""
+    """Return the modules whose outputs are compared, without those of other channels by now.
+
+    Raises:
+        RecipeError: a pattern matches nothing, or nothing is left.
+    """
     asked = _asked(teacher, spec)
-    found = [name for name in asked if name not in moved]
-    if asked and not found:
+    left = [[name for name in names if name not in moved] for names in asked]
+    if any(asked) and not any(left):
+        names = ", ".join(next(filter(None, asked))[:3])
         message = (
-            f"distill.feature_weight: what {', '.join(asked[:3])} write has other channels than "
-            "the teacher's since sparsity.permute, ptq.equalize, ptq.smooth or ptq.split; name "
-            "other modules in distill.features, or set distill.feature_weight = 0"
+            f"distill.feature_weight: what {names} write has other channels than the teacher's "
+            "since sparsity.permute, ptq.equalize, ptq.smooth or ptq.split; name other modules in "
+            "distill.features, or set distill.feature_weight = 0"
         )
         raise RecipeError(message)
-    return found
+    return next(filter(None, left), [])
 
 
-def _asked(teacher: nn.Module, spec: DistillSpec) -> list[str]:
-    names = [name for name, module in teacher.named_modules() if name]
+def _asked(teacher: nn.Module, spec: DistillSpec) -> list[list[str]]:
+    """Return the modules that are asked for: by name, or norms, and layers where there are none."""
+    modules = dict(teacher.named_modules())
+    names = list(filter(None, modules))
     if spec.features != ("*",):
         check_patterns(spec.features, names, "distill.features")
-        return [name for name in names if matches(name, spec.features)]
-    norms = [name for name, module in teacher.named_modules() if isinstance(module, _NORMS)]
-    layers = (n for n, module in teacher.named_modules() if isinstance(module, WEIGHTED_MODULES))
-    return norms or list(layers)
+        return [[name for name in names if matches(name, spec.features)]]
+    return [
+        [name for name in names if isinstance(modules[name], kind)]
+        for kind in (_NORMS, WEIGHTED_MODULES)
+    ]
 
 
 def _keeping(kept: dict[str, Tensor], name: str) -> Any:
