@@ -79,7 +79,7 @@ def sparsify(
     layers = _float_layers(model)
     if not spec.enabled:
         return model
-    held, report = _looked_at(model, spec, example_inputs, calibration_batches), report_of(model)
+    held = _looked_at(model, spec, example_inputs, calibration_batches)
     skipped = _dense_by_shape(model, layers, spec, example_inputs)
     chosen = [name for name, why in skipped.items() if not why]
     if spec.where == "gains":
@@ -87,15 +87,22 @@ def sparsify(
         skipped |= _for_nothing(model, example_inputs, target, placed, chosen)
         chosen = [name for name in chosen if not skipped[name]]
     if spec.permute and chosen:
-        before = outputs_of(model, example_inputs)
-        permuted = permute_channels(model, example_inputs, chosen)
-        others = changed_modules(before, outputs_of(model, example_inputs))
-        report.permuted = permuted.readers
-        report.moved = tuple(dict.fromkeys((*permuted.writers, *others)))
+        _permute(model, example_inputs, chosen)
     _prune(model, {name: layers[name] for name in chosen}, spec.method, held)
+    report = report_of(model)
     report.sparse = tuple(LayerNote(n) for n in chosen)
     report.skipped = tuple(LayerNote(n, w) for n, w in skipped.items() if w)
     return model
+
+
+def _permute(model: nn.Module, example: Any, chosen: list[str]) -> None:
+    """Put channels in the order in which masks keep most, and note what moved."""
+    before = outputs_of(model, example)
+    permuted = permute_channels(model, example, chosen)
+    others = changed_modules(before, outputs_of(model, example))
+    report = report_of(model)
+    report.permuted = permuted.readers
+    report.moved = tuple(dict.fromkeys((*permuted.writers, *others)))
 
 
 def _dense_by_shape(
