@@ -12,7 +12,7 @@ from torch import nn
 
 from trt_qat.errors import DataError, ModelError, RecipeError
 from trt_qat.qat import ranks
-from trt_qat.qat.histogram import Histogram, merge_over_ranks
+from trt_qat.qat.histogram import Histogram, NonFiniteError, merge_over_ranks
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.quantizers.formats import INT8, UNSIGNED, Format, format_of
@@ -106,7 +106,7 @@ def _rules(names: Iterable[str], spec: CalibrationSpec) -> dict[str, RangeRule]:
 def _seen(model: nn.Module, batch: Any, number: int) -> None:
     try:
         evaluated(model, batch)
-    except _NonFiniteError as error:
+    except NonFiniteError as error:
         message = f"calibration batch {number}: an activation is NaN or infinite; check the inputs"
         raise DataError(message) from error
 
@@ -148,8 +148,6 @@ class _Measured:
     def see(self, quantizer: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Count the values of a tensor; the hook of a quantizer."""
         (values,) = inputs
-        if not bool(torch.isfinite(values).all()):
-            raise _NonFiniteError
         self.reached = True
         if self.spec.algorithm == "moving_average":
             one = Histogram()
@@ -186,10 +184,6 @@ def _warn_of_zeros(model: nn.Module, names: list[str]) -> None:
     )
     report_of(model).warnings.append(message)
     warnings.warn(message, stacklevel=3)
-
-
-class _NonFiniteError(Exception):
-    """An activation to be measured is NaN or infinite."""
 
 
 def set_amax(quantizer: TensorQuantizer, value: float) -> float:

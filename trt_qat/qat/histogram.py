@@ -18,6 +18,10 @@ _LOWEST = -100  # exponent of the range below which a magnitude counts as zero
 _CHUNK = 1 << 22  # torch.histc counts in float32, which is exact up to 2^24
 
 
+class NonFiniteError(Exception):
+    """A value is NaN or infinite."""
+
+
 class Histogram:
     """Counts of magnitudes in `BINS` even bins from 0 to a power of two above all of them.
 
@@ -32,7 +36,11 @@ class Histogram:
         self._exponent = _LOWEST
 
     def add(self, values: torch.Tensor) -> None:
-        """Count the magnitudes of ``values``, a finite tensor of any shape, type and device."""
+        """Count the magnitudes of ``values``, a tensor of any shape, type and device.
+
+        Raises:
+            NonFiniteError: one of them is NaN or infinite; none is counted then.
+        """
         magnitudes = values.detach().abs().flatten().float()
         self.widen_to(magnitudes)
         for chunk in torch.split(magnitudes, _CHUNK):
@@ -40,11 +48,17 @@ class Histogram:
             self.counts += counts.to("cpu", torch.int64)
 
     def widen_to(self, values: torch.Tensor) -> None:
-        """Let `amax` and the range of the bins reach all of ``values``, and count nothing."""
+        """Let `amax` and the range of the bins reach all of ``values``, and count nothing.
+
+        Raises:
+            NonFiniteError: one of them is NaN or infinite; nothing is changed then.
+        """
         if not values.numel():
             return
-        low, high = torch.aminmax(values.detach())
+        low, high = torch.aminmax(values.detach())  # NaN where a value is
         largest = float(torch.maximum(low.abs(), high.abs()))
+        if not math.isfinite(largest):
+            raise NonFiniteError
         self.amax = max(self.amax, largest)
         self._widen(math.frexp(largest)[1])
 
