@@ -31,7 +31,14 @@ from torch import nn
 
 import trt_qat as tq
 from benchmarks.accuracy import efficientnet_tail, pictures, stock
-from benchmarks.accuracy.efficientnet_rows import PTQ, RECOVERY, TAIL, TAIL_ROUNDS, Recovery
+from benchmarks.accuracy.efficientnet_rows import (
+    PTQ,
+    RECOVERY,
+    TAIL,
+    TAIL_ROUNDS,
+    TRAINING,
+    Recovery,
+)
 from trt_qat.artifact import platform_facts, versions, write_json
 
 
@@ -192,14 +199,7 @@ def recovered(bench: Bench, name: str, row: Recovery) -> None:
     given = bench.given
     steps, lr = given.steps or row.steps, given.lr or row.lr
     batches = bench.batches(given.train_crops or row.crops)
-    spec = {
-        "epochs": steps / len(batches),
-        "lr": lr,
-        "weight_decay": 0.0,
-        "freeze_batchnorm": 0.0,
-        "average": "ema",
-        "ema_decay": 0.95,
-    }
+    spec = {**TRAINING, "epochs": steps / len(batches), "lr": lr, "ema_decay": 0.95}
     learn = partial(
         tq.finetune,
         model,

@@ -74,14 +74,9 @@ class Recovery:
     tail: int = 0
 
 
-TAIL: dict[str, Any] = {
-    "steps": 1200,
-    "lr": 2e-4,
-    "weight_decay": 0.0,
-    "freeze_batchnorm": 0.0,
-    "average": "ema",
-    "ema_decay": 0.99,
-}
+TRAINING: dict[str, Any] = {"weight_decay": 0.0, "freeze_batchnorm": 0.0, "average": "ema"}
+"""Of all that is trained."""
+TAIL: dict[str, Any] = {**TRAINING, "steps": 1200, "lr": 2e-4, "ema_decay": 0.99}
 """Of batches of 32 of what stands before the blocks."""
 TAIL_ROUNDS = 12
 """Of crops of each photograph, with a thing before it and without."""

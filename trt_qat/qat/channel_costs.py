@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trt_qat.qat.layer_inputs import but_channels, input_name, input_of
 from trt_qat.qat.placement.calls import call_model, mode
 from trt_qat.qat.tensors import tensors_in
 
@@ -43,23 +44,6 @@ def noise_costs(model: nn.Module, batches: list[Any], readers: list[str]) -> dic
     return found
 
 
-def but_channels(layer: nn.Module, value: Tensor) -> list[int]:
-    """Return the axes that are not that of channels."""
-    axis = value.dim() - 1 if isinstance(layer, nn.Linear) else 1
-    return [i for i in range(value.dim()) if i != axis]
-
-
-def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return what a layer is called with, by position or by name."""
-    value = args[0] if args else kwargs[_named(kwargs)]
-    assert isinstance(value, Tensor)
-    return value
-
-
-def _named(kwargs: dict[str, Any]) -> str:
-    return next(name for name, value in kwargs.items() if isinstance(value, Tensor))
-
-
 @contextmanager
 def _given(model: nn.Module, paths: list[str]) -> Iterator[dict[str, Tensor]]:
     """Yield what layers read in the block, each with a gradient of its own."""
@@ -71,7 +55,7 @@ def _given(model: nn.Module, paths: list[str]) -> Iterator[dict[str, Tensor]]:
             found[path] = value if value.requires_grad else value.detach().requires_grad_()
             if args:
                 return (found[path], *args[1:]), kwargs
-            return (), kwargs | {_named(kwargs): found[path]}
+            return (), kwargs | {input_name(kwargs): found[path]}
 
         return see
 

@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from trt_qat.qat.placement.flow import Vertex
 from trt_qat.qat.placement.kinds import Kind, argument
+from trt_qat.qat.placement.unsigned import ends_at_zero
 
 Shape = tuple[int, ...]
 
@@ -81,6 +82,19 @@ def keeps_zero_slope(vertex: Vertex) -> bool:
         return False
     return isinstance(vertex.module, (*_RECTIFIERS, *_SAME)) or (
         vertex.module is None and _name(vertex) in _RECTIFYING
+    )
+
+
+def ends_are_read(vertex: Vertex) -> bool:
+    """Tell whether layers alone read a tensor, so that they see which values a clip cut off."""
+    return all(
+        user.kind is Kind.WEIGHTED
+        or (
+            (user.kind is Kind.COMMUTE or keeps_zero_slope(user) or ends_at_zero(user))
+            and user.kind in (Kind.COMMUTE, Kind.POINTWISE)
+            and ends_are_read(user)
+        )
+        for user in vertex.users
     )
 
 

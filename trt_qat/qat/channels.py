@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 
 from trt_qat.qat import placement
-from trt_qat.qat.channel_ops import carries_channels, hands_on, keeps_zero_slope
+from trt_qat.qat.channel_ops import carries_channels, ends_are_read, hands_on, keeps_zero_slope
 from trt_qat.qat.placement.calls import tensors_of
 from trt_qat.qat.placement.flow import Flow, Vertex
 from trt_qat.qat.placement.kinds import Kind, argument, weight_argument, weighted_function
@@ -58,14 +58,26 @@ def channel_spaces(model: nn.Module, batch: Any, purpose: Purpose) -> list[Space
             factor that its readers multiply by; ``shrink``: likewise, where a ReLU6 or another
             clip from 0 lets what it keeps below its end become smaller, and not larger.
     """
+    return spaces_by_purpose(model, batch, (purpose,))[purpose]
+
+
+def spaces_by_purpose(
+    model: nn.Module, batch: Any, purposes: tuple[Purpose, ...]
+) -> dict[Purpose, list[Space]]:
+    """Return the free spaces for each purpose, of one trace, as `channel_spaces` does for one."""
     model = copy.deepcopy(model)
     trace = placement.trace(model, batch)
-    finder = _Finder(model, placement.build_flow(trace), purpose)
+    flow = placement.build_flow(trace)
+    shapes: dict[fx.Node, tuple[int, ...]] = {}
     for region in trace.regions:
-        finder.shapes |= _shapes(region)
-    for vertex in finder.flow.vertices:
-        finder.visit(vertex)
-    return finder.spaces()
+        shapes |= _shapes(region)
+    found = {}
+    for purpose in purposes:
+        finder = _Finder(model, flow, shapes, purpose)
+        for vertex in flow.vertices:
+            finder.visit(vertex)
+        found[purpose] = finder.spaces()
+    return found
 
 
 def own_weight(layer: nn.Module) -> nn.Parameter:
@@ -113,19 +125,6 @@ def _shapes(region: Region) -> dict[fx.Node, tuple[int, ...]]:
     return interpreter.found
 
 
-def _ends_are_read(vertex: Vertex) -> bool:
-    """Tell whether layers alone read a tensor, so that they see which values a clip cut off."""
-    return all(
-        user.kind is Kind.WEIGHTED
-        or (
-            (user.kind is Kind.COMMUTE or keeps_zero_slope(user) or ends_at_zero(user))
-            and user.kind in (Kind.COMMUTE, Kind.POINTWISE)
-            and _ends_are_read(user)
-        )
-        for user in vertex.users
-    )
-
-
 def _is_as_called(vertex: Vertex, owner: str) -> bool:
     """Tell whether a function that is given a layer's weight does what a call of the layer would.
 
@@ -147,9 +146,14 @@ def _is_as_called(vertex: Vertex, owner: str) -> bool:
 class _Finder:
     """Unites tensors vertex by vertex, and notes what fixes them."""
 
-    def __init__(self, model: nn.Module, flow: Flow, purpose: Purpose) -> None:
-        self.model, self.flow, self.purpose = model, flow, purpose
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+    def __init__(
+        self,
+        model: nn.Module,
+        flow: Flow,
+        shapes: dict[fx.Node, tuple[int, ...]],
+        purpose: Purpose,
+    ) -> None:
+        self.model, self.flow, self.shapes, self.purpose = model, flow, shapes, purpose
         self.parents: dict[Vertex, Vertex] = {}
         self.fixed: list[Vertex] = []
         self.spatial: list[Vertex] = []  # made by pools and the like, whose channels are axis 1
@@ -285,7 +289,7 @@ class _Finder:
         free = len(vertex.inputs) == 1 and carries_channels(vertex, *shapes)
         if free and self.purpose != "order":
             clips = self.purpose == "shrink" and not vertex.absorbed and ends_at_zero(vertex)
-            free = keeps_zero_slope(vertex) or (clips and _ends_are_read(vertex))
+            free = keeps_zero_slope(vertex) or (clips and ends_are_read(vertex))
         if not free:
             self._fix(vertex, *vertex.inputs)
             return

@@ -23,12 +23,11 @@ from torch import Tensor, nn
 from trt_qat.qat import placement
 from trt_qat.qat.awq import Blocked, awq_factors
 from trt_qat.qat.changed import changed_modules, outputs_of
-from trt_qat.qat.channel_costs import input_of
+from trt_qat.qat.channel_moves import divide_channels
 from trt_qat.qat.channels import LAYERS, Space, channel_spaces, is_depthwise, own_weight
+from trt_qat.qat.layer_inputs import but_channels, look_at_inputs
 from trt_qat.qat.masked import sparse_layers
-from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.stock import stock_class
-from trt_qat.qat.quantizers.axes import along_axis
 from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.smooth import LEAST, Part, best_factors, rows_of, shared_factors, smooth_alone
@@ -157,27 +156,14 @@ def _inputs_of(
     found: dict[str, Tensor] = {}
     rows: dict[str, list[Tensor]] = {}
 
-    def hook(path: str) -> Any:
-        def see(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = input_of(args, kwargs).detach().float()
-            axis = given.dim() - 1 if isinstance(layer, nn.Linear) else 1
-            amax = given.abs().amax([i for i in range(given.dim()) if i != axis])
-            found[path] = torch.maximum(found[path], amax) if path in found else amax
-            if isinstance(layer, nn.Linear):
-                rows.setdefault(path, []).append(rows_of(given, len(batches)))
+    def see(path: str, layer: nn.Module, given: Tensor) -> None:
+        given = given.float()
+        amax = given.abs().amax(but_channels(layer, given))
+        found[path] = torch.maximum(found[path], amax) if path in found else amax
+        if isinstance(layer, nn.Linear):
+            rows.setdefault(path, []).append(rows_of(given, len(batches)))
 
-        return see
-
-    handles = [
-        model.get_submodule(path).register_forward_pre_hook(hook(path), with_kwargs=True)
-        for path in sorted(paths)
-    ]
-    try:
-        for batch in batches:
-            evaluated(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    look_at_inputs(model, sorted(paths), batches, see)
     return found, rows
 
 
@@ -212,22 +198,5 @@ def _move(
             factors = found
         else:
             factors = shared_factors(seen, columns, EVEN)
-    for path in space.writers:
-        _divide(model.get_submodule(path), factors)
-    for layer in readers:
-        weight = own_weight(layer).data
-        along = 0 if is_depthwise(layer) else 1
-        weight.mul_(_shaped(factors, weight, along))
+    divide_channels(model, space, factors)
     return True
-
-
-def _divide(writer: nn.Module, factors: Tensor) -> None:
-    """Divide what a layer or a norm writes, channel by channel."""
-    for name in ("weight", "bias"):
-        parameter = writer._parameters.get(name)
-        if parameter is not None:
-            parameter.data.div_(_shaped(factors, parameter, 0))
-
-
-def _shaped(factors: Tensor, like: Tensor, axis: int) -> Tensor:
-    return along_axis(factors.to(like), axis, like.dim())

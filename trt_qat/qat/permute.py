@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trt_qat.qat.channels import Space, channel_spaces, own_weight
+from trt_qat.qat.channel_moves import take_channels
+from trt_qat.qat.channels import channel_spaces, own_weight
 from trt_qat.qat.masks import as_rows
 
 ROUNDS = 64
@@ -64,7 +65,7 @@ def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> Per
         rows = [as_rows(weight).reshape(-1, space.size) for weight in weights]
         order = best_order(torch.cat(rows).abs().float())
         if not torch.equal(order, torch.arange(space.size)):
-            _reorder(model, space, order)
+            take_channels(model, space, order)
             moved += readers
             written += [*space.writers, *space.carried]
     return Permuted(tuple(moved), tuple(written))
@@ -128,16 +129,3 @@ def _divided(values: Tensor) -> tuple[Tensor, Tensor]:
     found = torch.stack([kept(four) + kept(rest) for four, rest in each], 1)
     best, choice = found.max(1)
     return best - found[:, _FOURS.index((0, 1, 2, 3))], choice
-
-
-def _reorder(model: nn.Module, space: Space, order: Tensor) -> None:
-    """Put the channels of a space in another order: what writes, hands on and reads them."""
-    for path in (*space.writers, *space.carried):
-        module = model.get_submodule(path)
-        for tensors in (module._parameters, module._buffers):
-            for tensor in tensors.values():
-                if tensor is not None and tensor.dim() and len(tensor) == space.size:
-                    tensor.data.copy_(tensor.data[order])
-    for path in space.readers:
-        weight = own_weight(model.get_submodule(path)).data
-        weight.copy_(weight[:, order])

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trt_qat.qat.channel_costs import but_channels, input_of, noise_costs
-from trt_qat.qat.channels import Space, channel_spaces, is_depthwise, own_weight
+from trt_qat.qat.channel_costs import noise_costs
+from trt_qat.qat.channel_moves import divide_channels, take_channels
+from trt_qat.qat.channels import Space, own_weight, spaces_by_purpose
+from trt_qat.qat.layer_inputs import but_channels, look_at_inputs
 from trt_qat.qat.masked import masked_layers
-from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.quantizers.axes import along_axis
 
 NOTHING = 1e-6
@@ -59,33 +60,31 @@ def split_channels(model: nn.Module, batches: list[Any], layers: Iterable[str]) 
         Paths of the layers and norms whose output channels are others now.
     """
     wanted, masked = set(layers), set(masked_layers(model))
-    parts = [
-        part
-        for part in channel_spaces(model, batches[0], "shrink")
-        if not wanted.isdisjoint(part.readers)
-    ]
-    if not parts:
-        return []
+    found = spaces_by_purpose(model, batches[0], ("shrink", "order", "scale"))
+    parts = [part for part in found["shrink"] if not wanted.isdisjoint(part.readers)]
     spaces = [
         (space, [part for part in parts if _is_within(part, space)])
-        for space in channel_spaces(model, batches[0], "order")
+        for space in found["order"]
         if masked.isdisjoint(_members(space)) and not _mixes(model, space)
+        if bool(_says_nothing(model, space).any())
     ]
+    if not any(within for _, within in spaces):
+        return []
     readers = {path for s in (*parts, *(s for s, _ in spaces)) for path in s.readers}
     read = _ranges(model, readers, batches)
     parts, spaces = _called(parts, read), [(s, _called(p, read)) for s, p in spaces]
     spaces = [(space, within) for space, within in spaces if _called([space], read)]
-    uncut = {path for part in channel_spaces(model, batches[0], "scale") for path in part.readers}
-    found = noise_costs(model, batches, [path for part in parts for path in part.readers])
-    noise = {path: power * read[path].magnitude().amax() ** 2 for path, power in found.items()}
+    uncut = {path for part in found["scale"] for path in part.readers}
+    costs = noise_costs(model, batches, [path for part in parts for path in part.readers])
+    noise = {path: power * read[path].magnitude().amax() ** 2 for path, power in costs.items()}
     least = WORTH * sum(float(each.sum()) for each in noise.values())
     split: list[str] = []
     for space, within in spaces:
         free = {path: _with_room(part, read, uncut) for part in within for path in part.readers}
-        silent = torch.stack([_says_nothing(model, path) for path in space.writers]).all(0)
+        silent = _says_nothing(model, space)
         silent &= torch.stack([read[path].magnitude() == 0 for path in space.readers]).all(0)
-        costs = sum((noise[path] * free[path] for path in free if path in noise), torch.zeros(()))
-        index = _filled(costs * ~silent, silent, least)
+        total = sum((noise[path] * free[path] for path in free if path in noise), torch.zeros(()))
+        index = _filled(total * ~silent, silent, least)
         if bool((index != torch.arange(space.size)).any()):
             _copy(model, space, index)
             for part in within:
@@ -114,10 +113,11 @@ def _is_within(part: Space, space: Space) -> bool:
     return part.size == space.size and ends.issuperset(part.readers)
 
 
-def _says_nothing(model: nn.Module, path: str) -> Tensor:
-    """Tell which channels a layer makes nothing of, whatever it reads."""
-    rows = own_weight(model.get_submodule(path)).data.abs().float().flatten(1).amax(1).cpu()
-    return rows <= NOTHING * rows.amax()
+def _says_nothing(model: nn.Module, space: Space) -> Tensor:
+    """Tell of which channels all that writes a space makes nothing, whatever it reads."""
+    weights = (own_weight(model.get_submodule(path)).data for path in space.writers)
+    each = [weight.abs().float().flatten(1).amax(1).cpu() for weight in weights]
+    return torch.stack([rows <= NOTHING * rows.amax() for rows in each]).all(0)
 
 
 def _with_room(part: Space, read: dict[str, _Seen], uncut: set[str]) -> Tensor:
@@ -160,16 +160,10 @@ def _left(count: int) -> Tensor:
 
 def _copy(model: nn.Module, space: Space, index: Tensor) -> None:
     """Let channel i be channel ``index[i]``, and what reads the space take the mean of copies."""
-    for path in (*space.writers, *space.carried):
-        module = model.get_submodule(path)
-        for tensors in (module._parameters, module._buffers):
-            for tensor in tensors.values():
-                if tensor is not None and tensor.dim() and len(tensor) == space.size:
-                    tensor.data.copy_(tensor.data[index.to(tensor.device)])
+    take_channels(model, space, index)
     counts = torch.bincount(index, minlength=space.size).clamp_min(1)[index]
     for path in space.readers:
         weight = own_weight(model.get_submodule(path)).data
-        weight.copy_(weight[:, index.to(weight.device)])
         weight.div_(along_axis(counts.to(weight), 1, weight.dim()))
 
 
@@ -181,43 +175,19 @@ def _shrink(model: nn.Module, part: Space, index: Tensor, free: Tensor) -> None:
         if place != source and free[source]:
             number[source] = number.get(source, 0) + 1
             factors[place] = SMALLER ** number[source]
-    for path in part.writers:
-        for key in ("weight", "bias"):
-            parameter = model.get_submodule(path)._parameters.get(key)
-            if parameter is not None:
-                parameter.data.mul_(along_axis(factors.to(parameter), 0, parameter.dim()))
-    for path in part.readers:
-        layer = model.get_submodule(path)
-        weight = own_weight(layer).data
-        along = 0 if is_depthwise(layer) else 1
-        weight.div_(along_axis(factors.to(weight), along, weight.dim()))
+    divide_channels(model, part, 1 / factors)
 
 
 def _ranges(model: nn.Module, readers: Iterable[str], batches: list[Any]) -> dict[str, _Seen]:
     """Return what layers read, by their paths."""
     read: dict[str, _Seen] = {}
 
-    def before(path: str) -> Any:
-        return lambda layer, args, kwargs: _add(read, path, layer, input_of(args, kwargs))
+    def see(path: str, layer: nn.Module, value: Tensor) -> None:
+        over = but_channels(layer, value)
+        low, high = value.float().amin(over).cpu(), value.float().amax(over).cpu()
+        if path in read:
+            low, high = torch.minimum(low, read[path].low), torch.maximum(high, read[path].high)
+        read[path] = _Seen(low, high)
 
-    layers = {path: model.get_submodule(path) for path in readers}
-    handles = [
-        layer.register_forward_pre_hook(before(path), with_kwargs=True)
-        for path, layer in layers.items()
-    ]
-    try:
-        for batch in batches:
-            evaluated(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    look_at_inputs(model, readers, batches, see)
     return read
-
-
-def _add(found: dict[str, _Seen], path: str, layer: nn.Module, value: Tensor) -> None:
-    value = value.detach().float()
-    over = but_channels(layer, value)
-    low, high = value.amin(over).cpu(), value.amax(over).cpu()
-    if path in found:
-        low, high = torch.minimum(low, found[path].low), torch.maximum(high, found[path].high)
-    found[path] = _Seen(low, high)
