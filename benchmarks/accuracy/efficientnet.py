@@ -40,6 +40,7 @@ from benchmarks.accuracy.efficientnet_rows import (
     Recovery,
 )
 from trt_qat.artifact import platform_facts, versions, write_json
+from trt_qat.runners.ort import OrtRunner
 
 
 def network() -> nn.Module:
@@ -102,16 +103,11 @@ class Bench:
             return torch.cat([call(part) for part in torch.split(self.test, 16)])
 
     def batches(self, total: int) -> list[torch.Tensor]:
-        """Return what is distilled on: crops of photographs, with things before half of them."""
-        given, photographs = self.given, self.train_pictures
-        things = [] if given.objects is None else pictures.objects(given.objects)
-        count = total // 2 if things else total
-        crops = pictures.crops(photographs, max(1, count // len(photographs)), seed=2)
-        if things:
-            scenes = pictures.scenes(photographs, things, total - len(crops), seed=11)
-            crops = torch.cat([crops, scenes])
-        order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(0))
-        return [crops[part] for part in torch.split(order, given.batch) if len(part) == given.batch]
+        """Return what is distilled on."""
+        given, objects = self.given, self.given.objects
+        things = [] if objects is None else pictures.objects(objects)
+        crops = pictures.to_learn_from(self.train_pictures, things, total)
+        return [part for part in torch.split(crops, given.batch) if len(part) == given.batch]
 
     def asked(self, name: str) -> bool:
         """Tell whether a row is asked for."""
@@ -181,6 +177,22 @@ def ptq(bench: Bench) -> None:
             bench.add(name, make, bench.sizes["calibration_crops"])
 
 
+def exported(bench: Bench, path: Path) -> None:
+    """Measure a file of benchmarks/gpu/distil.py, whose story lies beside it."""
+    how = json.loads(path.with_suffix(".how.json").read_text(encoding="utf-8"))
+    with OrtRunner(path) as runner:
+        (name,) = runner.inputs
+
+        def answer(crops: torch.Tensor) -> torch.Tensor:
+            (found,) = runner.infer({name: crops.numpy()}).values()
+            return torch.from_numpy(found.copy())
+
+        bench.add(f"{how['row']}, distilled on a GPU", lambda: answer, how["steps"] * how["batch"])
+    told = ("steps", "batch", "lr", "features", "gpu", "versions")
+    bench.rows[-1] |= {"seconds": round(how["seconds"], 1)} | {key: how[key] for key in told}
+    bench.write()
+
+
 def recovery(bench: Bench) -> None:
     """Distillation of the best PTQ, dense and 2:4."""
     for name, row in RECOVERY.items():
@@ -229,9 +241,13 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/cpu/accuracy_efficientnet.json")
     )
+    parser.add_argument("--exported", type=Path, help="file of benchmarks/gpu/distil.py, alone")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     bench = Bench(given)
+    if given.exported:
+        exported(bench, given.exported)
+        return
     if given.only != "recovery":
         ptq(bench)
     if given.only != "ptq":

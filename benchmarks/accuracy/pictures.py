@@ -116,6 +116,15 @@ def scenes(paths: list[Path], things: list[Path], count: int, seed: int) -> torc
     return stacked(made)
 
 
+def to_learn_from(paths: list[Path], things: list[Path], total: int) -> torch.Tensor:
+    """Return what is distilled on: crops of photographs, with things before half of them."""
+    count = total // 2 if things else total
+    found = crops(paths, max(1, count // len(paths)), seed=2)
+    if things:
+        found = torch.cat([found, scenes(paths, things, total - len(found), seed=11)])
+    return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))]
+
+
 def opened(path: Path) -> Image.Image:
     """Return a picture in colour, no larger than crops of it need."""
     with Image.open(path) as image:

@@ -72,7 +72,14 @@ def write(path: Path, *, channels: int = 64, size: int = 16, sparse: bool = True
         weight = made.weight(pruned(codes) if sparse else codes, f"conv{at}_weight")
         bias = made.constant(f"conv{at}_bias", random.normal(0, 0.1, channels).astype(np.float32))
         made.nodes.append(
-            helper.make_node("Conv", [tensor, weight, bias], [f"c{at}"], f"conv{at}", pads=[1] * 4)
+            helper.make_node(
+                "Conv",
+                [tensor, weight, bias],
+                [f"c{at}"],
+                f"conv{at}",
+                kernel_shape=[3, 3],  # 8.6 refuses a Conv of quantized weights without it
+                pads=[1] * 4,
+            )
         )
         if at == 0:
             made.nodes.append(helper.make_node("Relu", ["c0"], ["r0"], "relu0"))

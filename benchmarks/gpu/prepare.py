@@ -73,12 +73,12 @@ PUBLISHED = {
 MODELS = REFERENCE | PUBLISHED
 
 
-def ours(reference: Reference, folder: Path, *, sparse: bool) -> list[str]:
-    """Write our export, dense or 2:4."""
+def ours(reference: Reference, folder: Path, *, sparse: bool, **options: Any) -> list[str]:
+    """Write our export, dense or 2:4; options are those of quantize."""
     model = reference.build()
     if sparse:
         model = sparsify(model, batches(reference)[0])
-    model = quantize(model, batches(reference))
+    model = quantize(model, batches(reference), **options)
     part = model.get_submodule(reference.traced_part)
     name = "sparse" if sparse else "dense"
     export(part, batches(reference)[0], folder / f"{name}.onnx", spec=ExportSpec(opset=OPSET))
@@ -114,9 +114,8 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
         onnx.save(model, temporary)
 
 
-def answers(reference: Reference, folder: Path, names: Sequence[str]) -> dict[str, Any]:
+def answers(reference: Reference, folder: Path, names: Sequence[str], count: int) -> dict[str, Any]:
     """Write inputs and reference outputs; return what is known of each ONNX."""
-    count = SAMPLES[reference.name in PUBLISHED]
     inputs = reference.example_inputs(count, seed=100)
     part = reference.build().get_submodule(reference.traced_part)
     with torch.no_grad():
@@ -154,27 +153,42 @@ def _by_position(inputs: Sequence[torch.Tensor]) -> dict[str, Any]:
     return {str(at): tensor.numpy() for at, tensor in enumerate(inputs)}
 
 
-def prepare(reference: Reference, folder: Path) -> dict[str, Any]:
-    """Write the folder of one model; return its entry of the manifest."""
+def prepare(
+    reference: Reference,
+    folder: Path,
+    *,
+    published: bool = False,
+    forms: Sequence[str] = ("dense", "sparse", "stock"),
+    **options: Any,
+) -> dict[str, Any]:
+    """Write the folder of one model; return its entry of the manifest.
+
+    Args:
+        reference: the model.
+        folder: for its files.
+        published: whether it has its published size, and so an engine for every batch size.
+        forms: which of `catalog.CARRIED` are made.
+        options: of quantize, for our exports.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made, refused = [], {}
-    jobs: tuple[tuple[str, Callable[[], list[str]]], ...] = (
-        ("dense", lambda: ours(reference, folder, sparse=False)),
-        ("sparse", lambda: ours(reference, folder, sparse=True)),
-        ("stock", lambda: stock(reference, folder)),
-    )
-    for name, job in jobs:
+    jobs: dict[str, Callable[[], list[str]]] = {
+        "dense": lambda: ours(reference, folder, sparse=False, **options),
+        "sparse": lambda: ours(reference, folder, sparse=True, **options),
+        "stock": lambda: stock(reference, folder),
+    }
+    for name in forms:
         try:
-            made += job()
+            made += jobs[name]()
         except (TrtQatError, RuntimeError, ImportError, ValueError) as error:
             refused[name] = f"{type(error).__name__}: {first_line(error)}"
     entry = {
         "family": reference.family,
-        "published": reference.name in PUBLISHED,
-        "samples": SAMPLES[reference.name in PUBLISHED],
+        "published": published,
+        "samples": SAMPLES[published],
         "onnx": made,
         "refused": refused,
-        "known": answers(reference, folder, made),
+        "known": answers(reference, folder, made, SAMPLES[published]),
     }
     write_json(folder / "entry.json", entry)
     return entry
@@ -194,7 +208,7 @@ def main() -> None:
         if done.is_file():
             entries[name] = json.loads(done.read_text(encoding="utf-8"))
             continue
-        entries[name] = prepare(MODELS[name], given.out / name)
+        entries[name] = prepare(MODELS[name], given.out / name, published=name in PUBLISHED)
         print(name, *(f"{k}: {v}" for k, v in entries[name]["refused"].items()), flush=True)
     only = [word for name in given.only or () for word in ("--only", name)]
     document = {

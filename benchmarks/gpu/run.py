@@ -52,6 +52,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="budget")
     parser.add_argument("--bench-seconds", type=float, default=3.0, help="of timing an engine")
     parser.add_argument("--only", action="append", help="model, or kind of cell; repeatable")
+    parser.add_argument("--kind", action="append", help="of cells alone; repeatable")
+    parser.add_argument("--batch", action="append", type=int, help="of published sizes; repeatable")
+    parser.add_argument("--skip", action="append", default=[], help="variant; repeatable")
     parser.add_argument("--weights", choices=("auto", "int8", "fp32"), default="auto")
     parser.add_argument(
         "--no-external-tactics",
@@ -71,7 +74,13 @@ def planned(
     """Return the cells that are asked for, in order."""
     trtexec = shutil.which("trtexec") is not None
     every = cells.plan(models, version, probes=probes.PROBES, trtexec=trtexec)
-    return [c for c in every if not given.only or {c.kind, c.name} & set(given.only)]
+    if given.only:
+        every = [c for c in every if {c.kind, c.name} & set(given.only)]
+    if given.kind:
+        every = [c for c in every if c.kind in given.kind]
+    if given.batch:
+        every = [c for c in every if not c.batch or c.batch in given.batch]
+    return [c for c in every if c.variant not in given.skip]
 
 
 def out_folder(given: argparse.Namespace) -> Path:
@@ -94,6 +103,7 @@ def bench_of(
         seconds=given.bench_seconds,
         common={"tactic_sources": INTERNAL} if given.no_external_tactics else {},
         weights=auto if given.weights == "auto" else given.weights,
+        skip=tuple(given.skip),
     )
 
 

@@ -47,6 +47,7 @@ class Bench:
         seconds: of timing for each engine in a comparison.
         common: options of every build.
         weights: ``int8`` or ``fp32``: form of the quantized weights.
+        skip: variants that are left out.
     """
 
     carried: Path
@@ -56,6 +57,7 @@ class Bench:
     seconds: float = 3.0
     common: dict[str, Any] = field(default_factory=dict)
     weights: str = "int8"
+    skip: tuple[str, ...] = ()
 
     def onnx(self, name: str, variant: Variant) -> Path:
         """Return the file that a variant of a model is built from."""
@@ -193,6 +195,8 @@ def time_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
     missing: dict[str, str] = {}
     ready: dict[str, Path] = {}
     for name in dict.fromkeys(name for pair in RATIOS for name in pair[:2]):
+        if name in bench_.skip:
+            continue
         try:
             ready[name] = bench_.engine(shared, VARIANTS[name])
         except (TrtQatError, KeyError) as error:

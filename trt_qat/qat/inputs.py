@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from trt_qat.data.samples import each_of
 from trt_qat.errors import DataError, ModelError
-from trt_qat.qat.tensors import as_tensors
+from trt_qat.qat.tensors import as_tensors, tensors_in
 
 
 def input_batches(model: nn.Module, given: Any) -> Iterator[Any]:
@@ -41,7 +42,21 @@ def input_batches(model: nn.Module, given: Any) -> Iterator[Any]:
 
 
 def inputs_of(model: nn.Module, batch: Any) -> Any:
-    """Return the inputs in a batch, without targets that the model's forward does not take."""
+    """Return the inputs in a batch, without targets that the model's forward does not take.
+
+    They go to the device that the model lies on: a DataLoader leaves them on the CPU.
+    """
+    return _beside(model, _inputs_of(model, batch))
+
+
+def _beside(model: nn.Module, inputs: Any) -> Any:
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) != 1 or {tensor.device for tensor in tensors_in(inputs)} <= devices:
+        return inputs
+    return send_to_device(inputs, devices.pop())
+
+
+def _inputs_of(model: nn.Module, batch: Any) -> Any:
     signature = inspect.signature(model.forward)
     if isinstance(batch, Mapping):
         kept = dict(batch)
