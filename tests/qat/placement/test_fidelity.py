@@ -170,6 +170,15 @@ def test_images_grow_and_sequences_shrink(x: Tensor, tried: Any) -> None:
     assert shapes == ([] if tried is None else [[tried]])
 
 
+def test_a_few_samples_of_another_size_tell_and_all_where_the_module_takes_no_fewer() -> None:
+    assert resized(torch.zeros(32, 3, 8, 4))[1] == [[(4, 3, 40, 36)]]
+    assert not resized(torch.zeros(32, 3, 8, 4), lambda x: x.reshape(-1, 3, 8, 4)[:4] + 1)[0]
+    module = Of(lambda x: x + torch.zeros(32, 1, 1, 1))
+    call = call_of(module, torch.zeros(32, 3, 8, 4))
+    assert not holds_for_other_sizes(module, lambda _module, x: x[:, :, :8], call)
+    assert module.shapes[-1] == [(32, 3, 40, 36)]
+
+
 def test_one_input_that_can_be_resized_is_enough() -> None:
     image, row = torch.zeros(2, 3, 8, 4), torch.zeros(2, 6)
     assert resized(row, None, image)[1] == [[(2, 6), (2, 3, 40, 36)]]

@@ -12,6 +12,7 @@ from torch.fx.proxy import TraceError
 from trt_qat.qat.placement.calls import Call, mode, tensors_of
 
 IMAGE_STEP = 32  # networks take images whose sides are multiples of it
+FEW = 4  # samples of another batch: enough to show a number that tracing has burnt in
 
 
 def check_fidelity(module: nn.Module, forward: Any, call: Call) -> None:
@@ -33,15 +34,18 @@ def check_fidelity(module: nn.Module, forward: Any, call: Call) -> None:
 
 
 def holds_for_other_sizes(module: nn.Module, forward: Any, call: Call) -> bool:
-    """Tell whether the traced ``forward`` takes other images and sequences as the module does."""
-    leaves = [_resized(leaf) for leaf in call.leaves]
-    if all(a is b for a, b in zip(leaves, call.leaves, strict=True)):
-        return True
-    expected = _run(module, module.forward, call, leaves)
-    if expected is None:
-        return True  # the module itself takes no other
-    got = _run(module, _bound(forward, module), call, leaves)
-    return _equal(expected, got)
+    """Tell whether the traced ``forward`` takes other images and sequences as the module does.
+
+    A few samples tell; all of them where the module takes no other batch.
+    """
+    for given in (_first(call.leaves, FEW), call.leaves):
+        leaves = [_resized(leaf) for leaf in given]
+        if all(a is b for a, b in zip(leaves, given, strict=True)):
+            return True
+        expected = _run(module, module.forward, call, leaves)
+        if expected is not None:
+            return _equal(expected, _run(module, _bound(forward, module), call, leaves))
+    return True  # the module itself takes no other
 
 
 def _bound(forward: Any, module: nn.Module) -> Any:
@@ -73,16 +77,26 @@ def _equal(expected: list[torch.Tensor], got: list[torch.Tensor] | None) -> bool
 
 
 def _other_batch(leaves: list[Any]) -> list[Any]:
-    """Return half of the batch, and of a batch of one sample two."""
+    """Return half of the batch, `FEW` samples at most, and of a batch of one sample two."""
+    batch = _size(leaves)
+    if batch > 1:
+        return _first(leaves, min(batch // 2, FEW))
+    return [torch.cat([leaf, leaf]) if _is_batch(leaf, 1) else leaf for leaf in leaves]
+
+
+def _first(leaves: list[Any], count: int) -> list[Any]:
+    """Return the first samples of a batch; one of fewer stays."""
+    batch = _size(leaves)
+    return [leaf[:count] if _is_batch(leaf, batch) else leaf for leaf in leaves]
+
+
+def _size(leaves: list[Any]) -> int:
     sizes = {leaf.shape[0] for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim()}
-    batch = max(sizes, default=0)
+    return max(sizes, default=0)
 
-    def other(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or not leaf.dim() or leaf.shape[0] != batch:
-            return leaf
-        return torch.cat([leaf, leaf]) if batch == 1 else leaf[: batch // 2]
 
-    return [other(leaf) for leaf in leaves]
+def _is_batch(leaf: Any, size: int) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == size
 
 
 def _resized(leaf: Any) -> Any:
