@@ -5,8 +5,8 @@
 
 Needs what benchmarks/accuracy/efficientnet.py needs. ``--carried`` adds two models to the folder
 of `prepare.py`: by our defaults beside ModelOpt's stock export, and with zero points folded and
-channels split. ``--crops`` writes what `distil.py` and `logits.py` read on the machine with the
-GPU: crops to calibrate on, to test on and to learn from.
+channels split. ``--crops`` writes what `distil.py` and `agreement.py` read on the machine with the
+GPU: crops to calibrate on, to test on and to learn from, and the float network's answers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import numpy as np
 import torch
 
 from benchmarks.accuracy import pictures
@@ -75,6 +76,10 @@ def write_crops(crops: Crops, given: argparse.Namespace) -> None:
     write(folder / "calibration.zip", crops.calibration, lossless=True)
     tested = crops.tested[::EVERY]
     write(folder / "tested.zip", tested, lossless=True)
+    model = network()
+    with torch.no_grad():
+        wanted = torch.cat([model(part) for part in torch.split(tested, 16)])
+    np.save(folder / "wanted.npy", wanted.numpy())
     photographs = crops.train + pictures.photographs(given.photographs)
     things = pictures.objects(given.objects)
     learning = pictures.to_learn_from(photographs, things, LEARNING)
