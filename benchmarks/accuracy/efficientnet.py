@@ -202,15 +202,16 @@ def recovery(bench: Bench) -> None:
 
 def recovered(bench: Bench, name: str, row: Recovery) -> None:
     """Distil a quantized network; of a sparse one what its last blocks alone reach is a row too."""
+    given = bench.given
+    steps, lr = given.steps or row.steps, given.lr or row.lr
+    batches = bench.batches(given.train_crops or row.crops)
     if row.sparse:
         make = partial(bench.pruned, row)
         samples = TAIL["steps"] * efficientnet_tail.BATCH
         model = bench.add(f"{name}, last blocks trained alone", make, samples)
     else:
-        model = tq.quantize(copy.deepcopy(bench.model), bench.calibration, **row.options)
-    given = bench.given
-    steps, lr = given.steps or row.steps, given.lr or row.lr
-    batches = bench.batches(given.train_crops or row.crops)
+        seen = bench.calibration + batches[: row.calibration // given.batch]
+        model = tq.quantize(copy.deepcopy(bench.model), seen, **row.options)
     spec = {**TRAINING, "epochs": steps / len(batches), "lr": lr, "ema_decay": 0.95}
     learn = partial(
         tq.finetune,
@@ -222,6 +223,7 @@ def recovered(bench: Bench, name: str, row: Recovery) -> None:
     )
     bench.add(f"{name}, distilled", learn, steps * given.batch)
     bench.rows[-1] |= {"steps": steps, "lr": lr, "features": row.features}
+    bench.rows[-1] |= {"calibration": row.calibration}
     bench.write()
 
 
