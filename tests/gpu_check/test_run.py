@@ -223,6 +223,14 @@ def test_the_page_shows_what_was_not_done() -> None:
     assert "| m | sparse | b1 | 3.0 | 5 | 2 | 4 | 1 | 31.0 | 40.0 | sound |" in text
 
 
+def test_types_that_an_engine_hides_are_no_zero_on_the_page() -> None:
+    found = build_result()
+    found["census"] |= {"int8_in_int8_out": None, "int8_not_told": 3}
+    row = summary.summarise({"build:m:dense:b1": {"status": "done", "is": found}})
+    facts = {"tensorrt": "8.6.0", "gpus": [{"name": "NVIDIA H200"}]}
+    assert "| 3.0 | 5 | - (3 not told) | 4 |" in summary.page(facts, row)
+
+
 def test_runs_of_one_benchmark_are_paired_by_session() -> None:
     """What a session does to both cancels: here each is twice as slow as the one before."""
     slow = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
