@@ -580,7 +580,7 @@ def conv_3d(group: int = 1) -> ModelProto:
     b = Builder(13)
     x = b.qdq(b.input("x", ["N", 16, 8, 8, 8]), name="in")
     w = b.weight("w", (16, 16 // group, 3, 3, 3))
-    sizes = {"kernel_shape": [3] * 3, "pads": [1] * 6}
+    sizes: dict[str, Any] = {"kernel_shape": [3] * 3, "pads": [1] * 6}
     return b.model(b.qdq(b.node("Conv", x, w, name="conv", **sizes, group=group), name="out"))
 
 
