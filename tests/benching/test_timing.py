@@ -137,11 +137,9 @@ def test_the_clock_of_a_gpu_is_read_when_it_has_just_worked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before the warm-up it is idle, and its clock low."""
-    model = Slow("slow")
-    counted: list[int] = []
-    monkeypatch.setattr(Slow, "infer", lambda self, feed: (counted.append(0), {"y": feed["x"]})[1])
-    monkeypatch.setattr(gpu, "sm_mhz", lambda: [len(counted)])
+    model = Recorder("fast")
+    monkeypatch.setattr(gpu, "sm_mhz", lambda: [len(model.fed)])
     limits = Limits(seconds=0.01, precision=0.5, warmup_s=0.01)
-    session = run_session([Entry("slow", model, FEEDS, 1)], limits, np.random.default_rng(0))
+    session = run_session([Entry("fast", model, FEEDS, 1)], limits, np.random.default_rng(0))
     warm = session.warmups[0].iterations
     assert session.sm_mhz == ([warm], [warm + len(session.latencies_ms[0])])

@@ -33,6 +33,7 @@ def test_types_that_dynamic_shapes_hide_are_no_count_of_zero() -> None:
     """TensorRT 8.6 tells kernels and no types there: nobody knows what is INT8 in and out."""
     census = read(DATA / "8.6-dynamic.json")["census"]
     assert census["precision"] == {"int8": 2}
+    assert census["sparse"] == {"sparse": 1, "dense": 1}
     assert census["int8_not_told"] == 2
     assert census["int8_in_int8_out"] is None
     assert census["int8_in_float_out"] is None
