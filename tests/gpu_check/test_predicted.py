@@ -54,6 +54,10 @@ def test_a_type_that_is_hidden_is_not_held_against_a_prediction() -> None:
     assert row(found)["engine_layer"].endswith("conv1 + add + relu1")
     assert found["agreement"]["int8"] == {"agrees": 1}
     assert found["agreement"]["output_int8"] == {"not told": 1}
+    told = engine("8.6-dynamic.json")
+    told["layers"][3]["precision_out"] = ["int8", None]  # of two outputs one is told
+    found = predicted.table([layer("conv1")], told)
+    assert found["agreement"]["output_int8"] == {"not told": 1}
 
 
 def test_part_of_a_name_is_another_layer() -> None:
