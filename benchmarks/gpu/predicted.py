@@ -62,8 +62,10 @@ def _seen(found: Mapping[str, Any], node: str, engine: Mapping[str, Any]) -> dic
 
 
 def _all_int8(types: Sequence[str | None]) -> bool | None:
-    known = [kind for kind in types if kind is not None]
-    return all(kind == "int8" for kind in known) if known else None
+    """Tell whether all types are INT8; None: one that decides is not told."""
+    if any(kind not in ("int8", None) for kind in types):
+        return False
+    return None if None in types or not types else True
 
 
 def _was_found(node: str, engine: Mapping[str, Any]) -> bool | None:

@@ -192,7 +192,7 @@ def damaged_engine(folder: Path, options: Options) -> Any:
     for name, content in (("garbage", b"garbage" * 99), ("cut", plan[:half]), ("changed", changed)):
         (folder / f"{name}.engine").write_bytes(content)
         code = (
-            f"from trt_qat.runners.ort import runner; runner('trt-trusted:{folder / name}.engine')"
+            f"from trt_qat.runners.open import runner; runner('trt-trusted:{folder / name}.engine')"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -5,7 +5,8 @@
     python benchmarks/gpu/run.py --carried carried --list --tensorrt 8.6
 
 The base install is enough; no torch. Results go to ``benchmarks/results/<gpu>/`` and are whole
-after every cell: run it again and it goes on where it was, over a crash of TensorRT too.
+after every cell: run it again and it goes on where it was. A crash of TensorRT, or an error that
+leaves a process without a context of CUDA, costs its cell and a new process does the next.
 ``--seconds`` ends it after the cell that is running then. Clocks are recorded and never changed.
 Exit status: 0 all cells done, 1 some failed or the time was up, 2 bad input, 3 no GPU or TensorRT.
 """
@@ -33,12 +34,16 @@ from trt_qat.artifact import versions, write_json, write_text
 from trt_qat.benching import gpu as clocks
 from trt_qat.benching import machine as host
 from trt_qat.engine import compat, machine
+from trt_qat.engine.sticky import is_sticky
 from trt_qat.errors import BackendUnavailable, TrtQatError
 from trt_qat.targets import parse_version
 
 ROOT = Path(__file__).parents[2]
 INTERNAL = ("edge_mask_convolutions", "jit_convolutions")
-MOST_CRASHES = 20
+MOST_WORKERS = 20
+"""Processes, one after a crash or a dead context; more would be a machine that cannot do it."""
+DEAD = 5
+"""Exit status of a worker whose context of CUDA is dead: whatever follows would fail too."""
 TESTS_S = 400
 
 
@@ -142,7 +147,7 @@ def gpu_tests(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def worker(given: argparse.Namespace) -> int:
-    """Do cell after cell until none is left or the time is up; return how many failed."""
+    """Do cell after cell until none is left or the time is up; return the exit status."""
     models = carry.read_manifest(given.carried)["models"]
     version = compat.version(compat.load())
     bench, results = bench_of(given, models, version), store.Store(out_folder(given))
@@ -154,7 +159,7 @@ def worker(given: argparse.Namespace) -> int:
             continue
         if time.monotonic() >= deadline:
             print("the time is up; run it again to go on", file=sys.stderr)
-            return failed + 1
+            return 1
         results.start(cell)
         began = time.perf_counter()
         try:
@@ -163,32 +168,42 @@ def worker(given: argparse.Namespace) -> int:
             failed += 1
             results.end(cell, time.perf_counter() - began, error=f"{type(error).__name__}: {error}")
             print(f"{cell.id}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if is_sticky(f"{type(error).__name__}: {error}"):
+                return DEAD
         else:
             results.end(cell, time.perf_counter() - began, result=result)
             print(f"{cell.id}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    return failed
+    return 1 if failed else 0
 
 
 def supervise(given: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Run a worker, and another wherever one was taken along by a crash."""
+    """Run a worker, and another wherever one crashed or lost its context."""
     results, out = store.Store(out_folder(given)), out_folder(given)
     facts = {**machine.facts(), "host": host.examine(), "versions": versions()}
     command = shlex.join(["python", "benchmarks/gpu/run.py", *arguments])
     before = clocks.read()
     write_json(out / "machine.json", {"command": command, **facts, "clocks": [before]})
-    deadline, code = time.monotonic() + given.seconds, 1
-    for _ in range(MOST_CRASHES):
+    deadline, code, lost = time.monotonic() + given.seconds, 1, False
+    for _ in range(MOST_WORKERS):
         left = deadline - time.monotonic()
         again = [*arguments, "--worker", "--seconds", str(max(left, 0.0))]
         code = subprocess.run([sys.executable, __file__, *again], check=False).returncode
         crashed = results.mark_crashed()
         write_summary(out, facts)
-        if not crashed:
+        if crashed:
+            print(
+                f"{', '.join(crashed)}: TensorRT ended the process ({code}); going on", flush=True
+            )
+        elif code == DEAD:
+            print("the context of CUDA is dead; going on in a new process", flush=True)
+            lost = True
+            # What failed would be tried again by every new process, and end each.
+            arguments = [each for each in arguments if each != "--retry"]
+        else:
             break
-        print(f"{', '.join(crashed)}: TensorRT ended the process ({code}); going on", flush=True)
     seen = [before, clocks.read()]
     write_json(out / "machine.json", {"command": command, **facts, "clocks": seen})
-    return code if code in (0, 2, 3) else 1
+    return code if code in (2, 3) or (code == 0 and not lost) else 1
 
 
 def write_summary(out: Path, facts: dict[str, Any]) -> None:
@@ -212,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reason := machine.why_not_run():
             raise BackendUnavailable(reason)
         if given.worker:
-            return 1 if worker(given) else 0
+            return worker(given)
         carry.read_manifest(given.carried)
         return supervise(given, sys.argv[1:] if arguments is None else list(arguments))
     except TrtQatError as error:

@@ -52,6 +52,7 @@ def _builds(cells: Cells) -> Iterator[dict[str, Any]]:
             "layers": found["census"]["layers"],
             "precision": found["census"]["precision"],
             "int8_in_int8_out": found["census"]["int8_in_int8_out"],
+            "int8_not_told": found["census"].get("int8_not_told"),
             "found": sparsity.get("found"),
             "chose": sparsity.get("chose"),
             "sqnr_db": min((each for each in worst if each is not None), default=None),
@@ -166,13 +167,20 @@ def _rebuild_cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _build_cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    keys = ("model", "variant", "batch", "seconds", "layers", "int8_in_int8_out")
+    keys = ("model", "variant", "batch", "seconds", "layers")
     return (
         *(row[key] for key in keys),
+        _int8_cell(row),
         *(_or_dash(row[key]) for key in ("found", "chose")),
         *(_decibel(row[key]) for key in ("sqnr_db", "rounding_sqnr_db")),
         "suspect" if row["suspect"] else "sound",
     )
+
+
+def _int8_cell(row: Mapping[str, Any]) -> str:
+    """Return how many layers are INT8 in and out, and how many do not tell."""
+    hidden = row["int8_not_told"]
+    return f"{_or_dash(row['int8_in_int8_out'])}{f' ({hidden} not told)' if hidden else ''}"
 
 
 def _table(head: tuple[str, ...], rows: Any) -> list[str]:

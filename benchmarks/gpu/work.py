@@ -24,6 +24,7 @@ from trt_qat.engine.evidence.inspect import inspector_text
 from trt_qat.engine.execution.runner import TrtRunner
 from trt_qat.engine.loading import load_engine
 from trt_qat.engine.log import make_log
+from trt_qat.engine.sticky import is_sticky
 from trt_qat.errors import CheckFailed, TrtQatError
 from trt_qat.measure import metrics
 from trt_qat.runners.protocol import Feed
@@ -200,6 +201,8 @@ def time_cell(bench_: Bench, cell: Cell) -> dict[str, Any]:
         try:
             ready[name] = bench_.engine(shared, VARIANTS[name])
         except (TrtQatError, KeyError) as error:
+            if is_sticky(str(error)):  # what follows would be called missing for the same error
+                raise
             missing[name] = f"{type(error).__name__}: {error}"
     found = timed(bench_, cell, ready)
     pairs = [

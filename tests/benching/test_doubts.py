@@ -17,13 +17,19 @@ GPU = {"throttled": [], "sm_mhz": 1410, "processes": 1}
 EXACT = Interval(1.0, 0.999, 1.001, 0.98)
 
 
+def gpu(*timed: int | None, **after: Any) -> dict[str, Any]:
+    """One that is idle before, as an H200 was at 345 MHz, and runs at 1980 MHz when it is timed."""
+    before = GPU | {"sm_mhz": 345}
+    return {"before": before, "after": GPU | after, "timed_sm_mhz": list(timed or (1980, 1980))}
+
+
 def quiet(**changes: Any) -> dict[str, Any]:
     """A machine that nothing can be said against, but for ``changes`` of its load."""
     load = {
         "competing_cpus": 0.01,
         "stolen_cpus": 0.0,
         "cpu_mhz": {"before": [3000.0], "after": [3010.0]},
-        "gpus": [{"before": GPU, "after": GPU}],
+        "gpus": [gpu()],
     }
     return {
         "cpus": 8,
@@ -83,15 +89,15 @@ def test_a_latency_of_several_streams_is_said_to_be_none() -> None:
         (quiet() | {"usable_cpus": 2}, "may use 2 of 8 processors (affinity)"),
         (quiet() | {"cpu_quota": 1.5}, "the control group allows 1.5 processors"),
         (
-            quiet(gpus=[{"before": GPU, "after": GPU | {"throttled": ["software power cap"]}}]),
+            quiet(gpus=[gpu(throttled=["software power cap"])]),
             "GPU 0 is throttled: software power cap",
         ),
         (
-            quiet(gpus=[{"before": GPU, "after": GPU | {"sm_mhz": 1100}}]),
-            "GPU 0 ran at 1410 MHz before and 1100 MHz after: its clocks are not locked",
+            quiet(gpus=[gpu(1980, 1980, None, 1755)]),
+            "GPU 0 ran at 1755 to 1980 MHz while it was timed: its clocks are not locked",
         ),
         (
-            quiet(gpus=[{"before": GPU, "after": GPU | {"processes": 3}}]),
+            quiet(gpus=[gpu(processes=3)]),
             "GPU 0 has 3 processes computing on it",
         ),
         (

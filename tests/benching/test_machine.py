@@ -103,3 +103,12 @@ def test_a_jetson_is_known_by_its_device_tree(tmp_path: Path) -> None:
 
 def test_any_other_machine_is_no_jetson(tmp_path: Path) -> None:
     assert jetson.examine(tmp_path, tmp_path / "model") is None
+
+
+def test_a_gpus_clock_is_that_of_the_moments_when_it_was_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "read", lambda: [{"sm_mhz": 345}])
+    (found,) = machine.Watch(tmp_path, tmp_path).stop([[1980], [], [1965]])["gpus"]
+    assert found["timed_sm_mhz"] == [1980, 1965]
+    assert found["before"]["sm_mhz"] == 345

@@ -13,6 +13,8 @@ import pytest
 import trt_qat as tq
 from tests.benching.conftest import QUICK
 from tests.benching.runners import OnDevice, Recorder
+from trt_qat.benching import gpu
+from trt_qat.benching.session import Entry, Limits, run_session
 from trt_qat.benching.timing import Stopwatch, no_garbage_collection
 from trt_qat.errors import CheckFailed, DataError
 from trt_qat.runners.ort import OrtRunner
@@ -129,3 +131,15 @@ def test_the_garbage_collector_is_as_it_was_after_a_failure() -> None:
     with pytest.raises(KeyError), no_garbage_collection():
         raise KeyError(gc.isenabled())
     assert gc.isenabled()
+
+
+def test_the_clock_of_a_gpu_is_read_when_it_has_just_worked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the warm-up it is idle, and its clock low."""
+    model = Recorder("fast")
+    monkeypatch.setattr(gpu, "sm_mhz", lambda: [len(model.fed)])
+    limits = Limits(seconds=0.01, precision=0.5, warmup_s=0.01)
+    session = run_session([Entry("fast", model, FEEDS, 1)], limits, np.random.default_rng(0))
+    warm = session.warmups[0].iterations
+    assert session.sm_mhz == ([warm], [warm + len(session.latencies_ms[0])])

@@ -83,8 +83,9 @@ def test_a_build_leaves_plan_sidecar_and_layers(made: tuple[Path, EngineArtifact
 def test_the_engine_computes_in_int8(made: tuple[Path, EngineArtifact]) -> None:
     _, engine = made
     assert engine.layers["detailed"]
-    assert engine.layers["census"]["precision"].get("int8", 0) >= 2
-    assert engine.layers["census"]["int8_in_int8_out"] >= 1
+    assert (census := engine.layers["census"])["precision"].get("int8", 0) >= 2
+    # TensorRT 8 hides the types of dynamic shapes.
+    assert (census["int8_in_int8_out"] is None) == (census["int8_not_told"] > 1)
 
 
 def test_the_log_tells_of_sparsity(tmp_path: Path) -> None:
@@ -92,6 +93,7 @@ def test_the_log_tells_of_sparsity(tmp_path: Path) -> None:
     engine = build(path, tmp_path / "wide.engine", spec=spec(batch=(32, 32, 32)))
     assert engine.layers["sparsity"] is not None
     assert engine.layers["sparsity"]["found"] == 2
+    assert engine.layers["census"]["int8_in_int8_out"] >= 1  # one shape, so types are told
     dense = build(path, tmp_path / "d.engine", spec=spec(batch=(32, 32, 32), sparse_weights=False))
     assert not any(each["sparse"] == "sparse" for each in dense.layers["layers"])
 
@@ -240,7 +242,7 @@ def test_a_trusted_engine_that_is_damaged_is_one_error(
     damaged = {"garbage": b"garbage" * 1000, "cut": plan[: len(plan) // 2]}[harm]
     (tmp_path / "bad.engine").write_bytes(damaged)
     code = (
-        "from trt_qat.errors import InputError\nfrom trt_qat.runners.ort import runner\n"
+        "from trt_qat.errors import InputError\nfrom trt_qat.runners.open import runner\n"
         f"try:\n    runner('trt-trusted:{tmp_path / 'bad.engine'}')\n"
         "except InputError as error:\n    print(error)\n"
     )

@@ -42,11 +42,22 @@ def test_a_layer_is_found_by_the_node_that_the_engine_says_it_computes() -> None
 
 
 def test_before_10_a_layer_is_found_by_its_name() -> None:
-    """8.6 tells no nodes: ``features.0.0.weight + QuantizeLinear_7 + Conv_9 + PWN(Clip_13)``."""
+    """8.5 tells no nodes: ``features.0.0.weight + QuantizeLinear_7 + Conv_9 + PWN(Clip_13)``."""
     found = predicted.table([layer("Conv_9", sparse="dense")], engine("8-detailed.json"))
     assert row(found)["engine_layer"].startswith("features.0.0.weight")
     assert row(found)["seen"]["input_int8"] is True
     assert found["agreement"]["sparse_kernel"] == {"only predicted": 1}
+
+
+def test_a_type_that_is_hidden_is_not_held_against_a_prediction() -> None:
+    found = predicted.table([layer("conv1")], engine("8.6-dynamic.json"))
+    assert row(found)["engine_layer"].endswith("conv1 + add + relu1")
+    assert found["agreement"]["int8"] == {"agrees": 1}
+    assert found["agreement"]["output_int8"] == {"not told": 1}
+    told = engine("8.6-dynamic.json")
+    told["layers"][3]["precision_out"] = ["int8", None]  # of two outputs one is told
+    found = predicted.table([layer("conv1")], told)
+    assert found["agreement"]["output_int8"] == {"not told": 1}
 
 
 def test_part_of_a_name_is_another_layer() -> None:

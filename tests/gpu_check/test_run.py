@@ -97,6 +97,37 @@ def test_a_cell_that_fails_does_not_stop_the_next(
     assert done[count:] == ["build:small:dense"]
 
 
+def test_a_dead_context_ends_the_worker_and_costs_one_cell(
+    carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows in that process would fail with the same error, whatever it is."""
+
+    def do(bench: Any, cell: Cell) -> Any:
+        message = "Error Code 1: Cuda Runtime (an illegal memory access was encountered)"
+        raise CheckFailed(message)
+
+    assert worked(carried, tmp_path, monkeypatch, do) == run.DEAD
+    assert list(store.Store(tmp_path).all()) == ["build:small:dense"]
+    assert worked(carried, tmp_path, monkeypatch, lambda bench, cell: 0) == 0
+
+
+@pytest.mark.parametrize("last", [0, run.DEAD])
+def test_a_worker_without_a_context_is_followed_by_another_and_not_for_ever(
+    carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    commands: list[list[str]] = []
+
+    def process(command: list[str], **_: Any) -> Any:
+        commands.append(command)
+        return SimpleNamespace(returncode=run.DEAD if len(commands) < 3 else last)
+
+    monkeypatch.setattr(subprocess, "run", process)
+    given = ["--carried", str(carried), "--out", str(tmp_path), "--retry"]
+    assert run.supervise(run.parse(given), given) == 1  # a cell failed, whatever came then
+    assert len(commands) == (3 if last == 0 else run.MOST_WORKERS)
+    assert ["--retry" in command for command in commands[:2]] == [True, False]
+
+
 def test_the_budget_ends_it_and_the_next_run_goes_on(
     carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +252,14 @@ def test_the_page_shows_what_was_not_done() -> None:
     assert "| m | b1 | dense / implicit | 1.040 | 1.030 to 1.050 |  | no |" in text
     assert r"| probe:p | CheckFailed: no \| really |" in text
     assert "| m | sparse | b1 | 3.0 | 5 | 2 | 4 | 1 | 31.0 | 40.0 | sound |" in text
+
+
+def test_types_that_an_engine_hides_are_no_zero_on_the_page() -> None:
+    found = build_result()
+    found["census"] |= {"int8_in_int8_out": None, "int8_not_told": 3}
+    row = summary.summarise({"build:m:dense:b1": {"status": "done", "is": found}})
+    facts = {"tensorrt": "8.6.0", "gpus": [{"name": "NVIDIA H200"}]}
+    assert "| 3.0 | 5 | - (3 not told) | 4 |" in summary.page(facts, row)
 
 
 def test_runs_of_one_benchmark_are_paired_by_session() -> None:

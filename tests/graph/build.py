@@ -92,7 +92,8 @@ class Builder:
         if w is None:
             w = self.weight(name, shape) if quantized else self.float_weight(name, shape)
         bias = self.store(f"{name}_bias", np.zeros(channels[1], np.float32))
-        out = self.node("Conv", x, w, bias, name=name, pads=[kernel // 2] * 4, group=group)
+        sizes: dict[str, Any] = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4}
+        out = self.node("Conv", x, w, bias, name=name, **sizes, group=group)
         return self.node("Relu", out, name=f"{name}_relu") if relu else out
 
     def linear(

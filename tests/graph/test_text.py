@@ -18,7 +18,7 @@ def test_a_small_graph() -> None:
         'DequantizeLinear "conv_dq" (conv_codes: int8[8,16,1,1]) -> conv_dq_out '
         "{axis 0, scales [8] int8}\n"
         'Conv "conv" (in_dq_out, conv_dq_out, conv_bias: float[8]) -> conv_out '
-        "{group=1, pads=[0,0,0,0]}\n"
+        "{group=1, kernel_shape=[1,1], pads=[0,0,0,0]}\n"
         'Relu "act" (conv_out) -> act_out\n'
         "output act_out: float[...]\n"
     )

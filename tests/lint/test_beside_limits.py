@@ -103,6 +103,22 @@ def test_an_axis_is_stated_where_there_are_several_scales() -> None:
     assert severities(model, "QDQ311", None, "10.1") == []
 
 
+def test_a_kernel_shape_is_wanted_where_the_parser_takes_the_weight_as_a_tensor() -> None:
+    assert severities(v.shapeless_conv(), "QDQ317", None, "10.3") == ["error"]
+    assert found(v.shapeless_conv(), "QDQ317") == []
+    b, x = image()
+    y = b.node("Conv", x, b.float_weight("conv", (16, 16, 3, 3)), name="conv")
+    assert found(b.model(y), "QDQ317", None, "8.6") == []
+    b, x = image()
+    bias = b.dequantize(b.store("codes", np.ones(16, np.int8)), name="bias_dq")
+    y = b.node("Conv", x, b.float_weight("conv", (16, 16, 3, 3)), bias, name="conv")
+    assert [f.node for f in found(b.model(y), "QDQ317", None, "8.6")] == ["conv"]
+    b, x = image()
+    w = b.weight("t", (16, 16, 2, 2), None)
+    model = b.model(b.node("ConvTranspose", b.qdq(x, name="in"), w, name="t"))
+    assert found(model, "QDQ317", None, "8.6") == []  # which takes it from the weight
+
+
 def test_a_zero_point_and_a_float_scale_are_wanted_before_tensorrt_9() -> None:
     b, x = image()
     scale = b.store("scale", 0.1)

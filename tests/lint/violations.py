@@ -54,6 +54,16 @@ def _clean() -> ModelProto:
     return _one_conv()
 
 
+def shapeless_conv() -> ModelProto:
+    """One Conv that leaves its kernel_shape to the weight."""
+    model = _one_conv()
+    for node in model.graph.node:
+        for at in reversed(range(len(node.attribute))):
+            if node.attribute[at].name == "kernel_shape":
+                del node.attribute[at]
+    return model
+
+
 def _computed_scale() -> ModelProto:
     b = Builder()
     x = _input(b)
@@ -570,7 +580,8 @@ def conv_3d(group: int = 1) -> ModelProto:
     b = Builder(13)
     x = b.qdq(b.input("x", ["N", 16, 8, 8, 8]), name="in")
     w = b.weight("w", (16, 16 // group, 3, 3, 3))
-    return b.model(b.qdq(b.node("Conv", x, w, name="conv", pads=[1] * 6, group=group), name="out"))
+    sizes: dict[str, Any] = {"kernel_shape": [3] * 3, "pads": [1] * 6}
+    return b.model(b.qdq(b.node("Conv", x, w, name="conv", **sizes, group=group), name="out"))
 
 
 def lone_depthwise(*, codes: bool = False) -> ModelProto:
@@ -757,6 +768,8 @@ CASES = (
          lambda: _rectified(TensorProto.BFLOAT16), tensorrt="8.6", good_tensorrt="10.0"),
     Case("QDQ316", lambda: _reduced(TensorProto.INT32), lambda: _reduced(TensorProto.FLOAT),
          tensorrt="8.6"),
+    Case("QDQ317", shapeless_conv, _clean, tensorrt="8.6"),
+    Case("QDQ317", shapeless_conv, shapeless_conv, tensorrt="10.3", good_tensorrt="10.4"),
     Case("QDQ401", lambda: _pruned(0), lambda: _pruned(1)),
 )  # fmt: skip
 

@@ -43,6 +43,16 @@ def test_the_mend_removes_the_finding_and_changes_no_answer(rule: str, tmp_path:
     assert rule not in {finding.rule for finding in judge(good).findings}
 
 
+def test_a_kernel_shape_is_written_for_releases_that_do_not_infer_it(tmp_path: Path) -> None:
+    bad, good = broken("QDQ317", tmp_path), tmp_path / "good.onnx"
+    assert fix(bad, good, tensorrt="10.4", select=("QDQ317",)).changes == ()
+    report = fix(bad, good, tensorrt="10.3", select=("QDQ317",))
+    assert [change.what for change in report.changes] == ["Stated kernel_shape [3, 3]."]
+    assert report.largest_difference == 0.0
+    found = [judge(path, tensorrt="10.3", select=("QDQ317",)).findings for path in (bad, good)]
+    assert [[each.node for each in each_file] for each_file in found] == [["conv"], []]
+
+
 @needs_rtx
 @pytest.mark.parametrize("rule", MENDED)
 def test_the_real_code_refuses_what_is_broken_and_builds_what_is_mended(

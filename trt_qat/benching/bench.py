@@ -79,16 +79,18 @@ def bench(
     options = Options(tuple(batches), arrays, target, None if model is None else Path(model))
     known = [{"accuracy": value} for value in accuracy] or [{} for _ in sources]
     watch, runs, ratios = machine.Watch(), list[Run](), list[Ratio]()
+    clocks: list[list[int | None]] = []
     with contextlib.ExitStack() as stack:
         build = None
         if settings.rebuilds:
             build = stack.enter_context(rebuilds.workshop(sources, say))
         for track, sessions in _measured(sources, options, settings, build, say):
+            clocks += [mhz for session in sessions for mhz in session.sm_mhz]
             floors = _floors(track, options)
             found = assemble.runs_of(track, sessions, floors, settings.seed, settings.rebuilds)
             runs += extras.added(found, track, settings, options, known)
             ratios += assemble.ratios_of(track.entries, sessions, settings.seed, settings.rebuilds)
-    device = {**machine.examine(), "load": watch.stop()}
+    device = {**machine.examine(), "load": watch.stop(clocks)}
     return BenchResult(
         device=device,
         versions=versions(),

@@ -73,11 +73,12 @@ def _gpu_clocks(gpus: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         why = {*(before["throttled"] or ()), *(after["throttled"] or ())} - gpu.HARMLESS
         if why:
             yield f"GPU {number} is throttled: {', '.join(sorted(why))}"
-        ends = before["sm_mhz"], after["sm_mhz"]
-        if all(ends) and abs(ends[1] / ends[0] - 1) > DRIFT:
+        # Not those before and after: an idle GPU runs slowly, which is no doubt about a latency.
+        timed = [mhz for mhz in states["timed_sm_mhz"] if mhz]
+        if timed and max(timed) / min(timed) - 1 > DRIFT:
             yield (
-                f"GPU {number} ran at {ends[0]} MHz before and {ends[1]} MHz after: its clocks "
-                "are not locked (nvidia-smi --lock-gpu-clocks)"
+                f"GPU {number} ran at {min(timed)} to {max(timed)} MHz while it was timed: its "
+                "clocks are not locked (nvidia-smi --lock-gpu-clocks)"
             )
         if (after["processes"] or 0) > 1:
             yield f"GPU {number} has {after['processes']} processes computing on it"

@@ -1,7 +1,7 @@
 """Clocks, throttling and power of NVIDIA GPUs by NVML, where its Python binding and a driver are.
 
-NVML has no query for locked clocks. A clock that differs before and after, or a throttle reason
-other than an idle GPU, is what tells that they are not.
+NVML has no query for locked clocks. A clock that changes under load, or a throttle reason other
+than an idle GPU, is what tells that they are not; that of an idle GPU tells nothing.
 """
 
 from __future__ import annotations
@@ -47,11 +47,20 @@ def read() -> list[dict[str, Any]]:
     return _each(_reading)
 
 
+def sm_mhz() -> list[int | None]:
+    """Return the clock of every GPU now; None where one does not tell, empty without a driver."""
+    return [found["sm_mhz"] for found in _each(_clock)]
+
+
+def _clock(nvml: Any, device: Any) -> dict[str, Any]:
+    return {"sm_mhz": _try(lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM), nvml)}
+
+
 def _reading(nvml: Any, device: Any) -> dict[str, Any]:
     bits = _try(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device), nvml)
     processes = _try(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(device), nvml)
     return {
-        "sm_mhz": _try(lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM), nvml),
+        **_clock(nvml, device),
         "memory_mhz": _try(lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM), nvml),
         "throttled": None if bits is None else reasons(bits),
         "power_w": _milli(_try(lambda: nvml.nvmlDeviceGetPowerUsage(device), nvml)),

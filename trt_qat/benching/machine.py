@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,11 @@ class Watch:
         self._proc, self._sys = proc, sys
         self._first = self._read()
 
-    def stop(self) -> dict[str, Any]:
+    def stop(self, timed_mhz: Sequence[Sequence[int | None]] = ()) -> dict[str, Any]:
         """Return the load and the clocks since the watch began.
+
+        Args:
+            timed_mhz: clocks of the GPUs at moments when they were timed.
 
         ``competing_cpus`` is the processor time of all other processes, ``stolen_cpus`` that which
         the hypervisor gave to other machines, both as a mean number of processors; None where the
@@ -71,8 +75,12 @@ class Watch:
             "cpu_mhz": {"before": first.mhz, "after": last.mhz},
             "jetson": first.jetson and {"before": first.jetson, "after": last.jetson},
             "gpus": [
-                {"before": before, "after": after}
-                for before, after in zip(first.gpus, last.gpus, strict=False)
+                {
+                    "before": before,
+                    "after": after,
+                    "timed_sm_mhz": [each[at] for each in timed_mhz if at < len(each)],
+                }
+                for at, (before, after) in enumerate(zip(first.gpus, last.gpus, strict=False))
             ],
         }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trt_qat.benching import gpu
 from trt_qat.benching.stats import Floats, notch
 from trt_qat.benching.timing import Stopwatch, Warmup, no_garbage_collection, timer_of
 from trt_qat.errors import DataError, TrtQatError, first_line
@@ -64,12 +65,14 @@ class Session:
         rounds_ms: ``(rounds, models) float64``, medians of the blocks.
         warmups: of every model.
         samples_per_second: of every model, from a run of its own without timers.
+        sm_mhz: clocks of the GPUs where the warm-up has just ended, and where the timing has.
     """
 
     latencies_ms: tuple[Floats, ...]
     rounds_ms: Floats
     warmups: tuple[Warmup, ...]
     samples_per_second: tuple[float, ...]
+    sm_mhz: tuple[list[int | None], ...] = ()
 
     @property
     def timed_s(self) -> float:
@@ -97,8 +100,10 @@ def run_session(entries: Sequence[Entry], limits: Limits, draw: np.random.Genera
     """
     with _opened(entries, draw) as stopwatches, no_garbage_collection(), _named(stopwatches):
         warmups = _warmed(stopwatches, limits, draw)
+        clocks = [gpu.sm_mhz()]
         sizes = [_block(warmup.latency_ms) for warmup in warmups]
         blocks = _rounds(stopwatches, sizes, limits, draw)
+        clocks.append(gpu.sm_mhz())
         rates = [0.0] * len(entries)
         for model in draw.permutation(len(entries)):
             seconds = THROUGHPUT_SHARE * limits.seconds
@@ -110,6 +115,7 @@ def run_session(entries: Sequence[Entry], limits: Limits, draw: np.random.Genera
         rounds_ms=np.array([[np.median(block) for block in row] for row in blocks]),
         warmups=tuple(warmups),
         samples_per_second=tuple(rates),
+        sm_mhz=tuple(clocks),
     )
 
 

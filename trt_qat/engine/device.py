@@ -8,7 +8,10 @@ cuda-python does all of it.
 # ruff: noqa: D102  (what each method promises stands in Device)
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -88,7 +91,11 @@ def open_device() -> Device:
 
 
 class PycudaDevice(Device):
-    """By pycuda."""
+    """By pycuda.
+
+    Its context is on pycuda's stack until `close`; one that is there when the process ends makes
+    pycuda abort it. What is still open then, as after an error, is closed.
+    """
 
     name = "pycuda"
 
@@ -99,9 +106,15 @@ class PycudaDevice(Device):
         cuda.init()
         # The primary context: pycuda's own would hide TensorRT's memory from it.
         self._primary = cuda.Device(0).retain_primary_context()
-        self._primary.push()
-        self._stream = cuda.Stream()
         self._allocations: dict[int, Any] = {}
+        self._primary.push()
+        self._pushed = True
+        _OPEN.add(self)
+        try:
+            self._stream = cuda.Stream()
+        except BaseException:  # the context is dead
+            self.close()
+            raise
 
     @property
     def stream(self) -> int:
@@ -138,10 +151,26 @@ class PycudaDevice(Device):
         self._stream.synchronize()
 
     def close(self) -> None:
-        for allocation in self._allocations.values():
-            allocation.free()
-        self._allocations.clear()
-        self._primary.pop()
+        try:
+            for allocation in self._allocations.values():
+                with contextlib.suppress(self._cuda.Error):  # gone with a context that is dead
+                    allocation.free()
+            self._allocations.clear()
+        finally:
+            _OPEN.discard(self)
+            if self._pushed:
+                self._pushed = False
+                self._primary.pop()
+
+
+_OPEN: weakref.WeakSet[PycudaDevice] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for opened in list(_OPEN):
+        with contextlib.suppress(Exception):  # at the end nobody hears it
+            opened.close()
 
 
 class CudaPythonDevice(Device):
@@ -204,13 +233,13 @@ class CudaPythonDevice(Device):
         self._call("cudaStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        for address in self._allocations:
-            self._call("cudaFree", address)
-        for address in self._pinned:
-            self._call("cudaFreeHost", address)
+        held = [("cudaFree", address) for address in self._allocations]
+        held += [("cudaFreeHost", address) for address in self._pinned]
         self._allocations.clear()
         self._pinned.clear()
-        self._call("cudaStreamDestroy", self._stream)
+        for function, what in (*held, ("cudaStreamDestroy", self._stream)):
+            with contextlib.suppress(BackendUnavailable):  # gone with a context that is dead
+                self._call(function, what)
 
 
 def cuda_runtime() -> Any:

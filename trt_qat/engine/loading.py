@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_qat.engine import log as logs
+from trt_qat.engine.sticky import created
 from trt_qat.errors import InputError
 
 # What TensorRT 8.6 to 11 log, and what it means. The first that fits is said.
@@ -53,10 +54,11 @@ def load_engine(trt: Any, plan: bytes, path: Path, log: Any) -> Any:
     """Return the engine of a plan that was judged by `trust.read_plan`.
 
     Raises:
+        BackendUnavailable: no context of CUDA works in this process.
         InputError: TensorRT does not take it: another GPU or version, or damaged.
     """
     trt.init_libnvinfer_plugins(log, "")
-    runtime = trt.Runtime(log)
+    runtime = created(trt, log, lambda: trt.Runtime(log))
     # The plan is trusted by now, and a version-compatible one loads in no other way.
     runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)

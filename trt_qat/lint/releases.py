@@ -41,6 +41,9 @@ AXIS_DEFAULT_1: Version = (10, 2)
 SCALE_FREE: Version = (10, 13)
 """Before, a scale is a Constant, or a Constant behind a Cast (NvInfer.h)."""
 
+KERNEL_SHAPE_INFERRED: Version = (10, 4)
+"""Before, a Conv of a computed weight or bias needs kernel_shape (changelog of onnx-tensorrt)."""
+
 WEIGHT_AS_TENSOR: Version = (8, 5)
 """Before, a convolution whose weight cannot be folded is refused (issues 1864, 2131)."""
 

@@ -132,6 +132,8 @@ def mended(
     chosen = list(mends.ALL)
     if version is not None and version < releases.ZERO_POINT_OPTIONAL:
         chosen.append(constants.add_zero_points)
+    if version is not None and version < releases.KERNEL_SHAPE_INFERRED:
+        chosen.append(refused.state_kernels)
     graph: Graph | None = None  # what most mends leave as it is, and is costly to index
     for _ in range(_ROUNDS):
         made: list[Change] = []
@@ -177,6 +179,7 @@ _RULES: Mapping[mends.Mend, tuple[str, ...]] = {
     refused.fold_scalars: ("QDQ019",),
     refused.rename_dimensions: ("QDQ020",),
     refused.rename_pairs: ("QDQ021",),
+    refused.state_kernels: ("QDQ317",),
     mends.remove_doubled: ("QDQ108",),
     mends.merge_equal_pairs: ("QDQ106",),
     mends.quantize_shortcuts: ("QDQ101",),

@@ -1,11 +1,14 @@
-"""Mends of what TensorRT's parser and first graph passes refuse: QDQ019, QDQ020 and QDQ021."""
+"""Mends of what TensorRT's parser and first graph passes refuse: QDQ019 to QDQ021, QDQ317."""
 
 from __future__ import annotations
 
 import numpy as np
+from onnx import helper
 
 from trt_qat.graph.qdq import Graph
+from trt_qat.graph.shapes import infer
 from trt_qat.lint.rules.parser import doubled_names, nameless_dimensions, scalar_constants
+from trt_qat.lint.rules.release import without_kernel_shape
 from trt_qat.mend.edits import Change, free, redirect, remove, store
 
 
@@ -54,4 +57,17 @@ def rename_pairs(graph: Graph) -> list[Change]:
         taken.add(name)
         node.proto.name = name
         changes.append(Change("QDQ021", node.name, f"Renamed to {name!r}."))
+    return changes
+
+
+def state_kernels(graph: Graph) -> list[Change]:
+    """Write the kernel_shape that the weight has."""
+    changes = []
+    bare = list(without_kernel_shape(graph))
+    shapes = infer(graph) if bare else None
+    for node in bare:
+        size = shapes.known(node.input(1)) if shapes else None
+        if size is not None:
+            node.proto.attribute.append(helper.make_attribute("kernel_shape", list(size[2:])))
+            changes.append(Change("QDQ317", node.name, f"Stated kernel_shape {list(size[2:])}."))
     return changes

@@ -42,6 +42,7 @@ _FOLDED = re.compile(rf"{FOLDED}(_\d+)?$")
 # Not in a holder of quantizers, where a parameter's may have that name.
 _QUANTIZER = re.compile(r"(^|(?<!qdq)\.)weight_quantizer\.(?=weight)")
 LESS = "shifted"
+_PAIRS = ("QuantizeLinear", "DequantizeLinear")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -53,6 +54,7 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     fold_into_biases(model)
     RemoveUnusedNodesPass()(model)
     pack_blocks(model)
+    state_kernels(model)
     name_constants(model)
     name_by_module(model)
     drop_debug_metadata(model)
@@ -63,10 +65,24 @@ def clean(model: ir.Model, *, opset: int) -> ir.Model:
     return model
 
 
+def state_kernels(model: ir.Model) -> None:
+    """Write the kernel_shape of a Conv that has none; TensorRT before 10.4 does not infer it."""
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type == "Conv" else None
+        while weight is not None and weight.shape is None:  # a pair keeps the shape
+            maker = weight.producer()
+            weight = maker.inputs[0] if maker is not None and maker.op_type in _PAIRS else None
+        if weight is None or weight.shape is None or "kernel_shape" in node.attributes:
+            continue
+        sizes = [size for size in weight.shape[2:] if isinstance(size, int)]
+        if len(sizes) == len(weight.shape) - 2:
+            node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", sizes)
+
+
 def fold_zero_points(model: ir.Model) -> None:
     """Replace a computed per-channel zero point by a constant of zeros of its type (E1)."""
     for node in list(model.graph):
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
+        if node.op_type not in _PAIRS or len(node.inputs) < 3:
             continue
         zero_point, scale = node.inputs[2], node.inputs[1]
         maker = zero_point.producer() if zero_point is not None else None

@@ -13,6 +13,8 @@ from tests.engine.evidence.test_layer_info import DATA, SAMPLES
 from tests.runs import command_line
 from trt_qat.artifact import sha256_file, write_json
 from trt_qat.engine.evidence.differences import differences
+from trt_qat.engine.evidence.evidence import census
+from trt_qat.engine.evidence.layer_info import Layer, LayerInfo
 from trt_qat.engine.evidence.reading import read
 from trt_qat.engine.evidence.trust import inspect_file
 from trt_qat.errors import InputError
@@ -25,6 +27,54 @@ def test_the_census_counts_what_computes_and_what_only_moves() -> None:
     assert census["precision"] == {"int8": 3}
     assert census["int8_in_int8_out"] == 3
     assert census["int8_in_float_out"] == 0
+
+
+def test_types_that_dynamic_shapes_hide_are_no_count_of_zero() -> None:
+    """TensorRT 8.6 tells kernels and no types there: nobody knows what is INT8 in and out."""
+    census = read(DATA / "8.6-dynamic.json")["census"]
+    assert census["precision"] == {"int8": 2}
+    assert census["sparse"] == {"sparse": 1, "dense": 1}
+    assert census["int8_not_told"] == 2
+    assert census["int8_in_int8_out"] is None
+    assert census["int8_in_float_out"] is None
+    told = read(DATA / "8.6-one-shape.json")["census"]
+    assert (told["int8_in_int8_out"], told["int8_in_float_out"]) == (5, 0)
+    assert told["int8_not_told"] == 0
+
+
+@pytest.mark.parametrize(
+    ("types", "both", "floats", "hidden"),
+    [
+        ((("int8", None), ("int8",)), None, 0, 1),
+        ((("fp16", None), ("int8",)), 0, 0, 0),
+        ((("int8",), (None,)), None, None, 1),
+        ((("int8",), ("fp16", None)), 0, 1, 0),
+        (((), ()), None, None, 1),
+    ],
+)
+def test_a_count_is_of_the_layers_that_tell_what_decides(
+    types: tuple[tuple[str | None, ...], tuple[str | None, ...]],
+    both: int | None,
+    floats: int | None,
+    hidden: int,
+) -> None:
+    layer = Layer("a", precision="int8", precision_in=types[0], precision_out=types[1])
+    found = census(LayerInfo("combined", detailed=True, layers=[layer]))
+    assert found["int8_in_int8_out"] == both
+    assert found["int8_in_float_out"] == floats
+    assert found["int8_not_told"] == hidden
+    other = Layer("b", precision="int8", precision_in=("int8",), precision_out=("int8",))
+    found = census(LayerInfo("combined", detailed=True, layers=[layer, other]))
+    assert (found["int8_in_int8_out"], found["int8_not_told"]) == (1, hidden)
+
+
+def test_inspect_says_what_dynamic_shapes_hide() -> None:
+    done = command_line("inspect", DATA / "8.6-dynamic.json", "--layers")
+    assert done.returncode == 0
+    words = " ".join(done.stdout.split())
+    assert "INT8 in, INT8 out" not in words
+    assert "INT8, in and out not told 2" in words
+    assert "2 INT8 layers without types of inputs and outputs: TensorRT 8 hides" in words
 
 
 def test_the_census_counts_sparse_kernels() -> None:

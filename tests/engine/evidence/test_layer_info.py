@@ -71,6 +71,25 @@ def test_dynamic_shapes_hide_formats_and_the_kernel_still_tells_the_precision() 
     assert info.layers[0].purpose == "reformat"
 
 
+def test_the_inspector_of_8_6_writes_control_characters_and_is_read() -> None:
+    """It parts the metadata of nodes by 0x1E, unescaped."""
+    text = (DATA / "8.6-dynamic.json").read_text()
+    with pytest.raises(json.JSONDecodeError, match="Invalid control character"):
+        json.loads(text)
+    conv = layer_info.parse(text).layers[3]
+    assert conv.onnx == ("conv1", "add", "relu1")
+    assert (conv.precision, conv.sparse, conv.sparse_weights) == ("int8", "dense", True)
+    assert (conv.precision_in, conv.precision_out) == ((None, None), (None,))
+
+
+def test_an_engine_of_8_6_with_one_shape_tells_types() -> None:
+    info = sample("8.6-one-shape.json")
+    assert info.layers[0].purpose == "qdq"
+    shortcut = named(info, "layer1.0.conv3 + Add")
+    assert shortcut.precision_in == ("int8", "int8")
+    assert shortcut.precision_out == ("int8",)
+
+
 def test_default_verbosity_tells_names_alone() -> None:
     info = sample("8-names.json")
     assert not info.detailed

@@ -43,6 +43,7 @@ def _counts(census: dict[str, Any]) -> dict[str, str]:
         "computing in": _joined(census["precision"]),
         "INT8 in, INT8 out": _number(census["int8_in_int8_out"]),
         "INT8 in, float out": _number(census["int8_in_float_out"]),
+        "INT8, in and out not told": _number(census.get("int8_not_told") or None),
         "kernels": _joined(census["sparse"]),
         "with 2:4 weights": _number(census["sparse_weights"]),
     }
@@ -155,7 +156,18 @@ def _about_layers(document: dict[str, Any]) -> list[str]:
             "names only: build with build.verbosity = 'detailed' (the default of `trt-qat build`) "
             "for precisions and kernels"
         ]
-    return []
+    return _hidden(document)
+
+
+def _hidden(document: dict[str, Any]) -> list[str]:
+    """Return why INT8 layers do not tell what they read and write."""
+    count = document["census"].get("int8_not_told") or 0
+    if not count:
+        return []
+    return [
+        f"{counted(count, 'INT8 layer')} without types of inputs and outputs: TensorRT 8 hides "
+        "those of dynamic shapes; an engine of one shape (build.batch = [8, 8, 8]) tells them"
+    ]
 
 
 def _plan(source: dict[str, Any]) -> str:

@@ -15,17 +15,18 @@ from trt_qat.engine.build import network_io, timing_cache
 from trt_qat.engine.build.backend import Backend, checked, chosen
 from trt_qat.engine.build.checks import gone_after_an_error, refuse_errors
 from trt_qat.engine.build.configure import configure, make_network, matching
+from trt_qat.engine.build.kept import cause_of, refuse_fused
 from trt_qat.engine.build.network_io import Network
 from trt_qat.engine.build.options import Options, profiles, resolve
 from trt_qat.engine.build.result import EngineArtifact
 from trt_qat.engine.build.rtx import build_rtx
 from trt_qat.engine.build.typed import typed_onnx, typed_path
 from trt_qat.engine.evidence import build_log, evidence
-from trt_qat.engine.evidence.explain import cause
 from trt_qat.engine.evidence.inspect import inspect_plan
 from trt_qat.engine.interrupt import noted
 from trt_qat.engine.log import Say, errors, make_log, make_progress
 from trt_qat.engine.origin import IMPLICIT
+from trt_qat.engine.sticky import created
 from trt_qat.errors import CheckFailed, InputError
 from trt_qat.recipe.specs import BuildSpec
 from trt_qat.runners.protocol import Feed
@@ -86,7 +87,7 @@ def build(
         BackendUnavailable: the compiler, or TensorRT's GPU, is missing.
         GraphError: the ONNX is malformed, or TensorRT's parser refuses it.
         InputError: an option that this version lacks, a profile or pattern that does not fit the
-            network, or a target that is not this machine.
+            network, a node that cannot stay FP32, or a target that is not this machine.
         KeyboardInterrupt: the user stopped it.
         CheckFailed: preflight finds an error, or TensorRT cannot build the network.
     """
@@ -102,6 +103,7 @@ def build(
     options = resolve(spec, compat.version(trt), quantized=described.quantized, dla_core=dla_core)
     if preflight:
         refuse_errors(onnx, target, trt.__version__)
+    refuse_fused(onnx, spec, options, described, compat.version(trt))
     default = timing_cache.default_path(gpu.slug, gpu.sm, trt.__version__)
     cache = timing_cache.chosen_path(spec.timing_cache, default)
     cast = typed_path(out) if options.strong and spec.remainder == "fp16" else None
@@ -160,12 +162,13 @@ def plan_of(
         adjust: is given builder and config before the build.
 
     Raises:
+        BackendUnavailable: no context of CUDA works in this process.
         GraphError: the parser refuses the network.
         CheckFailed: no engine came out.
     """
     log = make_log(trt, say)
     trt.init_libnvinfer_plugins(log, "")
-    builder = trt.Builder(log)
+    builder = created(trt, log, lambda: trt.Builder(log))
     network, parser = make_network(trt, builder, job.onnx, job.options, log)
     config = configure(trt, builder, network, job.spec, job.options, job.described)
     if adjust is not None:
@@ -178,7 +181,7 @@ def plan_of(
     del parser, timing  # the one owns the weights of the network, the other what was measured
     if plan is None:
         told = "; ".join(errors(log.lines)[:3]) or "it does not say why"
-        known = cause(log.lines)
+        known = cause_of(log.lines, job.spec, job.options)
         message = f"{job.onnx}: TensorRT {trt.__version__} cannot build it: {told}"
         message += f"; {known}" if known else ""
         raise CheckFailed(message)

@@ -9,6 +9,7 @@ from typing import Any
 from trt_qat.engine import compat
 from trt_qat.engine.build.network_io import Network
 from trt_qat.engine.build.options import Options, profiles
+from trt_qat.engine.build.refusal import refusal
 from trt_qat.errors import GraphError, InputError, nearest
 from trt_qat.recipe.specs import BuildSpec
 
@@ -24,9 +25,8 @@ def make_network(trt: Any, builder: Any, onnx: Path, options: Options, log: Any)
     compat.native_norms(trt, parser)
     # From the file, so that weights outside it are found.
     if not parser.parse_from_file(str(onnx)):
-        told = "; ".join(str(parser.get_error(at)) for at in range(parser.num_errors))
-        message = f"{onnx}: TensorRT {trt.__version__} cannot import it: {told}"
-        raise GraphError(message)
+        told = [str(parser.get_error(at)) for at in range(parser.num_errors)]
+        raise GraphError(refusal(onnx, trt.__version__, told))
     return network, parser
 
 

@@ -16,13 +16,14 @@ import numpy as np
 from trt_qat.engine import compat, machine
 from trt_qat.engine.build import network_io, timing_cache
 from trt_qat.engine.build.build import Job, plan_of, written
-from trt_qat.engine.build.options import resolve
+from trt_qat.engine.build.options import profiles, resolve
 from trt_qat.engine.build.result import EngineArtifact
 from trt_qat.engine.device import Device, open_device
 from trt_qat.engine.log import Say
 from trt_qat.errors import BackendUnavailable, DataError, InputError
-from trt_qat.recipe.specs import BuildSpec
+from trt_qat.recipe.specs import BuildSpec, ShapeRange
 from trt_qat.runners.protocol import Feed
+from trt_qat.wording import counted
 
 
 def build_implicit(
@@ -38,26 +39,30 @@ def build_implicit(
     Args:
         onnx: without Q/DQ pairs.
         engine: where the plan goes.
-        feeds: batches of one size to calibrate on.
+        feeds: batches of one size to calibrate on. Where the engine does not take batches of that
+            size their samples are put together anew, in the nearest size that it takes: TensorRT
+            calibrates with the engine's shapes, and read past smaller batches.
         spec: how; typing is weak whatever it says.
         say: is told how far it is.
 
     Raises:
         BackendUnavailable: TensorRT, a GPU or a CUDA binding is missing.
         InputError: the network has Q/DQ pairs, or the version has no implicit quantization.
-        DataError: no batch, or batches of several shapes.
+        DataError: no batch, batches of several shapes, or shapes outside of the engine's range.
         GraphError: TensorRT's parser refuses the network.
         CheckFailed: TensorRT cannot build it.
     """
     onnx, out = Path(onnx), Path(engine)
+    spec = spec or BuildSpec()
     check(onnx, described := network_io.read(onnx), feeds)
+    feeds = regrouped(onnx, described, spec, feeds, say)
     trt = compat.load()
     if reason := machine.why_not_run():
         raise BackendUnavailable(reason)
     base = compat.calibrator_class(trt)
     if compat.narrows_int64(compat.version(trt)):  # its memory is read as INT32 then
         feeds = [{name: _int32(array) for name, array in feed.items()} for feed in feeds]
-    job = _job(trt, onnx, described, spec or BuildSpec())
+    job = _job(trt, onnx, described, spec)
     began = time.perf_counter()
     device = open_device()
     try:
@@ -115,6 +120,73 @@ def check(onnx: Path, described: network_io.Network, feeds: Sequence[Feed]) -> N
                     f"and {array.shape}; allowed is one"
                 )
                 raise DataError(message)
+
+
+def regrouped(
+    onnx: Path, described: network_io.Network, spec: BuildSpec, feeds: Sequence[Feed], say: Say
+) -> Sequence[Feed]:
+    """Return the samples in batches that the engine takes: as they are, where it takes those.
+
+    Args:
+        onnx: named in errors.
+        described: the network.
+        spec: whose first profile is the engine's range.
+        feeds: batches of one shape.
+        say: is told what becomes of them.
+
+    Raises:
+        DataError: a dimension other than the first is out of range, or inputs whose batches differ.
+    """
+    ranges = dict(next(iter(profiles(spec, described.inputs)), {}))
+    for name, shape in ranges.items():
+        _check_inner(onnx, name, feeds[0][name].shape, shape)
+    free = [name for name in ranges if isinstance(next(iter(described.inputs[name].shape), 0), str)]
+    sizes = {name: len(feeds[0][name]) for name in free}
+    taken = {n: min(max(size, ranges[n].min[0]), ranges[n].max[0]) for n, size in sizes.items()}
+    if taken == sizes:
+        return feeds
+    fed, wanted = set(sizes.values()), set(taken.values())
+    if len(fed) > 1 or len(wanted) > 1:
+        message = (
+            f"{onnx}: calibration batches of {sorted(fed)} samples by input, of which the engine "
+            f"takes {sorted(wanted)}; feed batches that it takes"
+        )
+        raise DataError(message)
+    (was,), (size,) = fed, wanted
+    total = was * len(feeds)
+    rows = np.arange(max(total - total % size, size)).reshape(-1, size) % total
+    say(_said(was, size, total))
+    whole = {name: np.concatenate([feed[name] for feed in feeds]) for name in free}
+    return [
+        # An input of one fixed shape has no samples: it is that of the batch where these begin.
+        {**feeds[int(pick[0]) // was], **{name: whole[name][pick] for name in free}}
+        for pick in rows
+    ]
+
+
+def _said(was: int, size: int, total: int) -> str:
+    text = (
+        f"calibration: batches of {was} put together anew as {max(total // size, 1)} of {size}, "
+        "which the engine takes"
+    )
+    if total < size:
+        return f"{text}; {counted(total, 'sample')} repeated to fill it"
+    return f"{text}; {counted(total % size, 'sample')} left out" if total % size else text
+
+
+def _check_inner(onnx: Path, name: str, fed: tuple[int, ...], shape: ShapeRange) -> None:
+    """Check the dimensions behind the batch.
+
+    Raises:
+        DataError: one is out of the engine's range.
+    """
+    ends = zip(fed, shape.min, shape.max, strict=True)
+    if any(not low <= size <= high for size, low, high in [*ends][1:]):
+        message = (
+            f"{onnx}: calibration batches of {name!r} are {fed}; the engine takes "
+            f"{tuple(shape.min)} to {tuple(shape.max)}"
+        )
+        raise DataError(message)
 
 
 def make_calibrator(base: Any, device: Device, feeds: Sequence[Feed]) -> Any:

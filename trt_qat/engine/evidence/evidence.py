@@ -19,18 +19,23 @@ def census(info: LayerInfo, profile: int = 0) -> dict[str, Any]:
     ``precision`` counts the layers that compute; ``int8_in_float_out`` those that write float
     though they compute in INT8. What is not told is None: a count of 0 would be a claim. Names
     alone tell neither types nor kernels, a builder's log no kernels, and a log may list no layers.
+    TensorRT 8 hides the types of tensors with dynamic shapes: ``int8_not_told`` is how many INT8
+    layers do not say whether they are INT8 in and out, and the counts are of the others.
     """
     layers = layer_info.of_profile(info.layers, profile)
     compute = [layer for layer in layers if layer.purpose == "compute"]
     listed, told = bool(info.layers) or info.inspector in layer_info.INSPECTORS, info.detailed
     kernels = info.inspector in layer_info.INSPECTORS
+    int8 = [layer for layer in compute if layer.precision == "int8"]
+    both = [_all_int8(layer) for layer in int8]
     return {
         "profile": profile,
         "layers": len(layers) if listed else None,
         "purpose": _counted(layer.purpose for layer in layers) if listed else None,
         "precision": _counted(layer.precision or "unknown" for layer in compute) if told else None,
-        "int8_in_int8_out": sum(map(_all_int8, compute)) if told else None,
-        "int8_in_float_out": sum(map(_int8_to_float, compute)) if told else None,
+        "int8_in_int8_out": _count(both) if told else None,
+        "int8_in_float_out": _count(map(_writes_float, int8)) if told else None,
+        "int8_not_told": both.count(None) if told else None,
         "sparse": _counted(layer.sparse for layer in compute) if told and kernels else None,
         "sparse_weights": _true(layer.sparse_weights for layer in compute) if told else None,
     }
@@ -44,6 +49,12 @@ def _true(values: Iterable[bool | None]) -> int | None:
     """Return how many are true; None: none is told."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+def _count(values: Iterable[bool | None]) -> int | None:
+    """Return how many are true, 0 where there are none; None: there are, and none is told."""
+    every = list(values)
+    return _true(every) if every else 0
 
 
 def document(info: LayerInfo, log: BuildLog | None, source: dict[str, Any]) -> dict[str, Any]:
@@ -83,11 +94,17 @@ def layers_path(engine: Path) -> Path:
     return engine.with_name(engine.stem + ".layers.json")
 
 
-def _all_int8(layer: Layer) -> bool:
-    types = (*layer.precision_in, *layer.precision_out)
-    return layer.precision == "int8" and bool(types) and set(types) == {"int8"}
+def _all_int8(layer: Layer) -> bool | None:
+    """Tell whether a layer reads and writes INT8 alone; None: a type that decides is not told."""
+    types = {*layer.precision_in, *layer.precision_out}
+    if types - {"int8", None}:
+        return False
+    return None if None in types or not types else True
 
 
-def _int8_to_float(layer: Layer) -> bool:
-    floats = {"fp32", "fp16", "bf16"}
-    return layer.precision == "int8" and bool(floats & set(layer.precision_out))
+def _writes_float(layer: Layer) -> bool | None:
+    """Tell whether a layer writes float; None: a type that decides is not told."""
+    types = set(layer.precision_out)
+    if types & {"fp32", "fp16", "bf16"}:
+        return True
+    return None if None in types or not types else False

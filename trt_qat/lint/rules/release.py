@@ -1,4 +1,4 @@
-"""QDQ311 to QDQ315: what holds for some TensorRT releases alone; `releases` is the table."""
+"""QDQ311 to QDQ315 and QDQ317: what holds for some releases alone; `releases` is the table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from trt_qat.capabilities import dotted
 from trt_qat.graph.epilogue import activates, is_depthwise
-from trt_qat.graph.qdq import AXIS_SINCE_OPSET, Node
+from trt_qat.graph.qdq import AXIS_SINCE_OPSET, Graph, Node
 from trt_qat.graph.tensors import type_name
 from trt_qat.lint import releases
 from trt_qat.lint.fate import Layer
@@ -94,6 +94,37 @@ def operator_newer(context: Context) -> Iterator[Hit]:
                 "Export with older operators (a lower opset), register a plugin, or build with "
                 f"TensorRT {dotted(since)}.",
             )
+
+
+@rule("QDQ317", "kernel_shape left out", "error")
+def kernel_shape_missing(context: Context) -> Iterator[Hit]:
+    """Parsers before 10.4 read kernel_shape where the weight is no initialiser, and no default.
+
+    ``convMultiInput`` of onnx-tensorrt: what it compares the weight's shape with is never set.
+    ConvTranspose takes it from the weight in every release.
+    """
+    version = context.tensorrt
+    if version is None or version >= releases.KERNEL_SHAPE_INFERRED:
+        return
+    for node in without_kernel_shape(context.graph):
+        yield Hit(
+            node.name,
+            f"Conv has no kernel_shape and its weight or bias is computed, as behind a "
+            f"DequantizeLinear: the parser of TensorRT {dotted(version)} does not infer it.",
+            "State kernel_shape (--fix does), or build with TensorRT "
+            f"{dotted(releases.KERNEL_SHAPE_INFERRED)}.",
+        )
+
+
+def without_kernel_shape(graph: Graph) -> Iterator[Node]:
+    """Yield each Conv without kernel_shape whose weight or bias the parser takes as a tensor."""
+    for node in graph.nodes:
+        if node.op != "Conv" or not node.standard:
+            continue
+        given = (node.input(at) for at in (1, 2))
+        computed = any(name and not graph.is_constant(name) for name in given)
+        if computed and all(each.name != "kernel_shape" for each in node.proto.attribute):
+            yield node
 
 
 @rule("QDQ315", "kernel that some releases lack", "info")
