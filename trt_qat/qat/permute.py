@@ -83,7 +83,7 @@ def best_order(
         worth: part of all magnitude that a round has to keep more; it ends after three that do not.
 
     Returns:
-        ``(columns,)`` int64, a permutation.
+        ``(columns,)`` int64, a permutation, on the CPU.
     """
     stride = max(1, len(magnitudes) // ROWS)
     columns = magnitudes[::stride].T.contiguous()  # a column's rows lie together
@@ -98,7 +98,8 @@ def best_order(
         paired = torch.randperm(count, generator=generator)[: count // 2 * 2].reshape(-1, 2)
         slots = (4 * paired[:, :, None] + torch.arange(4)).reshape(-1, 8)
         members = order[slots]  # (pairs, 8)
-        gains, choice = _divided(columns[members])
+        # Magnitudes may lie on a GPU; orders and what indexes them stay on the CPU.
+        gains, choice = (found.cpu() for found in _divided(columns[members]))
         better = gains > 0
         order[slots] = torch.where(better[:, None], members.gather(1, ways[choice]), members)
         idle = 0 if float(gains.clamp_min(0).sum()) >= least else idle + 1
