@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trt_qat.qat.batches import forward
 from trt_qat.qat.evaluate import eval_mode
+from trt_qat.qat.inputs import beside
 from trt_qat.recipe.accuracy import RecoverySpec
 
 Norm = nn.modules.batchnorm._BatchNorm
@@ -107,7 +108,7 @@ def reestimate_norms(model: nn.Module, batches: Iterable[Any], count: int | None
             norm.reset_running_stats()
             norm.train()
         for inputs in itertools.islice(batches, count):
-            forward(model, inputs)
+            forward(model, beside(model, inputs))
     return len(norms)
 
 

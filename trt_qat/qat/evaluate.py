@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trt_qat.errors import DataError
 from trt_qat.qat import ranks
 from trt_qat.qat.batches import evaluation_batches, forward, logits_of, split_batch
-from trt_qat.qat.inputs import inputs_of
+from trt_qat.qat.inputs import beside, inputs_of
 from trt_qat.qat.losses import LossFunction
 from trt_qat.qat.tensors import as_arrays, samples_in
 from trt_qat.tasks.classes import top1
@@ -140,7 +140,7 @@ class _Job:
         inputs, targets = send_to_device(batch, device)
         outputs = forward(self.model, inputs)
         if self.teacher is not None:
-            targets = taught(self.teacher, inputs)
+            targets = send_to_device(taught(self.teacher, inputs), device)
         found = _Seen(number, samples_in(inputs))
         if self.measure is not None:
             found.kept = list(self.measure.statistics(as_arrays(outputs), as_arrays(targets)))
@@ -192,9 +192,9 @@ def splitter(model: nn.Module, teacher: nn.Module | None) -> Callable[[Any], tup
 
 
 def taught(teacher: nn.Module, inputs: Any) -> Any:
-    """Return what a teacher answers, in eval mode and without gradients."""
+    """Return what a teacher answers on its device, in eval mode and without gradients."""
     with eval_mode(teacher), torch.no_grad():
-        return forward(teacher, inputs)
+        return forward(teacher, beside(teacher, inputs))
 
 
 def as_good(score: float, correct: Tensor, best: dict[str, Any]) -> bool:

@@ -46,10 +46,11 @@ def inputs_of(model: nn.Module, batch: Any) -> Any:
 
     They go to the device that the model lies on: a DataLoader leaves them on the CPU.
     """
-    return _beside(model, _inputs_of(model, batch))
+    return beside(model, _inputs_of(model, batch))
 
 
-def _beside(model: nn.Module, inputs: Any) -> Any:
+def beside(model: nn.Module, inputs: Any) -> Any:
+    """Return inputs on the device that a model lies on; as they are where it lies on several."""
     devices = {parameter.device for parameter in model.parameters()}
     if len(devices) != 1 or {tensor.device for tensor in tensors_in(inputs)} <= devices:
         return inputs

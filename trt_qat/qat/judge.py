@@ -16,6 +16,7 @@ from trt_qat.measure.difference import Difference
 from trt_qat.qat.batches import evaluation_batches, forward
 from trt_qat.qat.evaluate import eval_mode, evaluate, splitter
 from trt_qat.qat.goal import Classes
+from trt_qat.qat.inputs import beside
 from trt_qat.qat.tensors import as_arrays, tensors_in
 from trt_qat.tasks.score import Measure
 
@@ -125,7 +126,7 @@ class Judge:
         split = splitter(self._model, self._teacher)
         with eval_mode(model), torch.no_grad():
             for inputs, _ in evaluation_batches(self._samples, split=split):
-                tensors = tensors_in(forward(model, inputs))
+                tensors = tensors_in(forward(model, beside(model, inputs)))
                 arrays = [as_arrays(tensor) for tensor in tensors if tensor.is_floating_point()]
                 yield arrays
                 held += sum(array.nbytes for array in arrays)
