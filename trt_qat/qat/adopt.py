@@ -20,8 +20,15 @@ from trt_qat.qat.calibrate import set_amax
 from trt_qat.qat.exported import in_evaluation
 from trt_qat.qat.foreign import freeze, refuse_converted
 from trt_qat.qat.foreign_run import Seen, WithoutOperators, in_float
+from trt_qat.qat.inputs import beside
 from trt_qat.qat.placement.calls import tensors_of
-from trt_qat.qat.quantize import float_weight, quantize, quantized, weight_quantizers
+from trt_qat.qat.quantize import (
+    float_weight,
+    follow_device,
+    quantize,
+    quantized,
+    weight_quantizers,
+)
 from trt_qat.qat.quantizers.folded_grid import unset_folded
 from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.qat.reports import report_of
@@ -101,6 +108,7 @@ def adopt(
     if first is None:
         message = "adopt: calibration_batches is empty; give at least one batch"
         raise DataError(message)
+    first = beside(model, first)
     refuse_converted(model, "adopt")
     source = in_evaluation(copy.deepcopy(model))
     freeze(source)
@@ -117,6 +125,7 @@ def adopt(
     adopted = quantize(plain, itertools.chain([first], batches), spec=spec, calibration=calibration)
     taken, measured, widened = _take_ranges(adopted, first, seen)
     weights = _take_weights(adopted, seen)
+    follow_device(adopted)
     state = quantized(adopted)
     amax = {n: float(cast("TensorQuantizer", q).amax) for n, q in state.placed.activations.items()}
     state.ranges = Ranges(algorithm=state.ranges.algorithm, amax=amax)

@@ -132,8 +132,7 @@ def _affine(
     value = stored(module, user.args[1]).detach()
     if value.dim() < 2 or value.shape[1] != channels or value.numel() != channels:
         return None
-    ones, zeros = torch.ones(channels), torch.zeros(channels)
-    by = _SIGNS[name]
-    if name in ("mul", "div"):
-        return by(ones, value.flatten()), zeros
-    return ones, by(zeros, value.flatten())
+    flat, by = value.flatten(), _SIGNS[name]
+    ones = torch.ones_like(flat, dtype=torch.float32)
+    zeros = torch.zeros_like(ones)
+    return (by(ones, flat), zeros) if name in ("mul", "div") else (ones, by(zeros, flat))

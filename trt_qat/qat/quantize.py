@@ -101,7 +101,7 @@ def quantize(
         set_amax(quantizers[name], value)
     _keep_state(model, Quantized(placed, ranges, spec))
     make_picklable(model)
-    _follow_device(model)
+    follow_device(model)
     refine(model, _weights_to_round(model, placed), mine, ptq_spec, spec.methods)
     if spec.learned_scales:
         learn_scales(model, {quantizers[name] for name in placed.of_inputs})
@@ -298,7 +298,8 @@ def _convert_layers(plan: placement.Plan, spec: QuantizeSpec) -> None:
         _measure_weight(quantizer, float_weight(layer), axis, spec)
 
 
-def _follow_device(model: nn.Module) -> None:
+def follow_device(model: nn.Module) -> None:
+    """Put every quantizer's range, which may come from the CPU, where the model lies."""
     parameter = next(model.parameters(), None)
     if parameter is not None:
         for module in model.modules():
