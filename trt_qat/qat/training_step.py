@@ -29,6 +29,9 @@ from trt_qat.qat.synced_norm import SyncedNorms
 from trt_qat.qat.tensors import samples_in
 from trt_qat.recipe.specs import TrainSpec
 
+_PREPARED = "_is_accelerate_prepared"
+"""Left on a model it keeps accelerate from moving it to the GPU again in the next training."""
+
 
 class TrainingStep:
     """A model, its optimizer and its schedule, moved together.
@@ -58,7 +61,7 @@ class TrainingStep:
         self._images_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
         if self._images_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.plain = model
+        self.plain, self._was_prepared = model, _PREPARED in vars(model)
         optimizer = make_optimizer(model, spec)
         scheduler = make_scheduler(optimizer, total, spec)
         self.model, self.optimizer, self.scheduler = accelerator.prepare(
@@ -211,5 +214,7 @@ class TrainingStep:
         """Give the model back as it was given, but for its weights."""
         self.recovery.close()
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        if not self._was_prepared:
+            vars(self.plain).pop(_PREPARED, None)
         if self._images_last:
             self.plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
