@@ -38,6 +38,7 @@ from trt_qat.qat.budgeted import Budgeted
 from trt_qat.qat.export import export as export_onnx
 from trt_qat.qat.factory import build_model, load_weights
 from trt_qat.qat.float_onnx import export_float
+from trt_qat.qat.inputs import beside
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.quantize import quantize as quantize_model
 from trt_qat.qat.quantize import ranges_of
@@ -156,7 +157,7 @@ def export(run: Run) -> Metrics:
 def _output_form(model: nn.Module, run: Run) -> Any:
     """Return the model's outputs with the ONNX's names in them; None where they do not pair."""
     names = list(network_io.read(run.path("model.onnx")).outputs)
-    outputs = as_arrays(evaluated(model, example_of(run)))
+    outputs = as_arrays(evaluated(model, beside(model, example_of(run))))
     found = [leaf for _, leaf in nest.leaves(outputs)]
     return nest.structure(outputs, names) if len(found) == len(names) else None
 

@@ -20,6 +20,7 @@ from trt_qat.qat.batches import logits_of
 from trt_qat.qat.evaluate import Evaluation, evaluate
 from trt_qat.qat.factory import build_model
 from trt_qat.qat.finetune import finetune
+from trt_qat.qat.inputs import beside
 from trt_qat.qat.losses import loss_of
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.tensors import as_arrays, as_tensors
@@ -147,7 +148,7 @@ def first_batch_runs(model: nn.Module, run: Run) -> None:
     """
     inputs, targets = run.data.calibration.head(EXAMPLE_SAMPLES)
     try:
-        outputs = evaluated(model, as_tensors(inputs))
+        outputs = evaluated(model, beside(model, as_tensors(inputs)))
     except (RuntimeError, TypeError, ValueError) as error:
         message = f"the model cannot take {_shown(inputs)}: {error}; mend model.args or the data"
         raise ModelError(message) from error
@@ -157,7 +158,7 @@ def first_batch_runs(model: nn.Module, run: Run) -> None:
     if task.kind == "embedding":
         targets = as_arrays(outputs)
     Meter(measure(run)).update(as_arrays(outputs), targets)
-    loss_of(task, run.recipe.folder)(outputs, as_tensors(targets))
+    loss_of(task, run.recipe.folder)(outputs, beside(model, as_tensors(targets)))
 
 
 def _shown(inputs: Any) -> str:
