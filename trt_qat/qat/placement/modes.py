@@ -100,14 +100,21 @@ class RandomPath(Exception):
 
 
 def random_state() -> tuple[Any, ...]:
-    """Return what decides the next random numbers of Python's and of torch's on the CPU."""
-    return random.getstate(), bytes(torch.get_rng_state().numpy().tobytes())
+    """Return what decides the next random numbers of Python's and of torch's, on all devices."""
+    known = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_gpus = torch.cuda.get_rng_state_all() if known else []
+    states = (torch.get_rng_state(), *on_gpus)
+    return random.getstate(), *(bytes(state.numpy().tobytes()) for state in states)
 
 
 def restore_random(state: tuple[Any, ...]) -> None:
     """Let the random numbers go on from ``state``."""
-    random.setstate(state[0])
-    torch.set_rng_state(torch.frombuffer(bytearray(state[1]), dtype=torch.uint8))
+    python, *states = state
+    random.setstate(python)
+    first, *on_gpus = (torch.frombuffer(bytearray(each), dtype=torch.uint8) for each in states)
+    torch.set_rng_state(first)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)
 
 
 def held_constants(graph: fx.Graph, owner: nn.Module) -> dict[str, torch.Tensor]:
