@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef as _StorageWeakRef
 from torch.overrides import TorchFunctionMode, resolve_name
 
@@ -62,6 +62,8 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
             return run_backward(*args, **kwargs)
 
     with (
+        mock.patch.object(torch.export, "export", device.unseen(torch.export.export)),
+        mock.patch.object(torch.onnx, "export", device.unseen(torch.onnx.export)),
         mock.patch.object(torch, "from_numpy", seen),
         mock.patch.object(torch.cuda, "current_device", return_value=0),
         mock.patch.object(engine, "_engine_run_backward", run),
@@ -77,6 +79,7 @@ class PretendedCuda(TorchFunctionMode):
         super().__init__()
         # A weak reference keeps the address of a storage from being given to another.
         self._lies: dict[int, tuple[Any, str | None]] = {}
+        self._asleep = False
 
     def __torch_function__(
         self,
@@ -86,6 +89,8 @@ class PretendedCuda(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
+        if self._asleep:
+            return func(*args, **given)
         name = _name(func)
         first = args[0] if args else None
         if name in _ANSWERS and isinstance(first, Tensor):
@@ -105,6 +110,21 @@ class PretendedCuda(TorchFunctionMode):
         if side == CUDA and isinstance(given.get("generator"), torch.Generator):
             raise RuntimeError(GENERATOR)
         return self.marked(func(*args, **given), side)
+
+    def unseen(self, export: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of torch's tracing that takes all for the CPU's, as it is.
+
+        Where a device is told to what torch traces in C++, the process ends.
+        """
+
+        def exported(*args: Any, **kwargs: Any) -> Any:
+            before, self._asleep = self._asleep, True
+            try:
+                return export(*args, **kwargs)
+            finally:
+                self._asleep = before
+
+        return exported
 
     def side(self, value: Any) -> str | None:
         """Return where a tensor lies; None: nobody knows, or it is no tensor of the CPU."""
@@ -219,8 +239,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _storage(value: Any) -> Any:
-    """Return the storage of a tensor that has one on the CPU."""
-    if not isinstance(value, Tensor) or value.is_sparse or value.device.type != CPU:
+    """Return the storage of a tensor that has one on the CPU; of those of torch's tracing none."""
+    if type(value) not in (Tensor, nn.Parameter) or torch._is_functional_tensor(value):
+        return None
+    if value.is_sparse or value.device.type != CPU:
         return None
     try:
         return value.untyped_storage()
