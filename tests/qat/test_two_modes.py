@@ -159,6 +159,21 @@ def test_a_random_way_through_python_is_taken_anew_in_each_step() -> None:
     assert len({float(model(images()).sum()) for _ in range(12)}) == 2
 
 
+def test_a_random_way_that_a_gpu_draws_is_taken_anew_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It stands for a GPU's, of which the CPU's knows nothing, and first lets the branch be.
+    gpu = torch.Generator().manual_seed(1)
+
+    class SkippedByGpu(Residual):
+        def drop(self, x: Tensor) -> Tensor:
+            return x * 0 if self.training and torch.rand((), generator=gpu).item() < 0.5 else x
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [gpu.get_state()])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda states: gpu.set_state(*states))
+    model = placed(SkippedByGpu()).train()
+    assert len({float(model(images()).sum()) for _ in range(12)}) == 2
+
+
 def test_a_model_that_trains_with_targets_is_called_so() -> None:
     class WithLoss(Residual):
         def forward(self, x: Tensor, targets: Tensor | None = None) -> Any:
