@@ -210,8 +210,7 @@ def recovered(bench: Bench, name: str, row: Recovery) -> None:
         samples = TAIL["steps"] * efficientnet_tail.BATCH
         model = bench.add(f"{name}, last blocks trained alone", make, samples)
     else:
-        seen = bench.calibration + batches[: row.calibration // given.batch]
-        model = tq.quantize(copy.deepcopy(bench.model), seen, **row.options)
+        model = tq.quantize(copy.deepcopy(bench.model), bench.calibration, **row.options)
     spec = {**TRAINING, "epochs": steps / len(batches), "lr": lr, "ema_decay": 0.95}
     learn = partial(
         tq.finetune,
@@ -223,7 +222,6 @@ def recovered(bench: Bench, name: str, row: Recovery) -> None:
     )
     bench.add(f"{name}, distilled", learn, steps * given.batch)
     bench.rows[-1] |= {"steps": steps, "lr": lr, "features": row.features}
-    bench.rows[-1] |= {"calibration": row.calibration}
     bench.write()
 
 

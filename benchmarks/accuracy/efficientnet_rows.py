@@ -60,7 +60,6 @@ class Recovery:
         lr: its rate.
         crops: that it is of.
         features: weight of inner tensors.
-        calibration: crops of the training to calibrate on as well.
         sparse: patterns of layers that get 2:4 masks before.
         tail: the block from which on the float network is pruned and trained alone at first;
             0: it is not.
@@ -71,7 +70,6 @@ class Recovery:
     lr: float = 2e-5
     crops: int = 600
     features: float = 0.3
-    calibration: int = 0
     sparse: tuple[str, ...] = ()
     tail: int = 0
 
@@ -86,7 +84,7 @@ TAIL_ROUNDS = 12
 RECOVERY = {
     "ours: all INT8, zero points folded, padding too": Recovery(PADDED, 1500, 5e-5, 2400),
     "ours: all INT8, zero points folded, padding too, channels split": Recovery(
-        SPLIT, 1800, 1e-4, 3600, calibration=240
+        SPLIT, 1400, 3e-5, 3600
     ),
     "ours: one layer float, zero points folded, padding too": Recovery(ONE_FLOAT, 240),
     "ours: 2:4 by sparsegpt in four layers, zero points folded, padding too, channels split": (

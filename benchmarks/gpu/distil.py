@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--row", required=True, help="pattern of its name; the first is taken")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--lr", type=float, default=3e-5)
     parser.add_argument("--ema", type=float, default=0.98)
     parser.add_argument("--learned-scales", action="store_true")
     parser.add_argument("--device", default="cuda")
