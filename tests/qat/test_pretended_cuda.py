@@ -45,8 +45,9 @@ DATA = stripes(48)
 def _device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     trained()  # before, or it would lie on the device of the first test
     with pretended_cuda():
-        # accelerate looks for a real one, once a process.
+        # accelerate looks for a real one, once a process, and another test's may still be there.
         monkeypatch.setattr("accelerate.state.PartialState._shared_state", {})
+        monkeypatch.setattr("accelerate.state.AcceleratorState._shared_state", {})
         monkeypatch.setattr("accelerate.state.PartialState.default_device", torch.device("cuda"))
         yield
 
