@@ -170,13 +170,19 @@ def test_images_grow_and_sequences_shrink(x: Tensor, tried: Any) -> None:
     assert shapes == ([] if tried is None else [[tried]])
 
 
-def test_a_few_samples_of_another_size_tell_and_all_where_the_module_takes_no_fewer() -> None:
-    assert resized(torch.zeros(32, 3, 8, 4))[1] == [[(4, 3, 40, 36)]]
-    assert not resized(torch.zeros(32, 3, 8, 4), lambda x: x.reshape(-1, 3, 8, 4)[:4] + 1)[0]
-    module = Of(lambda x: x + torch.zeros(32, 1, 1, 1))
+def test_a_few_samples_of_another_size_tell() -> None:
+    module = Of(lambda x: x + 1)
     call = call_of(module, torch.zeros(32, 3, 8, 4))
-    assert not holds_for_other_sizes(module, lambda _module, x: x[:, :, :8], call)
-    assert module.shapes[-1] == [(32, 3, 40, 36)]
+    assert holds_for_other_sizes(module, lambda _module, x: x + 1, call, 4)
+    assert not holds_for_other_sizes(module, lambda _module, x: x[:, :, :8], call, 4)
+    assert module.shapes == [[(4, 3, 40, 36)]] * 2
+
+
+def test_whether_the_module_takes_another_batch_is_told() -> None:
+    any_batch, one = Of(lambda x: x + 1), Of(lambda x: x + torch.zeros(8, 1))
+    for module, takes in ((any_batch, True), (one, False)):
+        call = call_of(module, torch.zeros(8, 3))
+        assert check_fidelity(module, lambda _module, x, of=module: of.forward(x), call) is takes
 
 
 def test_one_input_that_can_be_resized_is_enough() -> None:

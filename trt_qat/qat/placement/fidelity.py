@@ -12,17 +12,21 @@ from torch.fx.proxy import TraceError
 from trt_qat.qat.placement.calls import Call, mode, tensors_of
 
 IMAGE_STEP = 32  # networks take images whose sides are multiples of it
-FEW = 4  # samples of another batch: enough to show a number that tracing has burnt in
+FEW = 2  # samples of another size: enough to show a number that tracing has burnt in
 
 
-def check_fidelity(module: nn.Module, forward: Any, call: Call) -> None:
+def check_fidelity(module: nn.Module, forward: Any, call: Call) -> bool:
     """Run the traced ``forward`` beside the module, on the seen batch and on one of another size.
 
     A batch size or any other number that tracing has burnt in shows here.
 
+    Returns:
+        Whether the module takes a batch of another size.
+
     Raises:
         TraceError: they differ.
     """
+    takes_another = False
     for leaves in (call.leaves, _other_batch(call.leaves)):
         expected = _run(module, module.forward, call, leaves)
         if expected is None:
@@ -31,21 +35,27 @@ def check_fidelity(module: nn.Module, forward: Any, call: Call) -> None:
         if not _equal(expected, got):
             message = "the traced graph computes something else, or holds for one batch size"
             raise TraceError(message)
+        takes_another = leaves is not call.leaves
+    return takes_another
 
 
-def holds_for_other_sizes(module: nn.Module, forward: Any, call: Call) -> bool:
+def holds_for_other_sizes(module: nn.Module, forward: Any, call: Call, samples: int = 0) -> bool:
     """Tell whether the traced ``forward`` takes other images and sequences as the module does.
 
-    A few samples tell; all of them where the module takes no other batch.
+    Args:
+        module: that was traced.
+        forward: of the traced graph.
+        call: how the module was called.
+        samples: of the batch that are tried; 0: all of them.
     """
-    for given in (_first(call.leaves, FEW), call.leaves):
-        leaves = [_resized(leaf) for leaf in given]
-        if all(a is b for a, b in zip(leaves, given, strict=True)):
-            return True
-        expected = _run(module, module.forward, call, leaves)
-        if expected is not None:
-            return _equal(expected, _run(module, _bound(forward, module), call, leaves))
-    return True  # the module itself takes no other
+    given = _first(call.leaves, samples) if samples else call.leaves
+    leaves = [_resized(leaf) for leaf in given]
+    if all(a is b for a, b in zip(leaves, given, strict=True)):
+        return True
+    expected = _run(module, module.forward, call, leaves)
+    if expected is None:
+        return True  # the module itself takes no other
+    return _equal(expected, _run(module, _bound(forward, module), call, leaves))
 
 
 def _bound(forward: Any, module: nn.Module) -> Any:
@@ -77,10 +87,10 @@ def _equal(expected: list[torch.Tensor], got: list[torch.Tensor] | None) -> bool
 
 
 def _other_batch(leaves: list[Any]) -> list[Any]:
-    """Return half of the batch, `FEW` samples at most, and of a batch of one sample two."""
+    """Return half of the batch, and of a batch of one sample two."""
     batch = _size(leaves)
     if batch > 1:
-        return _first(leaves, min(batch // 2, FEW))
+        return _first(leaves, batch // 2)
     return [torch.cat([leaf, leaf]) if _is_batch(leaf, 1) else leaf for leaf in leaves]
 
 

@@ -19,7 +19,7 @@ from torch import fx, nn
 
 from trt_qat.qat.placement.attention import masks_by_proxy
 from trt_qat.qat.placement.calls import Call, mode, observe_calls
-from trt_qat.qat.placement.fidelity import check_fidelity, holds_for_other_sizes
+from trt_qat.qat.placement.fidelity import FEW, check_fidelity, holds_for_other_sizes
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES, weight_argument, weighted_function
 from trt_qat.qat.placement.modes import (
     RandomPath,
@@ -175,9 +175,9 @@ def _trace_region(module: nn.Module, path: str, call: Call) -> Region:
     )
     forward = region.program().forward
     with untouched(module):
-        check_fidelity(module, forward, call)
+        few = FEW if check_fidelity(module, forward, call) else 0
     with untouched(module):
-        if not holds_for_other_sizes(module, forward, call):
+        if not holds_for_other_sizes(module, forward, call, few):
             region.sizes = [tuple(t.shape[1:]) for t in call.leaves if isinstance(t, torch.Tensor)]
     return region
 
