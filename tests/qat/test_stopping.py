@@ -124,3 +124,15 @@ def test_a_broken_pipe_of_something_else_and_a_file_that_is_missing_stay_what_th
         broken_pipe()
     with pytest.raises(FileNotFoundError), workers_watched():
         Path("missing").read_bytes()
+
+
+def test_torch_may_tell_of_a_dead_process_while_it_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told(traceback: object) -> Iterator[Any]:
+        message = "DataLoader worker (pid 7) is killed by signal: Killed."
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(stopping.traceback, "walk_tb", told)
+    with pytest.raises(DataError, match="training data died"), workers_watched():
+        broken_pipe()

@@ -108,11 +108,10 @@ def _told_after(error: Exception) -> RuntimeError | None:
 
     Not waited for, it would come up in whatever runs next.
     """
-    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
-    if not any(Path(file).parent.name == "multiprocessing" for file in files):
-        return None
-    try:
-        time.sleep(_PATIENCE)
+    try:  # around all of it: the signal may come at any moment
+        files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+        if any(Path(file).parent.name == "multiprocessing" for file in files):
+            time.sleep(_PATIENCE)
     except RuntimeError as told:
         return told
     return None
