@@ -133,6 +133,6 @@ def test_torch_may_tell_of_a_dead_process_while_it_is_looked_for(
         message = "DataLoader worker (pid 7) is killed by signal: Killed."
         raise RuntimeError(message)
 
-    monkeypatch.setattr(stopping.traceback, "walk_tb", told)
+    monkeypatch.setattr("traceback.walk_tb", told)
     with pytest.raises(DataError, match="training data died"), workers_watched():
         broken_pipe()
