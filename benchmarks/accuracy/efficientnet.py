@@ -39,6 +39,7 @@ from benchmarks.accuracy.efficientnet_rows import (
     TRAINING,
     Recovery,
 )
+from benchmarks.gpu import agreement
 from trt_qat.artifact import platform_facts, versions, write_json
 from trt_qat.runners.ort import OrtRunner
 
@@ -81,10 +82,9 @@ class Bench:
     """The float network, its answers on the test crops, and the table so far."""
 
     def __init__(self, given: argparse.Namespace) -> None:
-        train, test = pictures.split(pictures.files([given.pictures]))
-        test += pictures.of_imagenet()
-        self.test = pictures.crops(test, given.each, seed=1)
-        self.calibration = list(torch.split(pictures.crops(train, 2, seed=0), 16))
+        train, test = pictures.parts(given.pictures)
+        self.test = pictures.to_test_on(test, given.each)
+        self.calibration = list(torch.split(pictures.to_calibrate_on(train), 16))
         self.train_pictures = train + pictures.photographs(given.photographs)
         self.model = network()
         self.wanted = self.answers(self.model)
@@ -135,16 +135,9 @@ class Bench:
         model = efficientnet_tail.with_pruned_tail(self.model, row.tail, row.sparse, crops, TAIL)
         return tq.quantize(model, self.calibration, **row.options)
 
-    def measured(self, found: torch.Tensor) -> dict[str, float]:
+    def measured(self, found: torch.Tensor) -> dict[str, Any]:
         """Return agreement with its standard error, and the SQNR of the logits."""
-        same = (found.argmax(1) == self.wanted.argmax(1)).double()
-        noise = (found - self.wanted).square().mean()
-        share = float(same.mean())
-        return {
-            "agreement": round(share, 4),
-            "standard_error": round((share * (1 - share) / len(same)) ** 0.5, 4),
-            "sqnr_db": round(float(10 * torch.log10(self.wanted.square().mean() / noise)), 2),
-        }
+        return agreement.row(self.wanted.numpy(), found.numpy())
 
     def write(self) -> None:
         """Write what is known so far."""

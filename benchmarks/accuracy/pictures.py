@@ -116,6 +116,22 @@ def scenes(paths: list[Path], things: list[Path], count: int, seed: int) -> torc
     return stacked(made)
 
 
+def parts(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the pictures to calibrate and to distil on, and those to test on, ImageNet's too."""
+    train, test = split(files([folder]))
+    return train, test + of_imagenet()
+
+
+def to_calibrate_on(train: list[Path]) -> torch.Tensor:
+    """Return the crops that every method calibrates on."""
+    return crops(train, 2, seed=0)
+
+
+def to_test_on(test: list[Path], each: int = 24) -> torch.Tensor:
+    """Return the crops that agreement is counted on."""
+    return crops(test, each, seed=1)
+
+
 def to_learn_from(paths: list[Path], things: list[Path], total: int) -> torch.Tensor:
     """Return what is distilled on: crops of photographs, with things before half of them."""
     count = total // 2 if things else total

@@ -40,11 +40,11 @@ def computed(spec: str, crops: Any, batch: int) -> Any:
 
 def row(wanted: Any, found: Any) -> dict[str, Any]:
     """Return agreement of the classes with its standard error, and the SQNR of the logits."""
-    share = metrics.argmax_agreement(wanted, found) or 0.0
+    share, distance = metrics.argmax_agreement(wanted, found) or 0.0, metrics.sqnr_db(wanted, found)
     return {
         "agreement": round(share, 4),
         "standard_error": round((share * (1 - share) / len(wanted)) ** 0.5, 4),
-        "sqnr_db": metrics.sqnr_db(wanted, found),
+        "sqnr_db": None if distance is None else round(distance, 2),
     }
 
 

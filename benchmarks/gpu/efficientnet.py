@@ -44,10 +44,9 @@ class Crops:
     """Crops of other pictures for calibration, the first seeds, than for the answers."""
 
     def __init__(self, given: argparse.Namespace) -> None:
-        self.train, self.test = pictures.split(pictures.files([given.pictures]))
-        self.test += pictures.of_imagenet()
-        self.calibration = pictures.crops(self.train, 2, seed=0)
-        self.tested = pictures.crops(self.test, 24, seed=1)
+        self.train, test = pictures.parts(given.pictures)
+        self.calibration = pictures.to_calibrate_on(self.train)
+        self.tested = pictures.to_test_on(test)
 
     def __call__(self, batch: int, seed: int = 0) -> tuple[torch.Tensor]:
         """Return a batch, as a `Reference` draws it."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trt_qat.engine.evidence.evidence import all_int8
 from trt_qat.engine.evidence.pairing import parts
 
 FIELDS = ("int8", "input_int8", "output_int8", "sparse_found", "sparse_kernel")
@@ -54,18 +55,11 @@ def _seen(found: Mapping[str, Any], node: str, engine: Mapping[str, Any]) -> dic
     """Return what the engine tells; None where it does not."""
     return {
         "int8": None if found["precision"] is None else found["precision"] == "int8",
-        "input_int8": _all_int8(found["precision_in"][:1]),
-        "output_int8": _all_int8(found["precision_out"]),
+        "input_int8": all_int8(found["precision_in"][:1]),
+        "output_int8": all_int8(found["precision_out"]),
         "sparse_found": _was_found(node, engine),
         "sparse_kernel": {"sparse": True, "dense": False}.get(found["sparse"]),
     }
-
-
-def _all_int8(types: Sequence[str | None]) -> bool | None:
-    """Tell whether all types are INT8; None: one that decides is not told."""
-    if any(kind not in ("int8", None) for kind in types):
-        return False
-    return None if None in types or not types else True
 
 
 def _was_found(node: str, engine: Mapping[str, Any]) -> bool | None:

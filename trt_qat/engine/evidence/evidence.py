@@ -27,7 +27,7 @@ def census(info: LayerInfo, profile: int = 0) -> dict[str, Any]:
     listed, told = bool(info.layers) or info.inspector in layer_info.INSPECTORS, info.detailed
     kernels = info.inspector in layer_info.INSPECTORS
     int8 = [layer for layer in compute if layer.precision == "int8"]
-    both = [_all_int8(layer) for layer in int8]
+    both = [all_int8((*layer.precision_in, *layer.precision_out)) for layer in int8]
     return {
         "profile": profile,
         "layers": len(layers) if listed else None,
@@ -94,12 +94,12 @@ def layers_path(engine: Path) -> Path:
     return engine.with_name(engine.stem + ".layers.json")
 
 
-def _all_int8(layer: Layer) -> bool | None:
-    """Tell whether a layer reads and writes INT8 alone; None: a type that decides is not told."""
-    types = {*layer.precision_in, *layer.precision_out}
-    if types - {"int8", None}:
+def all_int8(types: Iterable[str | None]) -> bool | None:
+    """Tell whether all types are INT8; None: one that decides is not told, or none is there."""
+    found = set(types)
+    if found - {"int8", None}:
         return False
-    return None if None in types or not types else True
+    return None if None in found or not found else True
 
 
 def _writes_float(layer: Layer) -> bool | None:
