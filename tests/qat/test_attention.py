@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import trt_qat as tq
 from tests.qat.agreement import worst_error
-from trt_qat.qat.quantize import functional_weights, quantized
+from trt_qat.qat.layer_weights import functional_weights
+from trt_qat.qat.quantize import quantized
 
 WIDTH = 32
 TOKENS = torch.randn(3, 6, WIDTH, generator=torch.Generator().manual_seed(0))

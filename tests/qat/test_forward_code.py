@@ -91,6 +91,19 @@ def test_a_batch_size_made_a_tensor_is_not_burnt_in() -> None:
     assert "holds for one batch size" in report.untraced[0].why
 
 
+def test_a_batch_size_that_cuts_is_not_burnt_in() -> None:
+    """A smaller batch than the traced one does not show it: ``x[:2]`` is all of its samples."""
+
+    class Cut(Base):
+        def middle(self, x: Tensor) -> Tensor:
+            return x.relu()[: int(x.shape[0])]
+
+    model = tq.quantize(Cut().eval(), [IMAGES])
+    assert "holds for one batch size" in tq.report_of(model).untraced[0].why
+    many = torch.cat([IMAGES] * 4)
+    assert len(model(many)) == len(many)
+
+
 def test_a_list_of_images_is_quantized_and_exported(tmp_path: Path) -> None:
     class Each(Base):
         def forward(self, images: list[Tensor]) -> list[Tensor]:  # type: ignore[override]

@@ -11,8 +11,9 @@ from torch import nn
 
 from trt_qat.data.ranges import Ranges
 from trt_qat.errors import DataError, ModelError, RecipeError
+from trt_qat.qat.layer_weights import weight_quantizers
 from trt_qat.qat.models import REFERENCE_MODELS
-from trt_qat.qat.quantize import quantize, quantized, ranges_of, weight_quantizers
+from trt_qat.qat.quantize import quantize, quantized, ranges_of
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.reports import report_of
 from trt_qat.qat.sparsify import sparsify

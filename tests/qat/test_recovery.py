@@ -15,7 +15,7 @@ from trt_qat.errors import InputError, ModelError
 from trt_qat.qat.averaging import reestimate_norms
 from trt_qat.qat.distill import Distillation
 from trt_qat.qat.flatness import perturbed, sharpness
-from trt_qat.qat.quantize import weight_quantizers
+from trt_qat.qat.layer_weights import weight_quantizers
 from trt_qat.qat.quantizers.dampen import distance_to_grid
 from trt_qat.recipe.specs import FinetuneSpec
 

@@ -19,12 +19,8 @@ from trt_qat.errors import ModelError
 from trt_qat.graph.qdq import Graph, Node
 from trt_qat.qat.checkpoint import load_into, save
 from trt_qat.qat.export import export
-from trt_qat.qat.quantize import (
-    functional_weights,
-    quantize,
-    quantized,
-    weight_quantizers,
-)
+from trt_qat.qat.layer_weights import functional_weights, weight_quantizers
+from trt_qat.qat.quantize import quantize, quantized
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.reports import report_of
 from trt_qat.recipe.specs import ExportSpec, QuantizeSpec

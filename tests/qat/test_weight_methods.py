@@ -22,8 +22,9 @@ from trt_qat.graph.qdq import Graph
 from trt_qat.qat.clip import PARTS, clipped
 from trt_qat.qat.equalize import even_out
 from trt_qat.qat.gptq import gptq
+from trt_qat.qat.layer_weights import weight_quantizers
 from trt_qat.qat.moments import DAMPING, Moments
-from trt_qat.qat.quantize import quantized, weight_quantizers
+from trt_qat.qat.quantize import quantized
 from trt_qat.qat.quantizers.formats import INT4, NVFP4, Format, block_scale
 from trt_qat.qat.smooth import SmoothedLinear
 from trt_qat.recipe.specs import PtqSpec, QuantizeSpec

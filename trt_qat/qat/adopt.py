@@ -21,14 +21,9 @@ from trt_qat.qat.exported import in_evaluation
 from trt_qat.qat.foreign import freeze, refuse_converted
 from trt_qat.qat.foreign_run import Seen, WithoutOperators, in_float
 from trt_qat.qat.inputs import beside
+from trt_qat.qat.layer_weights import float_weight, weight_quantizers
 from trt_qat.qat.placement.calls import tensors_of
-from trt_qat.qat.quantize import (
-    float_weight,
-    follow_device,
-    quantize,
-    quantized,
-    weight_quantizers,
-)
+from trt_qat.qat.quantize import follow_device, quantize, quantized
 from trt_qat.qat.quantizers.folded_grid import unset_folded
 from trt_qat.qat.quantizers.int8 import CODE_MAX
 from trt_qat.qat.reports import report_of

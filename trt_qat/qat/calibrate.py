@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from trt_qat.errors import DataError, ModelError, RecipeError
 from trt_qat.qat import ranks
 from trt_qat.qat.histogram import Histogram, NonFiniteError, merge_over_ranks
-from trt_qat.qat.placement.calls import evaluated
+from trt_qat.qat.placement.calls import evaluated, flags
 from trt_qat.qat.placement.layers import check_patterns, matches
 from trt_qat.qat.quantizers.formats import INT8, UNSIGNED, Format, format_of
 from trt_qat.qat.range_search import entropy_amax, mse_amax, percentile_amax
@@ -46,21 +47,11 @@ def calibrate(
         DataError: no batch, a NaN or infinite activation, or a quantizer that no batch reached.
     """
     measured = _measured(quantizers, spec)
-    enabled = [m for m in model.modules() if isinstance(m, TensorQuantizer) and m.is_enabled]
-    for quantizer in enabled:  # ranges are the float network's
-        quantizer.disable_quant()
-    hooks = [q.register_forward_pre_hook(measured[name].see) for name, q in quantizers.items()]
     count = 0
-    try:
-        with ranks.failing_together():
-            for batch in batches:
-                count += 1
-                _seen(model, batch, count)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for quantizer in enabled:
-            quantizer.enable_quant()
+    with ranks.failing_together(), _counting(model, quantizers, measured):
+        for batch in batches:
+            count += 1
+            _seen(model, batch, count)
     _over_ranks(measured)
     if not max(ranks.gathered(count)):
         message = "calibration: no batch was given; give at least one"
@@ -74,6 +65,29 @@ def calibrate(
             raise DataError(message)
     _warn_of_zeros(model, [name for name, seen in measured.items() if not seen.histogram.amax])
     return {name: set_amax(q, measured[name].amax()) for name, q in quantizers.items()}
+
+
+@contextlib.contextmanager
+def _counting(
+    model: nn.Module, quantizers: dict[str, TensorQuantizer], measured: dict[str, _Measured]
+) -> Iterator[None]:
+    """Let the float network run, and quantizers count in place of quantizing.
+
+    The mode is set once, not for each batch. Gradients stay the affair of who makes the batches.
+    """
+    enabled = [m for m in model.modules() if isinstance(m, TensorQuantizer) and m.is_enabled]
+    for quantizer in enabled:
+        quantizer.disable_quant()
+    for name, quantizer in quantizers.items():
+        vars(quantizer)["forward"] = measured[name].see
+    try:
+        with flags(model, training=False):
+            yield
+    finally:
+        for quantizer in quantizers.values():
+            del vars(quantizer)["forward"]
+        for quantizer in enabled:
+            quantizer.enable_quant()
 
 
 def _measured(
@@ -145,9 +159,8 @@ class _Measured:
         self.reached = False
         self.average, self.weight = 0.0, 0.0
 
-    def see(self, quantizer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Count the values of a tensor; the hook of a quantizer."""
-        (values,) = inputs
+    def see(self, values: torch.Tensor) -> torch.Tensor:
+        """Count the values of a tensor, and return it: the forward of a quantizer meanwhile."""
         self.reached = True
         if self.spec.algorithm == "moving_average":
             one = Histogram()
@@ -159,6 +172,7 @@ class _Measured:
             self.histogram.widen_to(values)
         else:
             self.histogram.add(values)
+        return values
 
     def amax(self) -> float:
         """Return the end of the range, 0.0 where all was zero."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trt_qat.qat.placement.calls import evaluated, example_of
+from trt_qat.qat.placement.calls import evaluated_on_few
 
 VALUES = 4096
 """Of an output that are compared, at most about twice as many."""
@@ -29,7 +29,7 @@ def outputs_of(model: nn.Module, batch: Any) -> dict[str, Tensor]:
 
     handles = [m.register_forward_hook(after(path)) for path, m in model.named_modules() if path]
     try:
-        evaluated(model, example_of(batch))
+        evaluated_on_few(model, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -16,17 +16,12 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
+from trt_qat.qat.layer_weights import float_weight, functional_weights, weight_quantizers
 from trt_qat.qat.masked import masked_layers
 from trt_qat.qat.placement.calls import mode
 from trt_qat.qat.placement.kinds import BATCH_NORMS
 from trt_qat.qat.placement.stock import stock_class
-from trt_qat.qat.quantize import (
-    Quantized,
-    float_weight,
-    functional_weights,
-    quantized,
-    weight_quantizers,
-)
+from trt_qat.qat.quantize import Quantized, quantized
 from trt_qat.qat.quantizers.axes import along_axis, channel_axis
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.quantizers.formats import (

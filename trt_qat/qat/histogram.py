@@ -56,7 +56,7 @@ class Histogram:
         if not values.numel():
             return
         low, high = torch.aminmax(values.detach())  # NaN where a value is
-        largest = float(torch.maximum(low.abs(), high.abs()))
+        largest = max(-float(low), float(high))
         if not math.isfinite(largest):
             raise NonFiniteError
         self.amax = max(self.amax, largest)

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
-from modelopt.torch.quantization.nn import QuantModuleRegistry, TensorQuantizer
+from modelopt.torch.quantization.nn import TensorQuantizer
 from torch import nn
 
 from trt_qat.data.ranges import Ranges
 from trt_qat.errors import ModelError
 from trt_qat.qat import foreign, placement, ranks
-from trt_qat.qat.calibrate import calibrate, set_amax, set_block_amax, set_weight_amax
+from trt_qat.qat.calibrate import calibrate, set_amax
 from trt_qat.qat.equalize import even_out
 from trt_qat.qat.finite import not_finite
 from trt_qat.qat.inputs import refuse_exported, refuse_unplaceable
-from trt_qat.qat.masked import masked_layers, sparse_layers
+from trt_qat.qat.layer_weights import (
+    convert_layers,
+    planned_layers,
+    quantize_weights,
+    weights_to_round,
+)
+from trt_qat.qat.masked import sparse_layers
 from trt_qat.qat.pickling import make_picklable
-from trt_qat.qat.placement.kinds import TRANSPOSED_MODULES, WEIGHTED_MODULES
 from trt_qat.qat.placement_report import no_layer, write_report
 from trt_qat.qat.quantizers.fake_quant import (
     activation_quantizer,
-    weight_config,
     weight_quantizer,
 )
-from trt_qat.qat.quantizers.folded_grid import foldable, set_folded
 from trt_qat.qat.quantizers.formats import FORMATS, INT8, Format, format_of, is_ours
 from trt_qat.qat.quantizers.learned_scales import learn_scales
 from trt_qat.qat.quick_tracing import no_collection
 from trt_qat.qat.reports import LayerNote, report_of
-from trt_qat.qat.rounding import Rounded, refine
+from trt_qat.qat.rounding import refine
 from trt_qat.qat.shared_batches import shared_batches
 from trt_qat.qat.state import keep, kept_within
 from trt_qat.recipe.fitting import refuse_entropy
@@ -99,10 +101,11 @@ def quantize(
         ranges = Ranges(algorithm=calibration.algorithm, amax=amax)
     for name, value in ranges.of(list(quantizers)).items():
         set_amax(quantizers[name], value)
+    quantize_weights(model, placed, plan, spec)
     _keep_state(model, Quantized(placed, ranges, spec))
     make_picklable(model)
     follow_device(model)
-    refine(model, _weights_to_round(model, placed), mine, ptq_spec, spec.methods)
+    refine(model, weights_to_round(model, placed), mine, ptq_spec, spec.methods)
     if spec.learned_scales:
         learn_scales(model, {quantizers[name] for name in placed.of_inputs})
     write_report(model, plan)
@@ -168,67 +171,10 @@ def _keep_state(model: nn.Module, state: Quantized) -> None:
             keep(module, "quantized", state)
 
 
-def weight_quantizers(
-    model: nn.Module,
-) -> Iterator[tuple[str, nn.Module, TensorQuantizer]]:
-    """Yield path, layer and weight quantizer of every quantized layer module."""
-    for name, module in model.named_modules():
-        if not isinstance(module, WEIGHTED_MODULES):
-            continue  # a holder of quantizers may have one by that name
-        quantizer = getattr(module, "weight_quantizer", None)
-        if isinstance(quantizer, TensorQuantizer) and quantizer.is_enabled:
-            yield name, module, quantizer
-
-
-def float_weight(layer: nn.Module) -> torch.Tensor:
-    """Return the float weight of a quantized layer with its 2:4 mask applied."""
-    weight = cast("torch.Tensor", layer._parameters["weight"]).detach()
-    mask = getattr(layer, "_weight_mask", None)
-    return weight if mask is None else weight * mask
-
-
-def functional_weights(
-    model: nn.Module, placed: placement.Placed
-) -> Iterator[tuple[TensorQuantizer, torch.Tensor, int | None]]:
-    """Yield quantizer, float weight and channel axis of the layers that are no modules.
-
-    Where the weight is that of a layer with a 2:4 mask, the mask is applied.
-    """
-    holders = {layer._parameters.get("weight"): layer for layer in masked_layers(model).values()}
-    for quantizer, source, axis in placed.functional_weights.values():
-        if not isinstance(source, nn.Parameter):
-            weight = source.value()
-        else:
-            holder = holders.get(source)
-            weight = source.detach() if holder is None else float_weight(holder)
-        yield cast("TensorQuantizer", quantizer), weight, axis
-
-
 def formats_in(model: nn.Module) -> tuple[Format, ...]:
     """Return the formats of a model's quantizers, in the order of `FORMATS`."""
     found = {format_of(m) for m in model.modules() if is_ours(m) and m.is_enabled}
     return tuple(kind for kind in FORMATS.values() if kind in found) or (INT8,)
-
-
-def _weights_to_round(model: nn.Module, placed: placement.Placed) -> dict[str, Rounded]:
-    """Return every weight that is a parameter with its output channels first or last."""
-    masks = {
-        id(m._parameters["weight"]): cast("torch.Tensor", m._weight_mask)
-        for m in masked_layers(model).values()
-    }
-    found = {}
-    for name, layer, quantizer in weight_quantizers(model):
-        weight = cast("nn.Parameter", layer._parameters["weight"])
-        if not isinstance(layer, TRANSPOSED_MODULES):
-            found[name] = Rounded(weight, quantizer, masks.get(id(weight)))
-    for name, (maker, source, axis) in placed.functional_weights.items():
-        if not isinstance(source, nn.Parameter):
-            continue
-        quantizer = cast("TensorQuantizer", maker)
-        # A scale a block has the axis of the reduction, others that of the output channels.
-        last = source.dim() == 2 and axis == (0 if format_of(quantizer).blocked else 1)
-        found[f"{name}()"] = Rounded(source, quantizer, masks.get(id(source)), last)
-    return found
 
 
 @no_collection()
@@ -247,55 +193,12 @@ def _place(
     report = report_of(model)
     report.untraced = tuple(LayerNote(p, w) for p, w in trace.untraced.items())
     plan.unread = placement.unread_layers(model, trace, flow)
-    _convert_layers(plan, spec)
+    convert_layers([v for v in planned_layers(plan) if v.region.leaf], plan, spec)
     placed = placement.rewrite(trace, flow, plan, activation_quantizer, weight_quantizer)
     for owner, side, quantizer in placed.closed:
         placement.enclose(owner)
         setattr(owner, side, quantizer)
-    for functional, weight, axis in functional_weights(model, placed):
-        _measure_weight(functional, weight, axis, spec)
-    if spec.weights == "per_tensor":
-        _grids_of_folded_weights(placed)
     return placed, plan
-
-
-def _grids_of_folded_weights(placed: placement.Placed) -> None:
-    """Let one scale a weight be one in the file too, where a BatchNorm is folded into it."""
-    for layer, norm in placed.norms.items():
-        quantizer = getattr(layer, "weight_quantizer", None)
-        if quantizer is None or not quantizer.is_enabled or format_of(quantizer).blocked:
-            continue
-        if foldable(layer, norm):
-            set_amax(quantizer, float(set_folded(quantizer, float_weight(layer), norm)))
-
-
-def _measure_weight(
-    quantizer: TensorQuantizer, weight: torch.Tensor, axis: int | None, spec: QuantizeSpec
-) -> None:
-    kind = format_of(quantizer)
-    if kind.blocked:
-        set_block_amax(quantizer, weight, spec.block_of(kind.name))
-    else:
-        set_weight_amax(quantizer, weight, axis)
-
-
-def _convert_layers(plan: placement.Plan, spec: QuantizeSpec) -> None:
-    """Let ModelOpt turn the planned layers, and no other module, into quantized ones; weights only.
-
-    ``mtq.quantize`` would convert whatever it knows by its type, and fails where something else
-    makes a weight, as a parametrization does.
-    """
-    for vertex in (*plan.weighted, *plan.weight_only):
-        layer = vertex.module
-        if layer is None or hasattr(layer, "weight_quantizer"):
-            continue
-        QuantModuleRegistry.convert(layer)
-        cast("TensorQuantizer", layer.input_quantizer).disable()
-        cast("TensorQuantizer", layer.output_quantizer).disable()
-        quantizer, axis = cast("TensorQuantizer", layer.weight_quantizer), plan.weight_axes[vertex]
-        kind = FORMATS[plan.weight_format(vertex)]
-        quantizer.set_from_attribute_config(weight_config(axis, kind))
-        _measure_weight(quantizer, float_weight(layer), axis, spec)
 
 
 def follow_device(model: nn.Module) -> None:

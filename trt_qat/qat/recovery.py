@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from trt_qat.qat.averaging import Average, reestimate_norms
 from trt_qat.qat.distill import Distillation
 from trt_qat.qat.flatness import sharpness
+from trt_qat.qat.layer_weights import weight_quantizers
 from trt_qat.qat.moving_masks import MovingMasks
-from trt_qat.qat.quantize import is_quantized, quantized, weight_quantizers
+from trt_qat.qat.quantize import is_quantized, quantized
 from trt_qat.qat.quantizers.dampen import distance_to_grid
 from trt_qat.recipe.specs import DistillSpec, TrainSpec
 

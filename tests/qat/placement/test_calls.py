@@ -19,6 +19,7 @@ from trt_qat.qat.placement.calls import (
     Call,
     call_model,
     evaluated,
+    evaluated_on_few,
     example_of,
     guarded,
     mismatch,
@@ -251,12 +252,32 @@ def test_the_tensors_of_a_nest_in_order() -> None:
     assert tensors_of(X) == [X]
 
 
-def test_an_example_is_of_four_samples() -> None:
+def test_an_example_is_of_two_samples() -> None:
     large, other, scalar = torch.zeros(9, 2), torch.zeros(9), torch.tensor(3.0)
     cut = example_of({"x": large, "y": other, "z": scalar, "flag": True})
     assert {k: getattr(v, "shape", v) for k, v in cut.items()} == {
-        "x": (4, 2), "y": (4,), "z": (), "flag": True,
+        "x": (2, 2), "y": (2,), "z": (), "flag": True,
     }  # fmt: skip
-    assert example_of(torch.zeros(5)).shape == (4,)
-    for whole in (torch.zeros(4, 2), (large, torch.zeros(8)), scalar, (large, torch.zeros(1, 2))):
+    assert example_of(torch.zeros(5)).shape == (2,)
+    for whole in (torch.zeros(2, 2), (large, torch.zeros(8)), scalar, (large, torch.zeros(1, 2))):
         assert example_of(whole) is whole
+
+
+def test_a_model_that_takes_no_fewer_samples_is_given_all_of_them() -> None:
+    tried: list[int] = []
+
+    class OfFive(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tried.append(len(x))
+            return x.reshape(5, 3)
+
+    failed: list[bool] = []
+    assert evaluated_on_few(OfFive(), torch.zeros(5, 3), lambda: failed.append(True)).shape == (
+        5,
+        3,
+    )
+    assert (tried, failed) == ([2, 5], [True])
+    (call,) = observe_calls(OfFive(), torch.zeros(5, 3)).values()
+    assert [leaf.shape for leaf in call.leaves] == [(5, 3)]
+    with pytest.raises(RuntimeError, match="shape"):
+        evaluated_on_few(OfFive(), torch.zeros(6, 3))

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from tests.qat.matched import match
 from trt_qat.qat.export import export
+from trt_qat.qat.layer_weights import weight_quantizers
 from trt_qat.qat.models import residual_cnn
-from trt_qat.qat.quantize import quantize, quantized, weight_quantizers
+from trt_qat.qat.quantize import quantize, quantized
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.quantizers.learned_scales import (
     START,

@@ -13,7 +13,7 @@ rewrite  putting them there
 
 from trt_qat.qat.placement.calls import evaluated
 from trt_qat.qat.placement.demand import Plan
-from trt_qat.qat.placement.flow import Flow, build_flow, observe_links
+from trt_qat.qat.placement.flow import Flow, Vertex, build_flow, observe_links
 from trt_qat.qat.placement.rewrite import Placed, WeightSource, enclose, rewrite
 from trt_qat.qat.placement.rules import decide
 from trt_qat.qat.placement.trace import Trace, trace, untouched
@@ -24,6 +24,7 @@ __all__ = [
     "Placed",
     "Plan",
     "Trace",
+    "Vertex",
     "WeightSource",
     "build_flow",
     "decide",

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from trt_qat.errors import DataError
 from trt_qat.wording import AS_FLOATS
 
-EXAMPLE_SAMPLES = 4
+EXAMPLE_SAMPLES = 2
 
 
 class Mark(enum.Enum):
@@ -94,14 +94,19 @@ class Call:
 def observe_calls(model: nn.Module, batch: Any) -> dict[nn.Module, Call]:
     """Run ``model`` once; return the first call of every module."""
     calls: dict[nn.Module, Call] = {}
+    signatures: dict[Any, inspect.Signature] = {}  # by the function of a class, which many share
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if module not in calls:
-            calls[module] = Call.of(inspect.signature(module.forward), args, kwargs)
+            forward = module.forward
+            key = getattr(forward, "__func__", forward)
+            if key not in signatures:
+                signatures[key] = inspect.signature(forward)
+            calls[module] = Call.of(signatures[key], args, kwargs)
 
     handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in model.modules()]
     try:
-        evaluated(model, example_of(batch))
+        evaluated_on_few(model, batch, failed=calls.clear)
     finally:
         for handle in handles:
             handle.remove()
@@ -171,6 +176,24 @@ def evaluated(model: nn.Module, batch: Any) -> Any:
         return call_model(model, batch)
 
 
+def evaluated_on_few(model: nn.Module, batch: Any, failed: Callable[[], None] | None = None) -> Any:
+    """Return the model's output on a few samples, or where it takes no fewer, on the whole batch.
+
+    Args:
+        model: in any mode.
+        batch: as `call_model` takes it.
+        failed: called before the second attempt.
+    """
+    few = example_of(batch)
+    if few is not batch:
+        try:
+            return evaluated(model, few)
+        except Exception:  # code for one batch size, or a first dimension that is no batch
+            if failed is not None:
+                failed()
+    return evaluated(model, batch)
+
+
 def call_model(model: nn.Module, batch: Any) -> Any:
     """Call ``model`` with a batch: a mapping by keyword, a tuple or list by position, else alone.
 
@@ -193,11 +216,22 @@ def call_model(model: nn.Module, batch: Any) -> Any:
 @contextlib.contextmanager
 def mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Set training or evaluation mode, without gradients, and put every part back afterwards."""
+    with flags(module, training=training), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def flags(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Set training or evaluation mode, and put every part back afterwards.
+
+    Nothing is set where every part is in that mode: to set one is slow in PyTorch.
+    """
     before = {m: m.training for m in module.modules()}
-    module.train(training)
+    if any(was is not training for was in before.values()):
+        module.train(training)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for m, was in before.items():
-            m.training = was
+            if m.training is not was:
+                m.training = was

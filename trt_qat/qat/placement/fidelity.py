@@ -15,10 +15,31 @@ IMAGE_STEP = 32  # networks take images whose sides are multiples of it
 FEW = 2  # samples of another size: enough to show a number that tracing has burnt in
 
 
-def check_fidelity(module: nn.Module, forward: Any, call: Call) -> bool:
-    """Run the traced ``forward`` beside the module, on the seen batch and on one of another size.
+def holds_at_once(module: nn.Module, forward: Any, call: Call) -> bool:
+    """Tell whether the traced ``forward`` computes what the module does where all sizes differ.
 
-    A batch size or any other number that tracing has burnt in shows here.
+    A larger batch of larger images and shorter sequences is run: where that holds, no size is
+    burnt in, and neither `check_fidelity` nor `holds_for_other_sizes` has more to ask. Batch and
+    images grow by half, so that no product of a size of each is what it was. False says nothing
+    yet: the module may take the batch, but not such images.
+    """
+    if _size(call.leaves) < 2:
+        return False
+    given = _larger_batch(call.leaves)
+    leaves = [_resized(leaf, part=2) for leaf in given]
+    if all(a is b for a, b in zip(leaves, given, strict=True)):
+        return False
+    expected = _run(module, module.forward, call, leaves)
+    return expected is not None and _equal(
+        expected, _run(module, _bound(forward, module), call, leaves)
+    )
+
+
+def check_fidelity(module: nn.Module, forward: Any, call: Call) -> bool:
+    """Run the traced ``forward`` beside the module on a larger batch than the traced one.
+
+    A batch size or any other number that tracing has burnt in shows there, ``x[:4]`` as well. Where
+    the module takes no larger one, a smaller is run, and where it takes no other, the traced one.
 
     Returns:
         Whether the module takes a batch of another size.
@@ -26,8 +47,9 @@ def check_fidelity(module: nn.Module, forward: Any, call: Call) -> bool:
     Raises:
         TraceError: they differ.
     """
-    takes_another = False
-    for leaves in (call.leaves, _other_batch(call.leaves)):
+    batch = _size(call.leaves)
+    smaller = [_first(call.leaves, batch // 2)] if batch > 1 else []
+    for leaves in (_larger_batch(call.leaves), *smaller, call.leaves):
         expected = _run(module, module.forward, call, leaves)
         if expected is None:
             continue  # the module itself cannot take such a batch
@@ -35,8 +57,8 @@ def check_fidelity(module: nn.Module, forward: Any, call: Call) -> bool:
         if not _equal(expected, got):
             message = "the traced graph computes something else, or holds for one batch size"
             raise TraceError(message)
-        takes_another = leaves is not call.leaves
-    return takes_another
+        return leaves is not call.leaves
+    return False
 
 
 def holds_for_other_sizes(module: nn.Module, forward: Any, call: Call, samples: int = 0) -> bool:
@@ -86,12 +108,11 @@ def _equal(expected: list[torch.Tensor], got: list[torch.Tensor] | None) -> bool
     )
 
 
-def _other_batch(leaves: list[Any]) -> list[Any]:
-    """Return half of the batch, and of a batch of one sample two."""
+def _larger_batch(leaves: list[Any]) -> list[Any]:
+    """Return half of a batch more, and of one sample two."""
     batch = _size(leaves)
-    if batch > 1:
-        return _first(leaves, batch // 2)
-    return [torch.cat([leaf, leaf]) if _is_batch(leaf, 1) else leaf for leaf in leaves]
+    more = max(batch // 2, 1)
+    return [torch.cat([a, a[:more]]) if _is_batch(a, batch) else a for a in leaves]
 
 
 def _first(leaves: list[Any], count: int) -> list[Any]:
@@ -109,12 +130,13 @@ def _is_batch(leaf: Any, size: int) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == size
 
 
-def _resized(leaf: Any) -> Any:
+def _resized(leaf: Any, part: int = 1) -> Any:
+    """Return larger images or shorter sequences; sides under a step grow by a part of theirs."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
     if leaf.dim() == 4 and leaf.is_floating_point() and min(leaf.shape[2:]) > 1:
-        height, width = leaf.shape[2:]
-        return F.interpolate(leaf.float(), (height + IMAGE_STEP, width + IMAGE_STEP)).to(leaf.dtype)
+        larger = [side + min(side // part, IMAGE_STEP) for side in leaf.shape[2:]]
+        return F.interpolate(leaf.float(), larger).to(leaf.dtype)
     if leaf.dim() in (2, 3) and leaf.shape[1] > 2 and (leaf.dim() == 3 or _counts(leaf)):
         return leaf[:, : leaf.shape[1] // 2]
     return leaf

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from trt_qat.qat.placement.calls import Call, evaluated, example_of, tensors_of
+from trt_qat.qat.placement.calls import Call, evaluated_on_few, tensors_of
 from trt_qat.qat.placement.kinds import (
     Kind,
     activations,
@@ -227,7 +227,7 @@ def observe_links(model: nn.Module, batch: Any, flow: Flow) -> None:
     handles = [m.register_forward_pre_hook(before, with_kwargs=True) for m in inputs]
     handles += [m.register_forward_hook(after) for m in outputs]
     try:
-        result = evaluated(model, example_of(batch))
+        result = evaluated_on_few(model, batch)
     finally:
         for handle in handles:
             handle.remove()

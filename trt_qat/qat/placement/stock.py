@@ -8,6 +8,7 @@ module by its type asks here first. What is not torch's own runs as it is.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -58,13 +59,19 @@ def own_code(module: nn.Module, *, hooked: bool = False) -> str | None:
         name = _overridden(cls, base)
         if name is not None:
             return f"{cls.__name__}.{name}"
-    for name in vars(module):
+    for name in sorted(_functions_of(base) & vars(module).keys()):  # type: ignore[arg-type]
         # A bound forward of ModelOpt's calls the one that was set on the instance before.
-        if inspect.isfunction(getattr(base, name, None)) and not _is_bookkeeping(name, base):
+        if not _is_bookkeeping(name, base):
             return f"a {name} set on the instance"
     if not hooked and any(getattr(module, hooks, None) for hooks in HOOKS):
         return "a hook"
     return None
+
+
+@functools.cache
+def _functions_of(base: type[nn.Module]) -> frozenset[str]:
+    """Return the names of a class's methods: every call of every layer asks."""
+    return frozenset(name for name, _ in inspect.getmembers(base, inspect.isfunction))
 
 
 def _torch_class(module: nn.Module) -> type[nn.Module] | None:

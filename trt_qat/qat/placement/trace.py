@@ -19,7 +19,12 @@ from torch import fx, nn
 
 from trt_qat.qat.placement.attention import masks_by_proxy
 from trt_qat.qat.placement.calls import Call, mode, observe_calls
-from trt_qat.qat.placement.fidelity import FEW, check_fidelity, holds_for_other_sizes
+from trt_qat.qat.placement.fidelity import (
+    FEW,
+    check_fidelity,
+    holds_at_once,
+    holds_for_other_sizes,
+)
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES, weight_argument, weighted_function
 from trt_qat.qat.placement.modes import (
     RandomPath,
@@ -174,6 +179,9 @@ def _trace_region(module: nn.Module, path: str, call: Call) -> Region:
         path, module, graph, call, tracer.output_structure, trains=trains, inlined=tracer.inlined
     )
     forward = region.program().forward
+    with untouched(module):
+        if holds_at_once(module, forward, call):
+            return region
     with untouched(module):
         few = FEW if check_fidelity(module, forward, call) else 0
     with untouched(module):

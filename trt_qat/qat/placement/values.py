@@ -21,7 +21,7 @@ from torch.fx.proxy import TraceError
 from torch.utils import _pytree as pytree  # there is no public flattening of nested containers
 
 from trt_qat.qat.placement.attention import COMPOSITES, code_of
-from trt_qat.qat.placement.calls import Call, tensors_of
+from trt_qat.qat.placement.calls import Call, mode, tensors_of
 from trt_qat.qat.placement.callsite import Scope, Scopes, current_line, operation_name
 from trt_qat.qat.placement.kinds import BATCH_NORMS, WEIGHTED_MODULES
 from trt_qat.qat.placement.proxy import ValueProxy, proxies_of, values_of
@@ -167,12 +167,8 @@ class ValueTracer(fx.Tracer):
         if kind == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         module = self.root.get_submodule(target)
-        was_training = module.training
-        module.eval()  # or BatchNorm would count this batch
-        try:
+        with mode(module, training=False):  # or BatchNorm would count this batch
             return module(*args, **kwargs)
-        finally:
-            module.train(was_training)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Record the call of a leaf; inside one, run it."""
