@@ -20,6 +20,7 @@ from trt_qat.qat.placement.callsite import (
     Scopes,
     Site,
     current_line,
+    modules_by_path,
     operation_name,
     user_frame,
 )
@@ -146,3 +147,12 @@ def test_a_reason_is_one_line_and_where_in_the_users_code() -> None:
 
     number = Failing.forward.__code__.co_firstlineno + 1
     assert reason(lambda: Failing()(torch.ones(1))).endswith(f"(test_callsite.py:{number})")
+
+
+def test_modules_have_the_paths_that_torch_gives_them() -> None:
+    shared = nn.ReLU()
+    root = nn.Sequential(nn.Sequential(nn.Linear(2, 2), shared), shared, nn.Identity())
+    root[0].register_module("none", None)
+    root[2].loop = root[0]
+    assert modules_by_path(root) == dict(root.named_modules())
+    assert list(modules_by_path(root)) == [path for path, _ in root.named_modules()]

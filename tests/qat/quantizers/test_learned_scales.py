@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tests.qat.matched import match
+from tests.qat.quantizers.learned import on_learned_grid
 from trt_qat.qat.export import export
 from trt_qat.qat.layer_weights import weight_quantizers
 from trt_qat.qat.models import residual_cnn
@@ -20,7 +21,6 @@ from trt_qat.qat.quantize import quantize, quantized
 from trt_qat.qat.quantizers.fake_quant import scale_of
 from trt_qat.qat.quantizers.learned_scales import (
     START,
-    fake_quantize_learned,
     pass_inside,
 )
 from trt_qat.recipe.specs import QuantizeSpec
@@ -67,7 +67,7 @@ def gradient_of_scale(
     inputs: Tensor, scale: Tensor, axis: int | None = None, *, of_weight: bool = False
 ) -> Tensor:
     leaf = scale.clone().requires_grad_()
-    grid = fake_quantize_learned(inputs, leaf, axis, of_weight=of_weight)
+    grid = on_learned_grid(inputs, leaf, axis, of_weight=of_weight)
     grid.sum().backward()  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     return leaf.grad
@@ -112,7 +112,7 @@ def test_the_gradient_scale_of_a_weight_counts_the_weights_of_one_scale() -> Non
 
 def test_inputs_get_the_straight_through_gradient_inside_the_range_alone() -> None:
     inputs = torch.tensor([[-70.0, -64.0, 0.2, 63.5, 64.0]], requires_grad=True)
-    grid = fake_quantize_learned(inputs, torch.tensor(0.5), None, of_weight=False)
+    grid = on_learned_grid(inputs, torch.tensor(0.5), None, of_weight=False)
     grid.sum().backward()  # type: ignore[no-untyped-call]
     assert inputs.grad is not None
     assert inputs.grad.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0]]
@@ -120,7 +120,7 @@ def test_inputs_get_the_straight_through_gradient_inside_the_range_alone() -> No
 
 def test_the_grid_is_symmetric_with_zero_on_it() -> None:
     inputs = torch.linspace(-100, 100, 4001)[None]
-    grid = fake_quantize_learned(inputs, torch.tensor(0.5), None, of_weight=True)[0]
+    grid = on_learned_grid(inputs, torch.tensor(0.5), None, of_weight=True)[0]
     assert torch.equal(grid, -grid.flip(0))
     assert float(grid[2000]) == 0.0
     assert float(grid.max()) == 127 * 0.5
@@ -301,7 +301,7 @@ def test_the_gradient_of_one_scale_is_as_exact_as_a_sum_of_half_a_million_can_be
     x = torch.randn(8, 64, 32, 32, generator=draw).to(memory_format=order)
     g = x.clone() if following else torch.randn(x.shape, generator=draw).to(memory_format=order)
     scale = torch.tensor(0.02, requires_grad=True)
-    y = fake_quantize_learned(x, scale, None, of_weight=False)
+    y = on_learned_grid(x, scale, None, of_weight=False)
     y.backward(g)  # type: ignore[no-untyped-call]
     quotient = x.double() / 0.02
     codes = quotient.round().clamp(-128, 127)

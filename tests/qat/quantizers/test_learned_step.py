@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.qat.quantizers.learned import on_learned_grid
 from trt_qat.qat.quantizers.fake_quant import activation_quantizer, fake_quantize
-from trt_qat.qat.quantizers.learned_scales import fake_quantize_learned, learn_scales
+from trt_qat.qat.quantizers.learned_scales import learn_scales
 
 
 def values(seed: int = 0) -> Tensor:
@@ -28,7 +29,7 @@ def test_one_tensor_of_the_inputs_size_is_kept_for_the_gradient(
     scale = torch.full(() if axis is None else (8,), 0.1, requires_grad=True)
     x = values().requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
-        fake_quantize_learned(x, scale, axis, of_weight=of_weight)
+        on_learned_grid(x, scale, axis, of_weight=of_weight)
     assert sum(size >= x.numel() for size in sizes) == 1
 
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 QUANTIZERS = "qdq"  # the attribute of a part's owner that holds its quantizers
 _LIBRARIES = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)  # noqa: PTH120
@@ -77,6 +78,7 @@ def current_line() -> Line:
     return Line(frame.f_code.co_filename, frame.f_code.co_firstlineno, frame.f_lasti)
 
 
+@functools.lru_cache(maxsize=4096)
 def operation_name(target: Any) -> str:
     """Return one name for ``x + y``, ``y.__radd__(x)``, ``x.add_(y)`` and ``torch.add(x, y)``."""
     given = target if isinstance(target, str) else getattr(target, "__name__", str(target))
@@ -84,6 +86,24 @@ def operation_name(target: Any) -> str:
     if name[:1] in ("i", "r") and name[1:] in _REFLECTED:
         name = name[1:]
     return name
+
+
+def modules_by_path(root: nn.Module) -> dict[str, nn.Module]:
+    """Return what ``root.named_modules()`` does, which is slow where every step asks."""
+    found: dict[str, nn.Module] = {}
+    seen: set[nn.Module] = set()
+
+    def find(module: nn.Module, path: str) -> None:
+        if module in seen:
+            return
+        seen.add(module)
+        found[path] = module
+        for name, child in module._modules.items():
+            if child is not None:
+                find(child, f"{path}.{name}" if path else name)
+
+    find(root, "")
+    return found
 
 
 @dataclass

@@ -33,6 +33,7 @@ from trt_qat.qat.placement.callsite import (
     Scopes,
     Site,
     current_line,
+    modules_by_path,
     operation_name,
 )
 from trt_qat.qat.placement.pausable import Pausable
@@ -171,7 +172,7 @@ class _Watch(Pausable):
     def __init__(self, plan: OwnPath, owner: nn.Module) -> None:
         super().__init__()
         self.plan = plan
-        self.quantizers = dict(owner.named_modules())
+        self.quantizers = modules_by_path(owner)
         self.holder = owner._modules.get(QUANTIZERS)
         self.returned = False  # a call within has returned what the deployed graph returns
         # By their attributes: torch.export calls proxies of modules, which share these.

@@ -22,7 +22,7 @@ from torch import nn
 from trt_qat.qat.quantizers.axes import along_axis, channel_axis
 from trt_qat.qat.quantizers.folded_grid import factor_of
 from trt_qat.qat.quantizers.formats import code_range, format_of
-from trt_qat.qat.quantizers.int8 import ACTIVATION_MIN, CODE_MAX, WEIGHT_MIN
+from trt_qat.qat.quantizers.int8 import CODE_MAX
 
 START = 0.125
 """Of the parameter: about the magnitude of weights, so that one rate suits both; a power of two, so
@@ -40,8 +40,9 @@ class _LearnedScale(torch.autograd.Function):
     All of it in one function, from the parameter on: a step runs a hundred of these, and what is
     small costs as much as what autograd notes of it.
 
-    The gradient is divided by the parameter's unit, so that SGD moves the scale as in the paper:
-    with ``scale = k p``, ``p -= rate * g / k`` is ``scale -= rate * g``.
+    The scale is ``|parameter * amax / steps|``. Its gradient is divided by ``k = amax / steps``, so
+    that SGD moves the scale as in the paper: with ``scale = k p``, ``p -= rate * g / k`` is ``scale
+    -= rate * g``.
     """
 
     @staticmethod
@@ -49,24 +50,26 @@ class _LearnedScale(torch.autograd.Function):
         ctx: Any,
         inputs: torch.Tensor,
         parameter: torch.Tensor,
-        unit: torch.Tensor | float,
+        amax: torch.Tensor,
+        steps: float,
         factor: torch.Tensor | None,
         axis: int | None,
         bounds: tuple[int, int],
         gradient_scale: float,
     ) -> torch.Tensor:
-        whole = (parameter * unit).abs_().clamp_min_(_TINY)
+        signed = torch.copysign(amax, parameter)  # d|p| / dp, times amax
+        whole = (parameter * signed).div_(steps).clamp_min_(_TINY)
         scale = whole if factor is None else (whole / factor).clamp_min_(_TINY)
         scale = along_axis(scale, axis, inputs.dim())
         quotient = inputs / scale
-        ctx.save_for_backward(quotient, parameter, whole)
-        ctx.of = factor, axis, bounds, gradient_scale
+        ctx.save_for_backward(quotient, signed)
+        ctx.of = factor, axis, bounds, gradient_scale * steps
         return torch.round(quotient).clamp_(*bounds).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        quotient, parameter, whole = ctx.saved_tensors
-        factor, axis, bounds, gradient_scale = ctx.of
+        quotient, signed = ctx.saved_tensors
+        factor, axis, bounds, rate = ctx.of
         gradient = in_order_of(quotient, gradient)
         of_inputs = pass_inside(gradient, quotient, *bounds)
         codes = torch.round(quotient).clamp_(*bounds)  # no slower than to keep them
@@ -79,9 +82,7 @@ class _LearnedScale(torch.autograd.Function):
             of_scale = per_value.sum(dim=axes) if axes else per_value
         if factor is not None:
             of_scale = (of_scale / factor).sum()
-        # The sign of the parameter over its unit is the parameter over the scale.
-        of_parameter = (parameter * of_scale).div_(whole).mul_(gradient_scale)
-        return of_inputs, of_parameter, None, None, None, None, None
+        return of_inputs, (of_scale / signed).mul_(rate), None, None, None, None, None, None
 
 
 def in_order_of(values: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -125,12 +126,19 @@ def learn_scales(model: nn.Module, given: Collection[nn.Module] = ()) -> None:
         if not isinstance(module, TensorQuantizer) or module in given:
             continue
         if module.is_enabled and module.amax is not None:
-            module.learned_scale = nn.Parameter(torch.full_like(_unit(module), START))
+            amax, _ = _calibrated(module)
+            module.learned_scale = nn.Parameter(torch.full_like(amax, START))
 
 
 def learns_scale(quantizer: nn.Module) -> bool:
     """Tell whether a quantizer's scale is a parameter."""
-    return getattr(quantizer, "learned_scale", None) is not None
+    return _parameter(quantizer) is not None
+
+
+def _parameter(quantizer: nn.Module) -> torch.Tensor | None:
+    """Return what is learned; where sharding took it out of the parameters, it is an attribute."""
+    found = quantizer._parameters.get("learned_scale")
+    return vars(quantizer).get("learned_scale") if found is None else found
 
 
 def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
@@ -138,59 +146,47 @@ def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
 
     It has no gradient, and is above 0: a step of an optimizer may turn the parameter negative.
     """
-    if not learns_scale(quantizer):
+    parameter = _parameter(quantizer)
+    if parameter is None:
         return None
-    signed = cast("torch.Tensor", quantizer.learned_scale).detach() * _unit(quantizer)
-    return signed.abs_().clamp_min_(_TINY)
+    amax, steps = _calibrated(quantizer)
+    return (parameter.detach() * amax).abs_().div_(steps).clamp_min_(_TINY)
 
 
-def _unit(quantizer: nn.Module) -> torch.Tensor:
-    """Return the calibrated scale over `START`, scalar or ``(channels,)`` float32."""
-    unit = cast("torch.Tensor", quantizer.amax).float() / (format_of(quantizer).largest * START)
-    if unit.dim() == 0:
-        return unit
-    return unit.reshape(()) if unit.numel() == 1 else unit.reshape(-1)
+def _calibrated(quantizer: nn.Module) -> tuple[torch.Tensor, float]:
+    """Return the calibrated amax, scalar or ``(channels,)`` float32, and what divides it.
+
+    Nothing of it is kept between steps: ModelOpt writes into amax where no version tells. Its
+    property, and what PyTorch does to find a buffer, are two of a hundred parts of a step.
+    """
+    amax = quantizer._buffers.get("_amax")
+    if amax is None:
+        amax = cast("torch.Tensor", quantizer.amax)
+    if amax.dtype != torch.float32:
+        amax = amax.float()
+    if amax.dim():
+        amax = amax.reshape(()) if amax.numel() == 1 else amax.reshape(-1)
+    return amax, format_of(quantizer).largest * START
 
 
 def fake_quantize_by(quantizer: TensorQuantizer, inputs: torch.Tensor) -> torch.Tensor:
     """Return ``inputs`` on the grid of a quantizer that learns its scale."""
-    unit, factor = _unit(quantizer), factor_of(quantizer)
-    parameter = cast("torch.Tensor", quantizer.learned_scale)
-    axis = channel_axis(quantizer, unit if factor is None else factor)
+    amax, steps = _calibrated(quantizer)
+    factor = factor_of(quantizer)
+    parameter = _parameter(quantizer)
+    assert parameter is not None
+    axis = channel_axis(quantizer, amax if factor is None else factor)
     bounds = code_range(quantizer)
-    of_weight = bool(quantizer.narrow_range)
-    return fake_quantize_learned(
-        inputs, parameter, axis, of_weight=of_weight, bounds=bounds, unit=unit, factor=factor
-    )
+    rate = _gradient_scale(inputs, parameter, bounds[1], of_weight=bool(quantizer.narrow_range))
+    apply: Any = _LearnedScale.apply  # torch leaves it untyped
+    return cast("torch.Tensor", apply(inputs, parameter, amax, steps, factor, axis, bounds, rate))
 
 
-def fake_quantize_learned(
-    inputs: torch.Tensor,
-    parameter: torch.Tensor,
-    axis: int | None,
-    *,
-    of_weight: bool,
-    bounds: tuple[int, int] | None = None,
-    unit: torch.Tensor | float = 1.0,
-    factor: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Return ``inputs`` on the grid of a learned scale, ``|parameter * unit / factor|``.
-
-    Args:
-        inputs: activation or weight.
-        parameter: what is learned, scalar or ``(channels,)``; its magnitude counts, so a step of
-            the optimizer cannot turn the scale negative (E2 asks for one above 0).
-        axis: channel axis of the scale, None for one per tensor.
-        of_weight: a weight has a narrow range, and no samples among which values are counted.
-        bounds: least and largest code; None: those of a signed tensor.
-        unit: of the parameter, of its shape.
-        factor: ``(channels,)`` of the norm that is folded into a weight with one scale.
-    """
+def _gradient_scale(
+    inputs: torch.Tensor, parameter: torch.Tensor, largest: int, *, of_weight: bool
+) -> float:
+    """Return the paper's, by the values that share a scale: of an activation those of a sample."""
     count = inputs.numel() / max(parameter.numel(), 1)
     if not of_weight:
-        count = count / inputs.shape[0] if inputs.dim() else 1.0  # features of one sample
-    bounds = bounds or (WEIGHT_MIN if of_weight else ACTIVATION_MIN, CODE_MAX)
-    apply: Any = _LearnedScale.apply  # torch leaves it untyped
-    gradient_scale = 1.0 / math.sqrt(count * bounds[1])
-    result = apply(inputs, parameter, unit, factor, axis, bounds, gradient_scale)
-    return cast("torch.Tensor", result)
+        count = count / inputs.shape[0] if inputs.dim() else 1.0
+    return 1.0 / math.sqrt(count * largest)
