@@ -91,19 +91,18 @@ def operation_name(target: Any) -> str:
 def modules_by_path(root: nn.Module) -> dict[str, nn.Module]:
     """Return what ``root.named_modules()`` does, which is slow where every step asks."""
     found: dict[str, nn.Module] = {}
-    seen: set[nn.Module] = set()
-
-    def find(module: nn.Module, path: str) -> None:
-        if module in seen:
-            return
-        seen.add(module)
-        found[path] = module
-        for name, child in module._modules.items():
-            if child is not None:
-                find(child, f"{path}.{name}" if path else name)
-
-    find(root, "")
+    _find(root, "", found, set())
     return found
+
+
+def _find(module: nn.Module, path: str, found: dict[str, nn.Module], seen: set[nn.Module]) -> None:
+    if module in seen:
+        return
+    seen.add(module)
+    found[path] = module
+    for name, child in module._modules.items():
+        if child is not None:
+            _find(child, f"{path}.{name}" if path else name, found, seen)
 
 
 @dataclass
