@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any, cast
 
 import pytest
@@ -82,6 +83,19 @@ def test_an_order_of_channels_keeps_more_and_is_a_permutation() -> None:
 
     free = float(weight.topk(32, 1).values.sum())  # two of four anywhere in the row
     assert kept(weight[:, order]) - kept(weight) > 0.3 * (free - kept(weight))
+
+
+@pytest.mark.parametrize("groups", [2, 5, 6])
+def test_every_pair_of_groups_meets_in_one_sweep(groups: int) -> None:
+    """Four columns that are large in one group belong two by two into both."""
+    sweep = groups - 1 + groups % 2
+    for one, other in itertools.combinations(range(groups), 2):
+        weight = torch.zeros(1, 4 * groups)
+        weight[0, 4 * one : 4 * one + 4] = 1.0
+        weight += 2.0 * (torch.arange(4 * groups) // 4 != one) * (torch.arange(4 * groups) % 4 < 2)
+        weight[0, 4 * other : 4 * other + 2] = 0.0  # the one group with room
+        order = best_order(weight, rounds=sweep)
+        assert float((weight[:, order] * mask_of(weight[:, order])).sum()) == weight.sum()
 
 
 class Mixed(nn.Module):

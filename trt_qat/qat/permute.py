@@ -2,8 +2,8 @@
 
 Which four input channels are neighbours is free wherever the layers before can write them in
 another order (Pool and Yu, "Channel Permutations for N:M Sparsity", NeurIPS 2021). The search goes
-round by round: groups of four are paired, and each pair of groups is divided anew in the best of
-the 35 ways, all pairs at once; no round can lose magnitude.
+round by round: groups of four are paired, as in a tournament, and each pair of groups is divided
+anew in the best of the 35 ways, all pairs at once; no round can lose magnitude.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ from trt_qat.qat.channel_moves import take_channels
 from trt_qat.qat.channels import channel_spaces, own_weight
 from trt_qat.qat.masks import as_rows
 
-ROUNDS = 64
+ROUNDS = 512
 """In which pairs of groups are divided anew, at most."""
 
-WORTH = 1e-5
-"""Of all magnitude, that a round has to keep more; after three that do not, it is enough."""
+LOOKED_AT = 1 << 30
+"""Weights in all rounds, after which there are no more than `FEWEST`: seconds on two cores."""
 
-ROWS = 1024
+FEWEST = 64
+"""Rounds where there are many weights."""
+
+WORTH = 1e-3
+"""Of all magnitude, that rounds in which all pairs met have to keep more, or it is enough."""
+
+ROWS = 2048
 """Of weights that decide; of more, evenly many are taken."""
 
 _FOURS = [four for four in itertools.combinations(range(8), 4) if 0 in four]
@@ -72,15 +78,16 @@ def permute_channels(model: nn.Module, batch: Any, pruned: Iterable[str]) -> Per
 
 
 def best_order(
-    magnitudes: Tensor, rounds: int = ROUNDS, seed: int = 0, worth: float = WORTH
+    magnitudes: Tensor, rounds: int | None = None, seed: int = 0, worth: float = WORTH
 ) -> Tensor:
     """Return an order of columns in which the two largest of every four are larger in sum.
 
     Args:
         magnitudes: ``(rows, columns)``, not negative; columns a multiple of 4.
-        rounds: of pairs divided anew; it ends earlier where they bring little.
+        rounds: of pairs divided anew, None: by how many weights there are; it ends earlier where
+            they bring little.
         seed: of the pairs.
-        worth: part of all magnitude that a round has to keep more; it ends after three that do not.
+        worth: part of all magnitude that has to be kept more once all pairs of groups have met.
 
     Returns:
         ``(columns,)`` int64, a permutation, on the CPU.
@@ -93,19 +100,35 @@ def best_order(
         return order
     generator = torch.Generator().manual_seed(seed)
     ways = torch.tensor([(*four, *rest) for four, rest in zip(_FOURS, _RESTS, strict=True)])
-    least, idle = worth * float(columns.sum()), 0
-    for _ in range(rounds):
-        paired = torch.randperm(count, generator=generator)[: count // 2 * 2].reshape(-1, 2)
+    if rounds is None:
+        rounds = max(FEWEST, min(ROUNDS, LOOKED_AT // columns.numel()))
+    least, gained = worth * float(columns.sum()), 0.0
+    sweep = count - 1 + count % 2  # rounds in which every pair meets once
+    for number in range(rounds):
+        if number % sweep == 0:
+            if number and gained < least:
+                break
+            ring, gained = torch.randperm(count, generator=generator), 0.0
+        paired = _meeting(ring, number % sweep)
         slots = (4 * paired[:, :, None] + torch.arange(4)).reshape(-1, 8)
         members = order[slots]  # (pairs, 8)
         # Magnitudes may lie on a GPU; orders and what indexes them stay on the CPU.
         gains, choice = (found.cpu() for found in _divided(columns[members]))
         better = gains > 0
         order[slots] = torch.where(better[:, None], members.gather(1, ways[choice]), members)
-        idle = 0 if float(gains.clamp_min(0).sum()) >= least else idle + 1
-        if idle == 3:
-            break
+        gained += float(gains.clamp_min(0).sum())
     return order
+
+
+def _meeting(ring: Tensor, number: int) -> Tensor:
+    """Return the pairs of one round of a tournament, ``(pairs, 2)``; of an odd ring one rests."""
+    if len(ring) % 2:
+        ring = torch.cat([ring, ring.new_tensor([-1])])
+    first, others = ring[:1], ring[1:].roll(number)
+    seated = torch.cat([first, others])
+    half = len(seated) // 2
+    paired = torch.stack([seated[:half], seated[half:].flip(0)], 1)
+    return paired[(paired >= 0).all(1)]
 
 
 def _divided(values: Tensor) -> tuple[Tensor, Tensor]:
