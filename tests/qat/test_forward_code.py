@@ -104,6 +104,26 @@ def test_a_batch_size_that_cuts_is_not_burnt_in() -> None:
     assert len(model(many)) == len(many)
 
 
+@pytest.mark.parametrize("length", [32, 64, 80])
+def test_a_length_that_cuts_is_not_burnt_in(length: int) -> None:
+    """Rows are padded to whole windows and cut again: a shorter sequence does not show the cut."""
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv1d(16, 16, 3, padding=1), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = int(x.shape[1])
+            x = nn.functional.pad(x, (0, 0, 0, -rows % 16))
+            x = self.a(x.transpose(1, 2)).relu().transpose(1, 2)
+            made: Tensor = self.b(x[:, :rows])
+            return made
+
+    model = tq.quantize(Windows().eval(), [torch.randn(4, 64, 16)])
+    assert model(torch.randn(4, length, 16)).shape == (4, length, 16)
+
+
 def test_a_list_of_images_is_quantized_and_exported(tmp_path: Path) -> None:
     class Each(Base):
         def forward(self, images: list[Tensor]) -> list[Tensor]:  # type: ignore[override]

@@ -24,10 +24,10 @@ ROUNDS = 512
 """In which pairs of groups are divided anew, at most."""
 
 LOOKED_AT = 1 << 30
-"""Weights in all rounds, after which there are no more than `FEWEST`: seconds on two cores."""
+"""Weights in all rounds, but for `FEWEST` of them: a quarter of a minute on two cores."""
 
 FEWEST = 64
-"""Rounds where there are many weights."""
+"""Rounds, however many weights there are."""
 
 WORTH = 1e-3
 """Of all magnitude, that rounds in which all pairs met have to keep more, or it is enough."""

@@ -165,20 +165,45 @@ def resized(x: Any, traced: Forward | None = None, *more: Any) -> tuple[bool, An
         (torch.zeros(2, 3, 8, 1), None),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), None),
         (torch.zeros(2, 3, 8, 4, dtype=torch.float16), (2, 3, 16, 8)),
-        (torch.zeros(2, 6, 5), (2, 3, 5)),
-        (torch.zeros(2, 3, 5), (2, 1, 5)),
-        (torch.zeros(2, 2, 5), None),
-        (torch.zeros(2, 6, 5, dtype=torch.int64), (2, 3, 5)),
-        (torch.zeros(2, 6, dtype=torch.int64), (2, 3)),
+        (torch.zeros(2, 3, 4, 4, 6), (2, 3, 8, 8, 12)),
+        (torch.zeros(2, 6, 5), (2, 9, 5)),
+        (torch.zeros(2, 3, 5), (2, 4, 5)),
+        (torch.zeros(2, 2, 5), (2, 2, 7)),
+        (torch.zeros(2, 6, 5, dtype=torch.int64), (2, 9, 5)),
+        (torch.zeros(2, 6, dtype=torch.int64), (2, 9)),
+        (torch.zeros(2, 2, 2), None),
         (torch.zeros(2, 6), None),
         (torch.zeros(6), None),
-        (torch.zeros(2, 3, 4, 4, 4), None),
     ],
 )
-def test_images_grow_and_sequences_shrink(x: Tensor, tried: Any) -> None:
+def test_images_and_sequences_grow(x: Tensor, tried: Any) -> None:
     holds, shapes = resized(x)
     assert holds
     assert shapes == ([] if tried is None else [[tried]])
+
+
+def test_signals_grow_and_sequences_shrink_where_no_longer_one_is_taken() -> None:
+    def of_channels(count: int) -> Forward:
+        return lambda x: x + torch.zeros(1, count, 1)
+
+    def up_to(length: int) -> Forward:
+        return lambda x: x + torch.zeros(1, length, 5)[:, : x.shape[1]]
+
+    for original, x, tried in (
+        (of_channels(6), torch.zeros(2, 6, 8), [(2, 9, 8), (2, 6, 12)]),
+        (up_to(6), torch.zeros(2, 6, 5), [(2, 9, 5), (2, 6, 7), (2, 3, 5)]),
+    ):
+        module = Of(original)
+        call = call_of(module, x)
+        assert holds_for_other_sizes(module, lambda _module, x: x + 0, call)
+        assert module.shapes == [[shape] for shape in tried]
+        assert not holds_for_other_sizes(module, lambda _module, x: x + x.shape.numel(), call)
+
+
+def test_a_length_that_cuts_is_found() -> None:
+    for x in (torch.zeros(2, 6, 5), torch.zeros(2, 6, dtype=torch.int64)):
+        assert not resized(x, lambda x: x[:, :6] + 1)[0]
+    assert not resized(torch.zeros(2, 2, 6), lambda x: x[..., :6] + 1)[0]
 
 
 def test_a_few_samples_of_another_size_tell() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,16 +19,16 @@ FEW = 2  # samples of another size: enough to show a number that tracing has bur
 def holds_at_once(module: nn.Module, forward: Any, call: Call) -> bool:
     """Tell whether the traced ``forward`` computes what the module does where all sizes differ.
 
-    A larger batch of larger images and shorter sequences is run: where that holds, no size is
-    burnt in, and neither `check_fidelity` nor `holds_for_other_sizes` has more to ask. Batch and
-    images grow by half, so that no product of a size of each is what it was. False says nothing
-    yet: the module may take the batch, but not such images.
+    A larger batch of larger images and longer sequences is run: where that holds, no size is burnt
+    in, and neither `check_fidelity` nor `holds_for_other_sizes` has more to ask. All grow by half,
+    so that no product of two sizes is what it was. False says nothing yet: the module may take the
+    batch, but not such images.
     """
     if _size(call.leaves) < 2:
         return False
     given = _larger_batch(call.leaves)
-    leaves = [_resized(leaf, part=2) for leaf in given]
-    if all(a is b for a, b in zip(leaves, given, strict=True)):
+    leaves = next(_in_other_sizes(given, part=2), None)
+    if leaves is None:
         return False
     expected = _run(module, module.forward, call, leaves)
     return expected is not None and _equal(
@@ -71,13 +72,11 @@ def holds_for_other_sizes(module: nn.Module, forward: Any, call: Call, samples: 
         samples: of the batch that are tried; 0: all of them.
     """
     given = _first(call.leaves, samples) if samples else call.leaves
-    leaves = [_resized(leaf) for leaf in given]
-    if all(a is b for a, b in zip(leaves, given, strict=True)):
-        return True
-    expected = _run(module, module.forward, call, leaves)
-    if expected is None:
-        return True  # the module itself takes no other
-    return _equal(expected, _run(module, _bound(forward, module), call, leaves))
+    for leaves in _in_other_sizes(given):
+        expected = _run(module, module.forward, call, leaves)
+        if expected is not None:
+            return _equal(expected, _run(module, _bound(forward, module), call, leaves))
+    return True  # the module itself takes no other
 
 
 def _bound(forward: Any, module: nn.Module) -> Any:
@@ -130,17 +129,40 @@ def _is_batch(leaf: Any, size: int) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == size
 
 
-def _resized(leaf: Any, part: int = 1) -> Any:
-    """Return larger images or shorter sequences; sides under a step grow by a part of theirs."""
+def _in_other_sizes(given: list[Any], part: int = 1) -> Iterator[list[Any]]:
+    """Yield inputs in other sizes, what shows most first.
+
+    Images and volumes are larger; sequences, ``(batch, length, ...)``, are longer, then signals,
+    ``(batch, channels, length)``, then sequences shorter: cut to a length that is burnt in, they
+    are what they were.
+
+    Args:
+        given: tensors, and whatever else a module is called with.
+        part: images grow by this part of a side, and by a step at most.
+    """
+    tried = [_shapes(given)]
+    for axis, longer in ((1, True), (2, True), (1, False)):
+        leaves = [_resized(leaf, axis, longer, part) for leaf in given]
+        if (shapes := _shapes(leaves)) not in tried:
+            tried.append(shapes)
+            yield leaves
+
+
+def _shapes(leaves: list[Any]) -> list[Any]:
+    return [leaf.shape if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
+
+
+def _resized(leaf: Any, axis: int, longer: bool, part: int) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
-    if leaf.dim() == 4 and leaf.is_floating_point() and min(leaf.shape[2:]) > 1:
+    floats, dims = leaf.is_floating_point(), leaf.dim()
+    if floats and dims in (4, 5) and min(leaf.shape[2:]) > 1:
         larger = [side + min(side // part, IMAGE_STEP) for side in leaf.shape[2:]]
         return F.interpolate(leaf.float(), larger).to(leaf.dtype)
-    if leaf.dim() in (2, 3) and leaf.shape[1] > 2 and (leaf.dim() == 3 or _counts(leaf)):
-        return leaf[:, : leaf.shape[1] // 2]
+    if (dims == 3 or (dims == 2 and axis == 1 and not floats)) and leaf.shape[axis] > 2:
+        half = leaf.narrow(axis, 0, leaf.shape[axis] // 2)
+        if not longer:
+            return half
+        if not leaf.is_cuda:  # where to look up a position behind the last one ends the process
+            return torch.cat([leaf, half], axis)
     return leaf
-
-
-def _counts(leaf: torch.Tensor) -> bool:
-    return not leaf.is_floating_point()
