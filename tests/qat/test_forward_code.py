@@ -104,6 +104,34 @@ def test_a_batch_size_that_cuts_is_not_burnt_in() -> None:
     assert len(model(many)) == len(many)
 
 
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_a_batch_size_at_which_code_turns_is_not_burnt_in(size: int) -> None:
+    class Turns(Base):
+        def middle(self, x: Tensor) -> Tensor:
+            x = x.relu()
+            return x - x.mean(0, keepdim=True) if x.shape[0] >= 4 else x
+
+    float_model = Turns().eval()
+    given = torch.randn(size, 3, 16, 16)
+    wanted = float_model(given)
+    model = tq.quantize(float_model, [torch.randn(8, 3, 16, 16)])
+    assert float((model(given) - wanted).norm()) < 0.05 * float(wanted.norm())
+
+
+def test_images_that_code_pads_to_multiples_are_not_burnt_in() -> None:
+    class Padded(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            below, right = -x.shape[2] % 16, -x.shape[3] % 16
+            return super().forward(
+                nn.functional.pad(x, (0, right, 0, below)) if below or right else x
+            )
+
+    model = tq.quantize(Padded().eval(), [IMAGES])
+    for side in (16, 24, 40):
+        whole = -(-side // 16) * 16
+        assert model(torch.randn(2, 3, side, side)).shape == (2, 8, whole, whole)
+
+
 @pytest.mark.parametrize("length", [32, 64, 80])
 def test_a_length_that_cuts_is_not_burnt_in(length: int) -> None:
     """Rows are padded to whole windows and cut again: a shorter sequence does not show the cut."""

@@ -23,14 +23,17 @@ from trt_qat.qat.masks import as_rows
 ROUNDS = 512
 """In which pairs of groups are divided anew, at most."""
 
-LOOKED_AT = 1 << 30
-"""Weights in all rounds, but for `FEWEST` of them: a quarter of a minute on two cores."""
+LOOKED_AT = 1 << 29
+"""Weights in all rounds, but for `FEWEST` of them: seconds on two cores."""
 
 FEWEST = 64
 """Rounds, however many weights there are."""
 
 WORTH = 1e-3
 """Of all magnitude, that rounds in which all pairs met have to keep more, or it is enough."""
+
+PATIENCE = 32
+"""Rounds that are looked at together, so that few groups meet in many ways."""
 
 ROWS = 2048
 """Of weights that decide; of more, evenly many are taken."""
@@ -101,14 +104,16 @@ def best_order(
     generator = torch.Generator().manual_seed(seed)
     ways = torch.tensor([(*four, *rest) for four, rest in zip(_FOURS, _RESTS, strict=True)])
     if rounds is None:
-        rounds = max(FEWEST, min(ROUNDS, LOOKED_AT // columns.numel()))
-    least, gained = worth * float(columns.sum()), 0.0
+        rounds = max(FEWEST, min(ROUNDS, LOOKED_AT // max(1, columns.numel())))
+    least, gained, begun = worth * float(columns.sum()), 0.0, 0
     sweep = count - 1 + count % 2  # rounds in which every pair meets once
     for number in range(rounds):
         if number % sweep == 0:
-            if number and gained < least:
-                break
-            ring, gained = torch.randperm(count, generator=generator), 0.0
+            ring = torch.randperm(count, generator=generator)
+            if number - begun >= PATIENCE:
+                if gained < least:
+                    break
+                begun, gained = number, 0.0
         paired = _meeting(ring, number % sweep)
         slots = (4 * paired[:, :, None] + torch.arange(4)).reshape(-1, 8)
         members = order[slots]  # (pairs, 8)

@@ -232,6 +232,33 @@ def test_a_model_is_evaluated_and_left_in_its_modes() -> None:
     assert model.frozen.training
 
 
+def test_a_train_of_the_users_own_is_told_of_either_mode() -> None:
+    """As adapters do, which merge their weights into others for evaluation."""
+
+    class Merges(nn.Module):
+        weight: torch.Tensor
+        merged: bool
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.merged = torch.ones(()), False
+
+        def train(self, mode: bool = True) -> Merges:
+            if self.merged is mode:
+                self.weight = self.weight + (-1.0 if mode else 1.0)
+                self.merged = not mode
+            super().train(mode)
+            return self
+
+    parts = Merges(), Merges().eval()
+    model = nn.Sequential(*parts)
+    for training in (False, True):
+        with mode(model, training=training):
+            assert {part.merged for part in parts} == {not training}
+        assert [(part.training, part.merged) for part in parts] == [(True, False), (False, True)]
+        assert [float(part.weight) for part in parts] == [1.0, 2.0]
+
+
 def test_a_batch_is_given_as_its_type_says() -> None:
     model = Halves().eval()
     expected = model(X)
@@ -252,14 +279,14 @@ def test_the_tensors_of_a_nest_in_order() -> None:
     assert tensors_of(X) == [X]
 
 
-def test_an_example_is_of_two_samples() -> None:
+def test_an_example_is_of_four_samples() -> None:
     large, other, scalar = torch.zeros(9, 2), torch.zeros(9), torch.tensor(3.0)
     cut = example_of({"x": large, "y": other, "z": scalar, "flag": True})
     assert {k: getattr(v, "shape", v) for k, v in cut.items()} == {
-        "x": (2, 2), "y": (2,), "z": (), "flag": True,
+        "x": (4, 2), "y": (4,), "z": (), "flag": True,
     }  # fmt: skip
-    assert example_of(torch.zeros(5)).shape == (2,)
-    for whole in (torch.zeros(2, 2), (large, torch.zeros(8)), scalar, (large, torch.zeros(1, 2))):
+    assert example_of(torch.zeros(5)).shape == (4,)
+    for whole in (torch.zeros(4, 2), (large, torch.zeros(8)), scalar, (large, torch.zeros(1, 2))):
         assert example_of(whole) is whole
 
 
@@ -276,7 +303,7 @@ def test_a_model_that_takes_no_fewer_samples_is_given_all_of_them() -> None:
         5,
         3,
     )
-    assert (tried, failed) == ([2, 5], [True])
+    assert (tried, failed) == ([4, 5], [True])
     (call,) = observe_calls(OfFive(), torch.zeros(5, 3)).values()
     assert [leaf.shape for leaf in call.leaves] == [(5, 3)]
     with pytest.raises(RuntimeError, match="shape"):

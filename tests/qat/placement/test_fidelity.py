@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.fx.proxy import TraceError
 
 from trt_qat.qat.placement.calls import Call
-from trt_qat.qat.placement.fidelity import check_fidelity, holds_at_once, holds_for_other_sizes
+from trt_qat.qat.placement.fidelity import (
+    check_fidelity,
+    check_smaller,
+    holds_for_other_sizes,
+)
 
 Forward = Callable[..., Any]
 
@@ -93,7 +97,7 @@ def test_rounding_is_no_difference_nor_is_what_is_not_a_number() -> None:
 
 def test_a_batch_size_that_was_burnt_in_is_found() -> None:
     module = checked(lambda x: x * 2, lambda x: x * 2, rows(6))
-    assert module.shapes == [[(9, 3)]]
+    assert module.shapes == [[(7, 3)]]
     module = checked(lambda x: x * 2, lambda x: x * 2, rows(1))
     assert module.shapes == [[(2, 3)]]
     for burnt_in in (lambda x: x * 2 + (x.shape[0] != 4), lambda x: x[:4] * 2):
@@ -111,11 +115,11 @@ def test_only_what_has_the_batch_in_front_is_cut() -> None:
         return torch.zeros(1)
 
     for y, expected in (
-        (rows(4, 2), (6, 2)), (rows(2), (2, 3)), (torch.tensor(3.0), ()), (5, None),
+        (rows(4, 2), (5, 2)), (rows(2), (2, 3)), (torch.tensor(3.0), ()), (5, None),
     ):  # fmt: skip
         given.clear()
         checked(seen, lambda x, y: torch.zeros(1), rows(4), y)
-        assert given[0][0].shape == (6, 3)
+        assert given[0][0].shape == (5, 3)
         assert getattr(given[0][1], "shape", None) == expected
     given.clear()
     checked(seen, lambda x, y: torch.zeros(1), rows(1), torch.tensor(3.0))
@@ -126,14 +130,14 @@ def test_a_batch_that_the_module_itself_does_not_take_says_nothing() -> None:
     def of_four(x: Tensor) -> Tensor:
         return x.reshape(4, 3) * 2
 
-    assert checked(of_four, of_four, rows(4)).shapes == [[(6, 3)], [(2, 3)], [(4, 3)]]
+    assert checked(of_four, of_four, rows(4)).shapes == [[(5, 3)], [(2, 3)], [(4, 3)]]
 
 
 def test_a_smaller_batch_tells_where_the_module_takes_no_larger_one() -> None:
     def up_to_four(x: Tensor) -> Tensor:
         return x * torch.ones(4, 1)[: len(x)]
 
-    assert checked(up_to_four, up_to_four, rows(4)).shapes == [[(6, 3)], [(2, 3)]]
+    assert checked(up_to_four, up_to_four, rows(4)).shapes == [[(5, 3)], [(2, 3)]]
     with pytest.raises(TraceError):
         checked(up_to_four, lambda x: x + x * (x.shape[0] != 4), rows(4))
 
@@ -153,24 +157,25 @@ def resized(x: Any, traced: Forward | None = None, *more: Any) -> tuple[bool, An
     forward = traced or (lambda x, *_: x + 1)
     call = call_of(module, x, *more)
     holds = holds_for_other_sizes(module, lambda _module, *given: forward(*given), call)
-    return holds, module.shapes
+    assert (holds is None) is not bool(module.shapes)
+    return holds is not False, module.shapes
 
 
 @pytest.mark.parametrize(
     ("x", "tried"),
     [
-        (torch.zeros(2, 3, 8, 4), (2, 3, 16, 8)),
-        (torch.zeros(2, 3, 8, 2), (2, 3, 16, 4)),
-        (torch.zeros(2, 3, 64, 40), (2, 3, 96, 72)),
+        (torch.zeros(2, 3, 8, 4), (2, 3, 12, 6)),
+        (torch.zeros(2, 3, 8, 2), (2, 3, 12, 3)),
+        (torch.zeros(2, 3, 64, 40), (2, 3, 88, 60)),
         (torch.zeros(2, 3, 8, 1), None),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), None),
-        (torch.zeros(2, 3, 8, 4, dtype=torch.float16), (2, 3, 16, 8)),
-        (torch.zeros(2, 3, 4, 4, 6), (2, 3, 8, 8, 12)),
-        (torch.zeros(2, 6, 5), (2, 9, 5)),
-        (torch.zeros(2, 3, 5), (2, 4, 5)),
-        (torch.zeros(2, 2, 5), (2, 2, 7)),
-        (torch.zeros(2, 6, 5, dtype=torch.int64), (2, 9, 5)),
-        (torch.zeros(2, 6, dtype=torch.int64), (2, 9)),
+        (torch.zeros(2, 3, 8, 4, dtype=torch.float16), (2, 3, 12, 6)),
+        (torch.zeros(2, 3, 4, 4, 6), (2, 3, 6, 6, 9)),
+        (torch.zeros(2, 6, 5), (2, 10, 5)),
+        (torch.zeros(2, 3, 5), (2, 5, 5)),
+        (torch.zeros(2, 2, 5), (2, 2, 8)),
+        (torch.zeros(2, 6, 5, dtype=torch.int64), (2, 10, 5)),
+        (torch.zeros(2, 6, dtype=torch.int64), (2, 10)),
         (torch.zeros(2, 2, 2), None),
         (torch.zeros(2, 6), None),
         (torch.zeros(6), None),
@@ -190,8 +195,8 @@ def test_signals_grow_and_sequences_shrink_where_no_longer_one_is_taken() -> Non
         return lambda x: x + torch.zeros(1, length, 5)[:, : x.shape[1]]
 
     for original, x, tried in (
-        (of_channels(6), torch.zeros(2, 6, 8), [(2, 9, 8), (2, 6, 12)]),
-        (up_to(6), torch.zeros(2, 6, 5), [(2, 9, 5), (2, 6, 7), (2, 3, 5)]),
+        (of_channels(6), torch.zeros(2, 6, 8), [(2, 10, 8), (2, 6, 13)]),
+        (up_to(6), torch.zeros(2, 6, 5), [(2, 10, 5), (2, 6, 8), (2, 3, 5)]),
     ):
         module = Of(original)
         call = call_of(module, x)
@@ -206,12 +211,30 @@ def test_a_length_that_cuts_is_found() -> None:
     assert not resized(torch.zeros(2, 2, 6), lambda x: x[..., :6] + 1)[0]
 
 
-def test_a_few_samples_of_another_size_tell() -> None:
+def test_fewer_samples_of_another_size_tell() -> None:
     module = Of(lambda x: x + 1)
     call = call_of(module, torch.zeros(32, 3, 8, 4))
-    assert holds_for_other_sizes(module, lambda _module, x: x + 1, call, 4)
-    assert not holds_for_other_sizes(module, lambda _module, x: x[:, :, :8], call, 4)
-    assert module.shapes == [[(4, 3, 16, 8)]] * 2
+    assert holds_for_other_sizes(module, lambda _module, x: x + 1, call, fewer=True)
+    assert not holds_for_other_sizes(module, lambda _module, x: x[:, :, :8], call, fewer=True)
+    assert module.shapes == [[(16, 3, 12, 6)]] * 2
+
+
+def test_sides_that_are_multiples_are_tried_where_no_others_are_taken() -> None:
+    module = Of(lambda x: x + torch.zeros(1, 1, x.shape[2] // 32 * 32, 1))
+    call = call_of(module, torch.zeros(2, 3, 32, 32))
+    assert holds_for_other_sizes(module, lambda _module, x: x + 0, call)
+    assert module.shapes == [[(2, 3, 48, 48)], [(2, 3, 64, 64)]]
+
+
+def test_a_smaller_batch_shows_what_no_larger_one_does() -> None:
+    module = Of(lambda x: x[: min(4, len(x))])
+    call = call_of(module, rows(4))
+    assert check_fidelity(module, lambda _module, x: x.narrow(0, 0, 4), call)
+    with pytest.raises(RuntimeError, match="length"):
+        check_smaller(module, lambda _module, x: x.narrow(0, 0, 4), call)
+    with pytest.raises(TraceError, match="one batch size"):
+        check_smaller(module, lambda _module, x: x + (len(x) < 4), call)
+    check_smaller(module, lambda _module, x: 1 / 0, call_of(module, rows(1)))  # there is none
 
 
 def test_whether_the_module_takes_another_batch_is_told() -> None:
@@ -223,61 +246,19 @@ def test_whether_the_module_takes_another_batch_is_told() -> None:
 
 def test_one_input_that_can_be_resized_is_enough() -> None:
     image, row = torch.zeros(2, 3, 8, 4), torch.zeros(2, 6)
-    assert resized(row, None, image)[1] == [[(2, 6), (2, 3, 16, 8)]]
-    assert resized(image, None, "a flag")[1] == [[(2, 3, 16, 8)]]
+    assert resized(row, None, image)[1] == [[(2, 6), (2, 3, 12, 6)]]
+    assert resized(image, None, "a flag")[1] == [[(2, 3, 12, 6)]]
 
 
 def test_a_graph_of_one_size_holds_for_no_other() -> None:
     image = torch.zeros(2, 3, 8, 4)
     assert resized(image, lambda x: x + 1)[0]
     assert not resized(image, lambda x: x.reshape(2, 3, 8, 4) + 1)[0]
-    assert not resized(image, lambda x: x + x.shape[2] / 16 * 2)[0]
-    assert resized(image, lambda x: x + x.shape[2] / 16)[0]
+    assert not resized(image, lambda x: x + x.shape[2] / 12 * 2)[0]
+    assert resized(image, lambda x: x + x.shape[2] / 12)[0]
 
 
 def test_a_module_that_takes_no_other_size_needs_no_graph_that_does() -> None:
     module = Of(lambda x: x.reshape(2, 3, 8, 4))
     call = call_of(module, torch.zeros(2, 3, 8, 4))
-    assert holds_for_other_sizes(module, lambda _module, x: x[:, :, :8], call)
-
-
-# All sizes at once
-
-
-def at_once(x: Any, original: Forward, traced: Forward) -> tuple[bool, Any]:
-    """Whether a graph holds where all sizes differ, and what the module was tried with."""
-    module = Of(original)
-    call = call_of(module, x)
-    return holds_at_once(module, lambda _module, *given: traced(*given), call), module.shapes
-
-
-def test_a_larger_batch_in_other_sizes_tells_of_both_at_once() -> None:
-    image = torch.zeros(4, 3, 8, 4)
-    assert at_once(image, lambda x: x + 1, lambda x: 1 + x) == (True, [[(6, 3, 12, 6)]])
-    for burnt_in in (
-        lambda x: x + 1 + (x.shape[0] != 4),
-        lambda x: x + 1 + (x.shape[2] != 8),
-        lambda x: (x + 1).reshape(-1, 3, 8, 4),
-        lambda x: x[:4] + 1,
-    ):
-        assert at_once(image, lambda x: x + 1, burnt_in) == (False, [[(6, 3, 12, 6)]])
-
-
-def test_no_product_of_batch_and_side_is_what_it_was() -> None:
-    def rows_of(x: Tensor) -> Tensor:
-        return x.transpose(1, 2).reshape(x.shape[0] * x.shape[2], -1)
-
-    for side in (8, 16, 32, 64, 128):
-        image = torch.zeros(4, 1, side, side)
-        holds, _ = at_once(image, rows_of, lambda x, n=4 * side: x.transpose(1, 2).reshape(n, -1))
-        assert not holds
-
-
-def test_nothing_is_said_of_one_sample_and_where_no_size_can_be_another() -> None:
-    for given in (torch.zeros(1, 3, 8, 4), torch.zeros(4, 3)):
-        assert at_once(given, lambda x: x, lambda x: x) == (False, [])
-
-
-def test_nothing_is_said_of_a_module_that_takes_no_such_image() -> None:
-    image = torch.zeros(4, 3, 8, 4)
-    assert not at_once(image, lambda x: x.reshape(-1, 3, 8, 4), lambda x: x)[0]
+    assert holds_for_other_sizes(module, lambda _module, x: x[:, :, :8], call) is None

@@ -55,3 +55,17 @@ def test_a_gradient_in_another_order_is_the_same_and_leaves_in_that_of_the_value
         found.append([x.grad, *(p.grad for p in made.parameters())])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("axis", "of_weight"), [(None, False), (0, True)])
+def test_half_precision_stays_half(kind: torch.dtype, axis: int | None, of_weight: bool) -> None:
+    scale = torch.full(() if axis is None else (8,), 0.1, dtype=kind, requires_grad=True)
+    x = values().to(kind).requires_grad_()
+    made = on_learned_grid(x, scale, axis, of_weight=of_weight)
+    made.sum().backward()  # type: ignore[no-untyped-call]
+    assert made.dtype is kind
+    for leaf in (x, scale):
+        assert leaf.grad is not None
+        assert leaf.grad.dtype is kind
+        assert bool(leaf.grad.isfinite().all())

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from trt_qat.errors import DataError
 from trt_qat.wording import AS_FLOATS
 
-EXAMPLE_SAMPLES = 2
+EXAMPLE_SAMPLES = 4
 
 
 class Mark(enum.Enum):
@@ -232,6 +232,9 @@ def flags(module: nn.Module, *, training: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        for m, was in before.items():  # its own train may merge or part weights
+            if m.training is not was:
+                m.train(was)
         for m, was in before.items():
             if m.training is not was:
                 m.training = was

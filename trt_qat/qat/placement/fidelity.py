@@ -12,28 +12,8 @@ from torch.fx.proxy import TraceError
 
 from trt_qat.qat.placement.calls import Call, mode, tensors_of
 
-IMAGE_STEP = 32  # networks take images whose sides are multiples of it
-FEW = 2  # samples of another size: enough to show a number that tracing has burnt in
-
-
-def holds_at_once(module: nn.Module, forward: Any, call: Call) -> bool:
-    """Tell whether the traced ``forward`` computes what the module does where all sizes differ.
-
-    A larger batch of larger images and longer sequences is run: where that holds, no size is burnt
-    in, and neither `check_fidelity` nor `holds_for_other_sizes` has more to ask. All grow by half,
-    so that no product of two sizes is what it was. False says nothing yet: the module may take the
-    batch, but not such images.
-    """
-    if _size(call.leaves) < 2:
-        return False
-    given = _larger_batch(call.leaves)
-    leaves = next(_in_other_sizes(given, part=2), None)
-    if leaves is None:
-        return False
-    expected = _run(module, module.forward, call, leaves)
-    return expected is not None and _equal(
-        expected, _run(module, _bound(forward, module), call, leaves)
-    )
+_FINE = 2, 24  # images grow by half, by 24 at most: no multiple of what code may pad them to
+_COARSE = 1, 32  # networks that take no other have sides that are multiples of it
 
 
 def check_fidelity(module: nn.Module, forward: Any, call: Call) -> bool:
@@ -48,35 +28,60 @@ def check_fidelity(module: nn.Module, forward: Any, call: Call) -> bool:
     Raises:
         TraceError: they differ.
     """
-    batch = _size(call.leaves)
-    smaller = [_first(call.leaves, batch // 2)] if batch > 1 else []
-    for leaves in (_larger_batch(call.leaves), *smaller, call.leaves):
-        expected = _run(module, module.forward, call, leaves)
-        if expected is None:
-            continue  # the module itself cannot take such a batch
-        got = _run(module, _bound(forward, module), call, leaves, strict=True)
-        if not _equal(expected, got):
-            message = "the traced graph computes something else, or holds for one batch size"
-            raise TraceError(message)
-        return leaves is not call.leaves
+    smaller = _smaller_batch(call.leaves)
+    for leaves in (_larger_batch(call.leaves), smaller, call.leaves):
+        if leaves is not None and _agrees(module, forward, call, leaves, strict=True) is not None:
+            return leaves is not call.leaves
     return False
 
 
-def holds_for_other_sizes(module: nn.Module, forward: Any, call: Call, samples: int = 0) -> bool:
+def check_smaller(module: nn.Module, forward: Any, call: Call) -> None:
+    """Run both on a smaller batch: ``min(4, x.shape[0])`` shows on no larger one.
+
+    Raises:
+        TraceError: they differ.
+    """
+    if (leaves := _smaller_batch(call.leaves)) is not None:
+        _agrees(module, forward, call, leaves, strict=True)
+
+
+def holds_for_other_sizes(
+    module: nn.Module, forward: Any, call: Call, *, fewer: bool = False
+) -> bool | None:
     """Tell whether the traced ``forward`` takes other images and sequences as the module does.
 
     Args:
         module: that was traced.
         forward: of the traced graph.
         call: how the module was called.
-        samples: of the batch that are tried; 0: all of them.
+        fewer: try a smaller batch of them.
+
+    Returns:
+        Whether it does; None where the module takes no other.
     """
-    given = _first(call.leaves, samples) if samples else call.leaves
-    for leaves in _in_other_sizes(given):
-        expected = _run(module, module.forward, call, leaves)
-        if expected is not None:
-            return _equal(expected, _run(module, _bound(forward, module), call, leaves))
-    return True  # the module itself takes no other
+    smaller = _smaller_batch(call.leaves) if fewer else None
+    for leaves in _in_other_sizes(call.leaves if smaller is None else smaller):
+        if (found := _agrees(module, forward, call, leaves)) is not None:
+            return found
+    return None
+
+
+def _agrees(
+    module: nn.Module, forward: Any, call: Call, leaves: list[Any], *, strict: bool = False
+) -> bool | None:
+    """Tell whether the graph computes what the module does; None where that takes no such input.
+
+    Raises:
+        TraceError: of ``strict``, it does not.
+    """
+    expected = _run(module, module.forward, call, leaves)
+    if expected is None:
+        return None
+    agrees = _equal(expected, _run(module, _bound(forward, module), call, leaves, strict=strict))
+    if strict and not agrees:
+        message = "the traced graph computes something else, or holds for one batch size"
+        raise TraceError(message)
+    return agrees
 
 
 def _bound(forward: Any, module: nn.Module) -> Any:
@@ -108,10 +113,16 @@ def _equal(expected: list[torch.Tensor], got: list[torch.Tensor] | None) -> bool
 
 
 def _larger_batch(leaves: list[Any]) -> list[Any]:
-    """Return half of a batch more, and of one sample two."""
+    """Return a quarter of a batch more: where its samples are windows, a multiple of as many."""
     batch = _size(leaves)
-    more = max(batch // 2, 1)
+    more = max(batch // 4, 1)
     return [torch.cat([a, a[:more]]) if _is_batch(a, batch) else a for a in leaves]
+
+
+def _smaller_batch(leaves: list[Any]) -> list[Any] | None:
+    """Return half of a batch; None: it is one sample."""
+    batch = _size(leaves)
+    return _first(leaves, batch // 2) if batch > 1 else None
 
 
 def _first(leaves: list[Any], count: int) -> list[Any]:
@@ -129,20 +140,18 @@ def _is_batch(leaf: Any, size: int) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == size
 
 
-def _in_other_sizes(given: list[Any], part: int = 1) -> Iterator[list[Any]]:
+def _in_other_sizes(given: list[Any]) -> Iterator[list[Any]]:
     """Yield inputs in other sizes, what shows most first.
 
     Images and volumes are larger; sequences, ``(batch, length, ...)``, are longer, then signals,
     ``(batch, channels, length)``, then sequences shorter: cut to a length that is burnt in, they
     are what they were.
-
-    Args:
-        given: tensors, and whatever else a module is called with.
-        part: images grow by this part of a side, and by a step at most.
     """
     tried = [_shapes(given)]
-    for axis, longer in ((1, True), (2, True), (1, False)):
-        leaves = [_resized(leaf, axis, longer, part) for leaf in given]
+    for axis, longer, growth in (
+        (1, True, _FINE), (2, True, _FINE), (1, True, _COARSE), (1, False, _COARSE),
+    ):  # fmt: skip
+        leaves = [_resized(leaf, axis, longer, *growth) for leaf in given]
         if (shapes := _shapes(leaves)) not in tried:
             tried.append(shapes)
             yield leaves
@@ -152,17 +161,17 @@ def _shapes(leaves: list[Any]) -> list[Any]:
     return [leaf.shape if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
 
 
-def _resized(leaf: Any, axis: int, longer: bool, part: int) -> Any:
+def _resized(leaf: Any, axis: int, longer: bool, part: int, most: int) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
     floats, dims = leaf.is_floating_point(), leaf.dim()
     if floats and dims in (4, 5) and min(leaf.shape[2:]) > 1:
-        larger = [side + min(side // part, IMAGE_STEP) for side in leaf.shape[2:]]
+        larger = [side + min(side // part, most) for side in leaf.shape[2:]]
         return F.interpolate(leaf.float(), larger).to(leaf.dtype)
     if (dims == 3 or (dims == 2 and axis == 1 and not floats)) and leaf.shape[axis] > 2:
-        half = leaf.narrow(axis, 0, leaf.shape[axis] // 2)
+        half = leaf.shape[axis] // 2
         if not longer:
-            return half
+            return leaf.narrow(axis, 0, half)
         if not leaf.is_cuda:  # where to look up a position behind the last one ends the process
-            return torch.cat([leaf, half], axis)
+            return torch.cat([leaf, leaf.narrow(axis, 0, half + 1)], axis)
     return leaf

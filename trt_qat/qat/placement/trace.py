@@ -20,9 +20,8 @@ from torch import fx, nn
 from trt_qat.qat.placement.attention import masks_by_proxy
 from trt_qat.qat.placement.calls import Call, mode, observe_calls
 from trt_qat.qat.placement.fidelity import (
-    FEW,
     check_fidelity,
-    holds_at_once,
+    check_smaller,
     holds_for_other_sizes,
 )
 from trt_qat.qat.placement.kinds import WEIGHTED_MODULES, weight_argument, weighted_function
@@ -180,13 +179,14 @@ def _trace_region(module: nn.Module, path: str, call: Call) -> Region:
     )
     forward = region.program().forward
     with untouched(module):
-        if holds_at_once(module, forward, call):
-            return region
+        any_batch = check_fidelity(module, forward, call)
     with untouched(module):
-        few = FEW if check_fidelity(module, forward, call) else 0
-    with untouched(module):
-        if not holds_for_other_sizes(module, forward, call, few):
-            region.sizes = [tuple(t.shape[1:]) for t in call.leaves if isinstance(t, torch.Tensor)]
+        holds = holds_for_other_sizes(module, forward, call, fewer=any_batch)
+    if any_batch and not holds:  # nothing has been tried on fewer samples
+        with untouched(module):
+            check_smaller(module, forward, call)
+    if holds is False:
+        region.sizes = [tuple(t.shape[1:]) for t in call.leaves if isinstance(t, torch.Tensor)]
     return region
 
 

@@ -64,12 +64,16 @@ class _LearnedScale(torch.autograd.Function):
         quotient = inputs / scale
         ctx.save_for_backward(quotient, signed)
         ctx.of = factor, axis, bounds, gradient_scale * steps
-        return torch.round(quotient).clamp_(*bounds).mul_(scale)
+        made = torch.round(quotient).clamp_(*bounds).mul_(scale)
+        # Of half precision a scale a channel makes float32; autograd takes the gradient back.
+        return made if made.dtype == inputs.dtype else made.to(inputs.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         quotient, signed = ctx.saved_tensors
         factor, axis, bounds, rate = ctx.of
+        if gradient.dtype != quotient.dtype:
+            gradient = gradient.to(quotient.dtype)
         gradient = in_order_of(quotient, gradient)
         of_inputs = pass_inside(gradient, quotient, *bounds)
         codes = torch.round(quotient).clamp_(*bounds)  # no slower than to keep them
