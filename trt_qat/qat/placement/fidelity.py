@@ -122,13 +122,8 @@ def _larger_batch(leaves: list[Any]) -> list[Any]:
 def _smaller_batch(leaves: list[Any]) -> list[Any] | None:
     """Return half of a batch; None: it is one sample."""
     batch = _size(leaves)
-    return _first(leaves, batch // 2) if batch > 1 else None
-
-
-def _first(leaves: list[Any], count: int) -> list[Any]:
-    """Return the first samples of a batch; one of fewer stays."""
-    batch = _size(leaves)
-    return [leaf[:count] if _is_batch(leaf, batch) else leaf for leaf in leaves]
+    half = batch // 2
+    return [a[:half] if _is_batch(a, batch) else a for a in leaves] if half else None
 
 
 def _size(leaves: list[Any]) -> int:

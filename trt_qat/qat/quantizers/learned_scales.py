@@ -58,7 +58,7 @@ class _LearnedScale(torch.autograd.Function):
         gradient_scale: float,
     ) -> torch.Tensor:
         signed = torch.copysign(amax, parameter)  # d|p| / dp, times amax
-        whole = (parameter * signed).div_(steps).clamp_min_(_TINY)
+        whole = _scale(parameter, signed, steps)
         scale = whole if factor is None else (whole / factor).clamp_min_(_TINY)
         scale = along_axis(scale, axis, inputs.dim())
         quotient = inputs / scale
@@ -154,7 +154,12 @@ def learned_scale_of(quantizer: nn.Module) -> torch.Tensor | None:
     if parameter is None:
         return None
     amax, steps = _calibrated(quantizer)
-    return (parameter.detach() * amax).abs_().div_(steps).clamp_min_(_TINY)
+    return _scale(parameter.detach(), torch.copysign(amax, parameter.detach()), steps)
+
+
+def _scale(parameter: torch.Tensor, signed: torch.Tensor, steps: float) -> torch.Tensor:
+    """Return the scale, above 0, of a parameter and of amax with its sign."""
+    return (parameter * signed).div_(steps).clamp_min_(_TINY)
 
 
 def _calibrated(quantizer: nn.Module) -> tuple[torch.Tensor, float]:
